@@ -1,0 +1,1 @@
+"""Who is asking (authentication) and whether they may (authorization). Called by the REST and the gRPC door."""
