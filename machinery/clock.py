@@ -111,6 +111,11 @@ class _VirtualTimer:
         self.cancelled = True
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class VirtualClock:
     """Time that stands still until a test moves it: `await clock.advance(300)` runs what falls due, in order."""
 
@@ -146,7 +151,7 @@ class VirtualClock:
             await asyncio.sleep(0)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, lambda: future.done() or future.set_result(None))
+        timer = self.call_later(seconds, _resolve, future)
         try:
             await future
         finally:
