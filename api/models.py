@@ -1,0 +1,58 @@
+"""The typed objects of Kubernetes 1.36 (msgspec Structs of lightkube-models), by group and version.
+
+    from api.models import apps_v1, core_v1, meta_v1
+
+Fields carry the API's own names; absent fields are None and are left out of the JSON; times are aware datetimes.
+Fields that the models do not know are dropped when decoding, so a typed object is never written back over an
+object made by somebody else: write patches.
+"""
+
+from lightkube.models import (
+    admissionregistration_v1,
+    apiextensions_v1,
+    apiregistration_v1,
+    apps_v1,
+    authentication_v1,
+    authorization_v1,
+    autoscaling_v1,
+    autoscaling_v2,
+    batch_v1,
+    certificates_v1,
+    coordination_v1,
+    core_v1,
+    discovery_v1,
+    events_v1,
+    flowcontrol_v1,
+    meta_v1,
+    networking_v1,
+    node_v1,
+    policy_v1,
+    rbac_v1,
+    scheduling_v1,
+    storage_v1,
+)
+
+__all__ = [
+    "admissionregistration_v1",
+    "apiextensions_v1",
+    "apiregistration_v1",
+    "apps_v1",
+    "authentication_v1",
+    "authorization_v1",
+    "autoscaling_v1",
+    "autoscaling_v2",
+    "batch_v1",
+    "certificates_v1",
+    "coordination_v1",
+    "core_v1",
+    "discovery_v1",
+    "events_v1",
+    "flowcontrol_v1",
+    "meta_v1",
+    "networking_v1",
+    "node_v1",
+    "policy_v1",
+    "rbac_v1",
+    "scheduling_v1",
+    "storage_v1",
+]
