@@ -66,10 +66,10 @@ def validate_owner_references(references: list[Obj], path: str) -> list[FieldErr
             errors.append(FieldError.invalid(path, reference, f"{gvk}, Kind=Event is disallowed from being an owner"))
         if reference.get("controller"):
             if controller is not None:
+                first, second = (f"{owner.get('kind')}/{owner.get('name')}" for owner in (controller, reference))
                 detail = (
-                    "Only one reference can have Controller set to true. Found "
-                    f'"true" in references for {controller.get("kind")}/{controller.get("name")} and
-                    {kind}/{reference.get("name")}'
+                    'Only one reference can have Controller set to true. Found "true" in references for '
+                    f"{first} and {second}"
                 )
                 errors.append(FieldError.invalid(path, references, detail))
             controller = reference
