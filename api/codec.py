@@ -13,14 +13,19 @@ _untyped = msgspec.json.Decoder()
 
 
 @cache
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
 def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     """The decoder of a model class; its `decode` raises msgspec.ValidationError on a wrong shape."""
-    return msgspec.json.Decoder(kind)
+    return _decoder(kind)
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
     """Decode one object into a model class."""
-    return decoder(kind).decode(raw)
+    value: T = _decoder(kind).decode(raw)
+    return value
 
 
 def decode_dict(raw: bytes) -> dict[str, Any]:
