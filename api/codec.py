@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,20 +11,20 @@ _encoder = msgspec.json.Encoder()
 _untyped = msgspec.json.Decoder()
 
 
-@cache
-def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
 def decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     """The decoder of a model class; its `decode` raises msgspec.ValidationError on a wrong shape."""
-    return _decoder(kind)
+    found = _decoders.get(kind)
+    if found is None:
+        found = _decoders[kind] = msgspec.json.Decoder(kind)
+    return found
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
     """Decode one object into a model class."""
-    value: T = _decoder(kind).decode(raw)
-    return value
+    return decoder(kind).decode(raw)
 
 
 def decode_dict(raw: bytes) -> dict[str, Any]:
