@@ -1,0 +1,45 @@
+"""Exponential back-off with jitter for loops that wait for somebody else (the API server, a lease, a peer).
+
+Owns the arithmetic only; the caller sleeps through its clock. Used by informers, the event recorder, leader election.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+DEFAULT_INITIAL: Final = 0.05
+DEFAULT_CAP: Final = 2.0
+
+
+class Backoff:
+    """Delays initial, initial*factor, … up to cap, each stretched by up to `jitter` of itself.
+
+    The cap is low on purpose: a component should notice within about two seconds that the API server is back.
+    """
+
+    def __init__(
+        self,
+        initial: float = DEFAULT_INITIAL,
+        cap: float = DEFAULT_CAP,
+        *,
+        factor: float = 2.0,
+        jitter: float = 0.5,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._initial = initial
+        self._cap = cap
+        self._factor = factor
+        self._jitter = jitter
+        self._rng = rng or random.Random()
+        self._next = initial
+
+    def next(self) -> float:
+        """The delay to wait now, in cluster seconds."""
+        delay = self._next
+        self._next = min(self._next * self._factor, self._cap)
+        return delay * (1.0 + self._jitter * self._rng.random())
+
+    def reset(self) -> None:
+        """Something worked: start again from the shortest delay."""
+        self._next = self._initial
