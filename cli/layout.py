@@ -1,0 +1,225 @@
+"""Where a cluster lives on disk and in the address space: the state folder, its config file, its networks.
+
+Owns `cluster.json`. Knows no process. Two clusters differ in name and index; every port, network and path follows
+from these two.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from cli.errors import CommandError
+from machinery import quantity
+from machinery.tls import write_private
+
+DEFAULT_NAME = "nanokube"
+MAX_CLUSTERS = 16
+MAX_NODES = 200
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?$")
+
+
+def state_root() -> Path:
+    """The folder of all clusters; NANOKUBE_STATE moves it (it must be on a real file system, not on overlayfs)."""
+    return Path(os.environ.get("NANOKUBE_STATE") or "/var/lib/nanokube")
+
+
+def check_name(name: str, what: str = "cluster name") -> str:
+    """Raises CommandError for a name that cannot be part of interfaces, cgroups and hosts."""
+    if not _NAME.match(name):
+        raise CommandError(f"{what} {name!r}: want up to 20 of a-z, 0-9 and '-', beginning with a letter", 2)
+    if what == "cluster name" and name in ("tools",):
+        raise CommandError(f"cluster name {name!r} is reserved", 2)
+    return name
+
+
+class NodeConfig(msgspec.Struct, omit_defaults=True):
+    """A machine: its name, its number (from which its address follows) and its declared size."""
+
+    name: str
+    index: int
+    cpu: str = "2"
+    memory: str = "2Gi"
+    max_pods: int = 110
+
+
+class ClusterConfig(msgspec.Struct, omit_defaults=True):
+    """What `up` was asked for; kept in cluster.json so that every later command and start agrees."""
+
+    name: str
+    index: int
+    nodes: list[NodeConfig] = []
+    only: list[str] = []
+    time_scale: float = 1.0
+    log_level: str = "info"
+    next_node: int = 1
+
+    @property
+    def underlay(self) -> ipaddress.IPv4Network:
+        """The network of machines; the host's side is its first address."""
+        return ipaddress.IPv4Network(f"10.250.{self.index}.0/24")
+
+    @property
+    def pod_cidr(self) -> str:
+        return f"10.{244 - self.index}.0.0/16"
+
+    @property
+    def service_cidr(self) -> str:
+        return f"10.{96 + self.index}.0.0/16"
+
+    @property
+    def kubernetes_service_ip(self) -> str:
+        return f"10.{96 + self.index}.0.1"
+
+    @property
+    def dns_ip(self) -> str:
+        return f"10.{96 + self.index}.0.10"
+
+    @property
+    def host_ip(self) -> str:
+        return str(self.underlay[1])
+
+    @property
+    def rest_port(self) -> int:
+        return 6443 + self.index
+
+    @property
+    def grpc_port(self) -> int:
+        return 7443 + self.index
+
+    @property
+    def has_machines(self) -> bool:
+        return not self.only or "worker" in self.only or "kubelet" in self.only
+
+    def node_ip(self, node: NodeConfig) -> str:
+        return str(self.underlay[10 + node.index])
+
+    def node(self, name: str) -> NodeConfig:
+        """Raises CommandError when there is no such node."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        known = ", ".join(node.name for node in self.nodes) or "none"
+        raise CommandError(f"cluster {self.name} has no node {name!r} (nodes: {known})")
+
+
+class UpConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """The file of `up --config` (YAML or JSON): sizes of machines and the same settings as the flags."""
+
+    workers: int | None = None
+    timeScale: float | None = None
+    only: list[str] = []
+    logLevel: str | None = None
+    machine: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Raises CommandError when a value makes no sense."""
+        unknown = set(self.machine) - {"cpu", "memory", "maxPods"}
+        if unknown:
+            raise CommandError(f"config: machine has no setting {sorted(unknown)[0]!r} (cpu, memory, maxPods)", 2)
+        for key in ("cpu", "memory"):
+            if key in self.machine:
+                try:
+                    positive = quantity.parse(self.machine[key]) > 0
+                except ValueError as error:
+                    raise CommandError(f"config: machine.{key}: {error}", 2) from error
+                if not positive:
+                    raise CommandError(f"config: machine.{key} must be positive", 2)
+
+
+@dataclass(frozen=True)
+class ClusterPaths:
+    """Every path of one cluster, from its state folder."""
+
+    root: Path
+    config: Path = field(init=False)
+    pki: Path = field(init=False)
+    etcd: Path = field(init=False)
+    run: Path = field(init=False)
+    logs: Path = field(init=False)
+    images: Path = field(init=False)
+    nodes: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {
+            "config": "cluster.json",
+            "pki": "pki",
+            "etcd": "etcd",
+            "run": "run",
+            "logs": "logs",
+            "images": "images",
+        }
+        for name, file in {**names, "nodes": "nodes"}.items():
+            object.__setattr__(self, name, self.root / file)
+
+    @classmethod
+    def of(cls, name: str) -> ClusterPaths:
+        return cls(state_root() / check_name(name))
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run / "supervisor.sock"
+
+    @property
+    def supervisor_pid(self) -> Path:
+        return self.run / "supervisor.pid"
+
+    @property
+    def etcd_socket(self) -> Path:
+        return self.run / "etcd.sock"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.root / "kubeconfig"
+
+    @property
+    def host_netns(self) -> Path:
+        return self.run / "netns" / "host"
+
+    @property
+    def switch_netns(self) -> Path:
+        return self.run / "netns" / "switch"
+
+    def node_netns(self, node: str) -> Path:
+        return self.run / "netns" / node
+
+    def node(self, node: str) -> Path:
+        return self.nodes / node
+
+    def health_socket(self, process: str) -> Path:
+        return self.run / f"{process}.health"
+
+    def make(self) -> None:
+        """Create the folders, private to root."""
+        for folder in (self.root, self.pki, self.etcd, self.run, self.logs, self.images, self.nodes):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def load(paths: ClusterPaths) -> ClusterConfig | None:
+    """The cluster's config, or None when there is no such cluster. Raises CommandError on a damaged file."""
+    try:
+        return msgspec.json.decode(paths.config.read_bytes(), type=ClusterConfig)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.MsgspecError as error:
+        raise CommandError(f"{paths.config}: {error}; run `nanokube down` to start over") from error
+
+
+def save(paths: ClusterPaths, config: ClusterConfig) -> None:
+    """Write cluster.json atomically."""
+    write_private(paths.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+
+
+def clusters() -> Iterator[ClusterConfig]:
+    """The config of every cluster on this machine; damaged ones are passed over."""
+    for folder in sorted(state_root().glob("*/cluster.json")):
+        try:
+            yield msgspec.json.decode(folder.read_bytes(), type=ClusterConfig)
+        except (OSError, msgspec.MsgspecError):
+            continue
