@@ -1,0 +1,59 @@
+"""The few system calls that Python does not wrap, through ctypes.
+
+Owns the libc handle and errno handling. Raises `OSError` with the call and its subject in the message. Called only by
+the other modules of this package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWNET = 0x40000000
+CLONE_FS = 0x00000200
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str, subject: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}", subject)
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None) -> None:
+    """mount(2)."""
+    result = _libc().mount(_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(data))
+    _check(result, f"mount {fstype or 'flags'}", target)
+
+
+def umount2(target: str, flags: int) -> None:
+    """umount2(2)."""
+    _check(_libc().umount2(_bytes(target), flags), "unmount", target)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2); affects the calling thread."""
+    _check(_libc().unshare(flags), "unshare", hex(flags))
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2); affects the calling thread."""
+    _check(_libc().setns(fd, kind), "setns", hex(kind))
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2) in the calling thread's UTS namespace."""
+    raw = name.encode()
+    _check(_libc().sethostname(raw, len(raw)), "sethostname", name)
