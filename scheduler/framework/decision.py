@@ -1,0 +1,85 @@
+"""The outcome of one scheduling attempt, and the words for a failed one.
+
+The message is part of the API in practice (people and autoscalers parse it), so it is upstream's to the letter:
+`0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: 0/3 nodes are available: …`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.framework.interface import Refusal
+
+NO_NODES = "no nodes available to schedule pods"
+
+
+def available_message(node_count: int, reasons: Mapping[str, int]) -> str:
+    """Counted reasons, sorted as texts (so that "10 …" comes before "2 …", as upstream has it)."""
+    listed = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
+    return f"0/{node_count} nodes are available:" + (f" {listed}." if listed else "")
+
+
+@dataclass(slots=True)
+class FitError:
+    """Why a pod fits nowhere. Nodes are columns of the snapshot it was decided on; `names` resolves them at once."""
+
+    node_count: int
+    refusals: tuple[Refusal, ...] = ()
+    plugins: frozenset[str] = frozenset()
+    rejection: str = ""
+    post_filter_message: str = ""
+    _reasons: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        for refusal in self.refusals:
+            for reason in refusal.reasons:
+                self._reasons[reason] += len(refusal.columns)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How many nodes were refused for each reason."""
+        return self._reasons
+
+    def resolvable_count(self) -> int:
+        """Nodes from which removing pods might help."""
+        return sum(len(refusal.columns) for refusal in self.refusals if refusal.resolvable)
+
+    def statuses(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Reasons by node; `names` are the snapshot's, by column."""
+        by_column = list(names)
+        return {by_column[int(column)]: refusal.reasons for refusal in self.refusals for column in refusal.columns}
+
+    @property
+    def message(self) -> str:
+        if not self.node_count:
+            return NO_NODES
+        if self.rejection:
+            text = f"0/{self.node_count} nodes are available: {self.rejection}."
+        else:
+            text = available_message(self.node_count, self._reasons)
+        return f"{text} {self.post_filter_message}" if self.post_filter_message else text
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Either a node, with how many were feasible and the winner's score, or an error."""
+
+    node: str = ""
+    feasible: int = 0
+    score: float = 0.0
+    error: FitError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeVerdict:
+    """One node's line in an explanation: its reasons if refused, else its weighted scores by plugin."""
+
+    node: str
+    reasons: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.scores.values())

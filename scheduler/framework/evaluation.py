@@ -1,0 +1,284 @@
+"""Kept answers of filters and scores for one kind of pod, refreshed where the cluster changed.
+
+Pods made from one template ask the same questions. An evaluation keeps the masks and totals of the last answer; when
+only some columns changed since (a binding changes one), it asks the plugins that read pods about these columns alone.
+Everything is recomputed when something about the nodes themselves changed. Owned by `Framework`.
+
+All nodes are evaluated: upstream's percentageOfNodesToScore exists because its per-node loop is costly, and sampling
+would only make placement worse here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from scheduler.framework.columns import BoolArray, FloatArray, IntArray, row_view
+from scheduler.framework.decision import FitError, NodeVerdict
+from scheduler.framework.interface import MAX_SCORE, FilterPlugin, Normalization, Reads, Refusal, ScorePlugin
+from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.snapshot import ClusterSnapshot
+
+NOWHERE = -np.inf
+# With more changed columns than this, computing all at once is cheaper than asking one by one.
+_REFRESH_LIMIT = 16
+
+WeightedScore = tuple[ScorePlugin, float]
+
+
+def normalize(raw: FloatArray, feasible: BoolArray, how: Normalization) -> FloatArray:
+    """0-100 relative to the largest raw score among feasible nodes."""
+    largest = float(raw.max(initial=0.0, where=feasible))
+    if not largest:
+        return np.full(len(raw), float(MAX_SCORE if how is Normalization.REVERSED else 0))
+    scaled: FloatArray = np.floor(raw * MAX_SCORE / largest)
+    return MAX_SCORE - scaled if how is Normalization.REVERSED else scaled
+
+
+class Evaluation:
+    """For one signature on one snapshot."""
+
+    __slots__ = (
+        "_base",
+        "_base_row",
+        "_changing",
+        "_clusterwide",
+        "_dynamic_filters",
+        "_dynamic_scores",
+        "_error",
+        "_fixed",
+        "_pinned_by",
+        "_position",
+        "_raw",
+        "_snapshot",
+        "_static_filters",
+        "_static_mask",
+        "_static_row",
+        "_total_row",
+        "_version",
+        "feasible",
+        "node_names",
+        "rejected_by",
+        "rejection",
+        "total",
+    )
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self._snapshot = snapshot
+        self._version = -1
+        self._position = 0
+        self._error: FitError | None = None
+        self._clusterwide = False
+        self.rejection = ""
+        self.rejected_by = ""
+        self.node_names: frozenset[str] | None = None
+
+    # --- bringing up to date -------------------------------------------------------------------------------------
+
+    def refresh(self, pod: PodInfo, filters: Sequence[FilterPlugin], scores: Sequence[WeightedScore]) -> None:
+        """Make `feasible` and `total` true for the snapshot as it is now."""
+        snapshot = self._snapshot
+        if self._version == snapshot.static_version:
+            position = snapshot.log_end
+            if self._position == position:
+                return
+            changed = None if self._clusterwide else snapshot.changed_since(self._position)
+            if changed is not None and (len(changed) == 1 or len(changed := list(set(changed))) <= _REFRESH_LIMIT):
+                self._position = position
+                self._error = None
+                if not self.rejection:
+                    self._refresh_columns(changed)
+                return
+        self._rebuild(pod, filters, scores)
+
+    def _rebuild(self, pod: PodInfo, filters: Sequence[FilterPlugin], scores: Sequence[WeightedScore]) -> None:
+        snapshot = self._snapshot
+        self._version = snapshot.static_version
+        self._position = snapshot.log_end
+        self._error = None
+        self.rejection = ""
+        self.node_names = cast("frozenset[str] | None", None)
+        self._clusterwide = False
+        self._static_filters: list[tuple[FilterPlugin, Any]] = []
+        self._dynamic_filters: list[tuple[FilterPlugin, Any]] = []
+        self._pinned_by: list[str] = []
+        for plugin in filters:
+            result = plugin.pre_filter(pod, snapshot)
+            if result is None:
+                continue
+            if result.rejection:
+                self.rejection, self.rejected_by = result.rejection, plugin.name
+                self.feasible = np.zeros(snapshot.width, dtype=np.bool_)
+                self.total = np.full(snapshot.width, NOWHERE)
+                return
+            if result.node_names is not None:
+                self._pinned_by.append(plugin.name)
+                pinned = self.node_names
+                self.node_names = result.node_names if pinned is None else pinned & result.node_names
+            self._clusterwide = self._clusterwide or plugin.reads is Reads.CLUSTER
+            where = self._static_filters if plugin.reads is Reads.NODE else self._dynamic_filters
+            where.append((plugin, result.state))
+        mask = snapshot.exists[: snapshot.width].copy()
+        if self.node_names is not None:
+            mask &= self._pinned()
+        for plugin, state in self._static_filters:
+            mask &= plugin.filter(state, snapshot)
+        self._static_mask = mask
+        self._static_row = row_view(mask)
+        feasible = mask.copy() if self._dynamic_filters else mask
+        for plugin, state in self._dynamic_filters:
+            feasible &= plugin.filter(state, snapshot)
+        self.feasible = feasible
+        self._score(pod, scores)
+
+    def _pinned(self) -> BoolArray:
+        mask = np.zeros(self._snapshot.width, dtype=np.bool_)
+        for name in self.node_names or ():
+            column = self._snapshot.column(name)
+            if column is not None:
+                mask[column] = True
+        return mask
+
+    def _score(self, pod: PodInfo, scores: Sequence[WeightedScore]) -> None:
+        snapshot = self._snapshot
+        self._dynamic_scores: list[tuple[float, ScorePlugin, Any]] = []
+        self._raw: list[tuple[float, Normalization, FloatArray]] = []
+        fixed: FloatArray | None = None
+        for plugin, weight in scores:
+            state = plugin.pre_score(pod, snapshot)
+            if state is None:
+                continue
+            self._clusterwide = self._clusterwide or plugin.reads is Reads.CLUSTER
+            if plugin.reads is Reads.PODS_OF_NODE:
+                self._dynamic_scores.append((weight, plugin, state))
+                continue
+            raw = plugin.score(state, snapshot)
+            if plugin.normalization is not Normalization.NONE:
+                self._raw.append((weight, plugin.normalization, raw))
+                continue
+            if weight != 1.0:
+                raw *= weight
+            fixed = raw if fixed is None else fixed + raw
+        self._fixed = fixed if fixed is not None else np.zeros(snapshot.width)
+        self._changing: FloatArray | None = None
+        for weight, plugin, state in self._dynamic_scores:
+            values = plugin.score(state, snapshot)
+            if weight != 1.0:
+                values *= weight
+            self._changing = values if self._changing is None else np.add(self._changing, values, out=self._changing)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        base = self._fixed
+        for weight, how, raw in self._raw:
+            scaled = normalize(raw, self.feasible, how)
+            scaled *= weight
+            base = base + scaled
+        self._base = base
+        self._base_row = row_view(base)
+        total = np.full(len(base), NOWHERE)
+        if self._changing is None:
+            np.copyto(total, base, where=self.feasible)
+        else:
+            np.add(base, self._changing, out=total, where=self.feasible)
+        self.total = total
+        self._total_row = row_view(total)
+
+    def _refresh_columns(self, columns: Sequence[int]) -> None:
+        snapshot = self._snapshot
+        flipped = False
+        total, base, static = self._total_row, self._base_row, self._static_row
+        for column in columns:
+            fits = static[column]
+            if fits:
+                for plugin, state in self._dynamic_filters:
+                    if not plugin.filter_at(state, snapshot, column):
+                        fits = False
+                        break
+            was = total[column] != NOWHERE
+            if not fits and not was:
+                continue
+            changing = 0.0
+            if fits:
+                for weight, scorer, state in self._dynamic_scores:
+                    changing += weight * scorer.score_at(state, snapshot, column)
+            if self._raw:
+                if self._changing is not None:
+                    self._changing[column] = changing
+                flipped = flipped or fits != was
+            if fits != was:
+                self.feasible[column] = fits
+            total[column] = base[column] + changing if fits else NOWHERE
+        if flipped:
+            self._sum_up()
+
+    # --- answers -------------------------------------------------------------------------------------------------
+
+    def best(self) -> IntArray:
+        """Columns with the highest total; empty when no node is feasible."""
+        total = self.total
+        if not len(total):
+            return np.empty(0, dtype=np.int64)
+        highest = total[total.argmax()]
+        if highest == NOWHERE:
+            return np.empty(0, dtype=np.int64)
+        ties: IntArray = (total == highest).nonzero()[0]
+        return ties
+
+    def error(self) -> FitError:
+        """Why no node is feasible: each node is counted for the first filter that refused it."""
+        if self._error is not None:
+            return self._error
+        snapshot = self._snapshot
+        if self.rejection:
+            everywhere = snapshot.exists[: snapshot.width].nonzero()[0]
+            refusals = [Refusal(everywhere, (self.rejection,), False, self.rejected_by)]
+            plugins = frozenset((self.rejected_by,))
+        else:
+            refusals = self._refusals()
+            plugins = frozenset(refusal.plugin for refusal in refusals if refusal.plugin)
+            plugins |= frozenset(self._pinned_by)
+        self._error = FitError(snapshot.node_count, tuple(refusals), plugins, self.rejection)
+        return self._error
+
+    def _refusals(self) -> list[Refusal]:
+        snapshot = self._snapshot
+        remaining = snapshot.exists[: snapshot.width].copy()
+        refusals: list[Refusal] = []
+        if self.node_names is not None:
+            pinned = self._pinned()
+            outside = (remaining & ~pinned).nonzero()[0]
+            if len(outside):
+                reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(self._pinned_by))}]"
+                refusals.append(Refusal(outside, (reason,), False))
+            remaining &= pinned
+        for plugin, state in (*self._static_filters, *self._dynamic_filters):
+            passed = plugin.filter(state, snapshot)
+            refused = (remaining & ~passed).nonzero()[0]
+            if len(refused):
+                for refusal in plugin.refusals(state, snapshot, refused):
+                    refusals.append(Refusal(refusal.columns, refusal.reasons, refusal.resolvable, plugin.name))
+                remaining &= passed
+        return refusals
+
+    def verdicts(self, pod: PodInfo, scores: Sequence[WeightedScore]) -> list[NodeVerdict]:
+        """Every node's reasons or scores by plugin; computed on demand, for explanations."""
+        snapshot = self._snapshot
+        refused = {int(column): refusal.reasons for refusal in self.error().refusals for column in refusal.columns}
+        by_plugin: dict[str, FloatArray] = {}
+        for plugin, weight in scores:
+            state = plugin.pre_score(pod, snapshot)
+            if state is not None:
+                raw = plugin.score(state, snapshot)
+                if plugin.normalization is not Normalization.NONE:
+                    raw = normalize(raw, self.feasible, plugin.normalization)
+                by_plugin[plugin.name] = raw * weight
+        return [
+            NodeVerdict(record.name, refused.get(column, ()))
+            if column in refused
+            else NodeVerdict(record.name, (), {name: float(values[column]) for name, values in by_plugin.items()})
+            for column, record in enumerate(snapshot.records)
+            if record is not None
+        ]

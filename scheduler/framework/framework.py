@@ -1,0 +1,158 @@
+"""One profile's plugins, run in order over a snapshot.
+
+Decides and never acts: `schedule` answers for one pod; reserving, binding and requeueing are the scheduler's work.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from scheduler.framework.decision import Decision, FitError, NodeVerdict
+from scheduler.framework.evaluation import Evaluation
+from scheduler.framework.events import ClusterEvent, Registration
+from scheduler.framework.interface import (
+    BindPlugin,
+    FilterPlugin,
+    PermitPlugin,
+    Plugin,
+    PostBindPlugin,
+    PostFilterPlugin,
+    PreBindPlugin,
+    PreEnqueuePlugin,
+    QueueSortPlugin,
+    ReservePlugin,
+    ScorePlugin,
+    SignPlugin,
+)
+from scheduler.framework.pod_info import DEFAULT_SCHEDULER, PodInfo
+from scheduler.framework.snapshot import ClusterSnapshot
+
+# Kept results take about 50 bytes per node each; these bounds keep all of them under a few MiB.
+_KEPT_BYTES = 4 << 20
+_KEPT_MOST = 256
+_BYTES_PER_NODE = 50
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(frozen=True, slots=True)
+class PluginEntry:
+    """A plugin in a profile. The weight counts for plugins that score."""
+
+    plugin: Plugin
+    weight: float = 1.0
+
+
+class Framework:
+    """The plugins of one profile, sorted into extension points by what they implement."""
+
+    def __init__(
+        self,
+        entries: Iterable[PluginEntry],
+        *,
+        name: str = DEFAULT_SCHEDULER,
+        rng: random.Random | None = None,
+    ) -> None:
+        entries = list(entries)
+        plugins = [entry.plugin for entry in entries]
+        self.name = name
+        self._rng = rng if rng is not None else random.Random(0)
+        self.pre_enqueue = [plugin for plugin in plugins if isinstance(plugin, PreEnqueuePlugin)]
+        sorts = [plugin for plugin in plugins if isinstance(plugin, QueueSortPlugin)]
+        if len(sorts) != 1:
+            raise ValueError(f"a profile has exactly one QueueSort plugin, {name} has {len(sorts)}")
+        self.queue_sort: QueueSortPlugin = sorts[0]
+        self.filters = [plugin for plugin in plugins if isinstance(plugin, FilterPlugin)]
+        self.post_filters = [plugin for plugin in plugins if isinstance(plugin, PostFilterPlugin)]
+        self.scores = [(entry.plugin, entry.weight) for entry in entries if isinstance(entry.plugin, ScorePlugin)]
+        self.reserve = [plugin for plugin in plugins if isinstance(plugin, ReservePlugin)]
+        self.permit = [plugin for plugin in plugins if isinstance(plugin, PermitPlugin)]
+        self.pre_bind = [plugin for plugin in plugins if isinstance(plugin, PreBindPlugin)]
+        self.bind = [plugin for plugin in plugins if isinstance(plugin, BindPlugin)]
+        self.post_bind = [plugin for plugin in plugins if isinstance(plugin, PostBindPlugin)]
+        self._registrations: dict[str, Sequence[Registration]] = {
+            plugin.name: tuple(plugin.registrations()) for plugin in plugins
+        }
+        self._signers = [plugin for plugin in plugins if isinstance(plugin, SignPlugin)]
+        self._kept: OrderedDict[bytes, Evaluation] = OrderedDict()
+        self._kept_for: ClusterSnapshot | None = None
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    def schedule(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Decision:
+        """The best node for a pod, ties broken at random; or why there is none."""
+        evaluation = self._evaluate(pod, snapshot)
+        best = evaluation.best()
+        count = len(best)
+        if not count:
+            return Decision(error=self._fail(pod, snapshot, evaluation))
+        column = int(best[0] if count == 1 else best[self._rng.randrange(count)])
+        return Decision(snapshot.name_at(column), count, float(evaluation.total[column]))
+
+    def explain(self, pod: PodInfo, snapshot: ClusterSnapshot) -> list[NodeVerdict]:
+        """Every node's verdict and scores as of now."""
+        return self._evaluate(pod, snapshot).verdicts(pod, self.scores)
+
+    def signature(self, pod: PodInfo) -> bytes:
+        """What the plugins' answers depend on."""
+        if pod.signature is None:
+            pod.signature = _encode([plugin.sign(pod) for plugin in self._signers])
+        return pod.signature
+
+    def _evaluate(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Evaluation:
+        if snapshot is not self._kept_for:
+            self._kept.clear()
+            self._kept_for = snapshot
+        signature = self.signature(pod)
+        evaluation = self._kept.get(signature)
+        if evaluation is None:
+            evaluation = Evaluation(snapshot)
+            evaluation.refresh(pod, self.filters, self.scores)
+            # A pod that names its node (a DaemonSet's) is one of a kind: keeping its answer would only push out others.
+            if evaluation.node_names is None:
+                self._kept[signature] = evaluation
+                room = _KEPT_BYTES // (_BYTES_PER_NODE * (snapshot.width + 1))
+                while len(self._kept) > max(4, min(room, _KEPT_MOST)):
+                    self._kept.popitem(last=False)
+            return evaluation
+        self._kept.move_to_end(signature)
+        evaluation.refresh(pod, self.filters, self.scores)
+        return evaluation
+
+    def _fail(self, pod: PodInfo, snapshot: ClusterSnapshot, evaluation: Evaluation) -> FitError:
+        found = evaluation.error()
+        error = FitError(found.node_count, found.refusals, found.plugins, found.rejection)
+        if not error.node_count:
+            # Upstream does not try preemption without nodes, and any plugin's node event may help.
+            error.plugins = frozenset(plugin.name for plugin in self.filters)
+            return error
+        messages = []
+        for plugin in self.post_filters:
+            result = plugin.post_filter(pod, snapshot, error)
+            if result is not None and result.message:
+                messages.append(result.message)
+        error.post_filter_message = ", ".join(messages)
+        return error
+
+    # --- queueing ------------------------------------------------------------------------------------------------
+
+    def gate(self, pod: PodInfo) -> tuple[str, str]:
+        """(plugin, message) of the first plugin that keeps the pod out of the active queue, or two empty texts."""
+        for plugin in self.pre_enqueue:
+            message = plugin.pre_enqueue(pod)
+            if message:
+                return plugin.name, message
+        return "", ""
+
+    def may_help(self, pod: PodInfo, plugins: Iterable[str], event: ClusterEvent) -> bool:
+        """Whether the event could turn the refusal of any of these plugins."""
+        return any(
+            registration.may_help(pod, event)
+            for plugin in plugins
+            for registration in self._registrations.get(plugin, ())
+        )

@@ -1,0 +1,177 @@
+"""Extension points: what a plugin may implement, with upstream's names and order.
+
+PreEnqueue, QueueSort, PreFilter, Filter, PostFilter, PreScore, Score, Reserve, Permit, PreBind, Bind, PostBind.
+A filter answers for all nodes at once with a mask, a score with an array. A plugin that reads the pods of a node must
+also answer for one column, which is how kept results are refreshed after a binding.
+Plugins are pure except for PreBind and Bind, and hold no state of a pod: what PreFilter or PreScore computed is handed
+back to them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from scheduler.framework.columns import BoolArray, FloatArray, IntArray
+from scheduler.framework.events import Registration
+from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.snapshot import ClusterSnapshot
+
+if TYPE_CHECKING:
+    from scheduler.framework.decision import FitError
+
+MAX_SCORE = 100
+
+
+class Reads(enum.Enum):
+    """What a plugin's answer for a node depends on: this decides when a kept answer is stale."""
+
+    NODE = "node"  # the node's own facts: labels, taints, images
+    PODS_OF_NODE = "pods of node"  # also the pods on that node; such a plugin answers for single columns too
+    CLUSTER = "cluster"  # pods anywhere (affinity between pods, spreading): asked again after every change
+
+
+class Normalization(enum.Enum):
+    """How raw scores become 0-100 among the nodes that passed the filters."""
+
+    NONE = "none"
+    LINEAR = "linear"  # the largest becomes 100
+    REVERSED = "reversed"  # the largest becomes 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreFilterResult:
+    """What a filter computed once for a pod.
+
+    `node_names` narrows the choice to these nodes; `rejection` ends the attempt with this message for all nodes.
+    """
+
+    state: Any = None
+    node_names: frozenset[str] | None = None
+    rejection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nodes refused for the same reasons. `resolvable`: removing other pods from the node could change it."""
+
+    columns: IntArray
+    reasons: tuple[str, ...]
+    resolvable: bool = True
+    plugin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PostFilterResult:
+    """What was done about a pod that fits nowhere. `message` is appended to the failure's message."""
+
+    message: str = ""
+    nominated_node: str = field(default="")
+
+
+@runtime_checkable
+class Plugin(Protocol):
+    """Every plugin has its upstream name and says which events could turn its refusal."""
+
+    @property
+    def name(self) -> str: ...
+
+    def registrations(self) -> Sequence[Registration]:
+        """Events that may make a pod schedulable which this plugin refused."""
+
+
+@runtime_checkable
+class SignPlugin(Protocol):
+    """Any plugin that filters or scores: what of a pod its answers depend on."""
+
+    def sign(self, pod: PodInfo) -> Any:
+        """JSON-encodable; pods with equal signatures of all plugins share kept results."""
+
+
+@runtime_checkable
+class PreEnqueuePlugin(Plugin, Protocol):
+    def pre_enqueue(self, pod: PodInfo) -> str:
+        """ "" when the pod may enter the active queue, else why not."""
+
+
+@runtime_checkable
+class QueueSortPlugin(Plugin, Protocol):
+    def sort_key(self, pod: PodInfo, timestamp: float) -> Any:
+        """The pod with the smallest key is scheduled first."""
+
+
+@runtime_checkable
+class FilterPlugin(Plugin, SignPlugin, Protocol):
+    @property
+    def reads(self) -> Reads: ...
+
+    def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
+        """None: this pod passes everywhere, do not ask."""
+
+    def filter(self, state: Any, snapshot: ClusterSnapshot) -> BoolArray:
+        """True for nodes that pass; as long as the snapshot is wide."""
+
+    def filter_at(self, state: Any, snapshot: ClusterSnapshot, column: int) -> bool:
+        """The same for one node (asked of plugins that read PODS_OF_NODE)."""
+
+    def refusals(self, state: Any, snapshot: ClusterSnapshot, columns: IntArray) -> Iterable[Refusal]:
+        """Why these nodes (a subset of those that did not pass) were refused."""
+
+
+@runtime_checkable
+class PostFilterPlugin(Plugin, Protocol):
+    def post_filter(self, pod: PodInfo, snapshot: ClusterSnapshot, error: FitError) -> PostFilterResult | None:
+        """Called when no node passed."""
+
+
+@runtime_checkable
+class ScorePlugin(Plugin, SignPlugin, Protocol):
+    @property
+    def reads(self) -> Reads: ...
+
+    @property
+    def normalization(self) -> Normalization: ...
+
+    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Any | None:
+        """None: all nodes are equal to this plugin, do not ask."""
+
+    def score(self, state: Any, snapshot: ClusterSnapshot) -> FloatArray:
+        """A new array, whole numbers, as long as the snapshot is wide."""
+
+    def score_at(self, state: Any, snapshot: ClusterSnapshot, column: int) -> float:
+        """The same for one node (asked of plugins that read PODS_OF_NODE)."""
+
+
+@runtime_checkable
+class ReservePlugin(Plugin, Protocol):
+    def reserve(self, pod: PodInfo, node: str) -> str:
+        """Claim what the pod needs besides the snapshot; "" or why it failed."""
+
+    def unreserve(self, pod: PodInfo, node: str) -> None:
+        """Give it back. Must be harmless when nothing was claimed."""
+
+
+@runtime_checkable
+class PermitPlugin(Plugin, Protocol):
+    def permit(self, pod: PodInfo, node: str) -> str:
+        """ "" lets the binding go on, else why not."""
+
+
+@runtime_checkable
+class PreBindPlugin(Plugin, Protocol):
+    async def pre_bind(self, pod: PodInfo, node: str) -> None:
+        """Do what must be done before binding; raises StatusError."""
+
+
+@runtime_checkable
+class BindPlugin(Plugin, Protocol):
+    async def bind(self, pod: PodInfo, node: str) -> None:
+        """Bind the pod; raises StatusError."""
+
+
+@runtime_checkable
+class PostBindPlugin(Plugin, Protocol):
+    def post_bind(self, pod: PodInfo, node: str) -> None:
+        """Told after a successful binding."""

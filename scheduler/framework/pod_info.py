@@ -1,0 +1,90 @@
+"""A pod as the scheduler sees it: what was computed once when its informer event came.
+
+Owns no state of the queue or of a scheduling attempt. Made by event handlers and by simulations; read by plugins.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from api.models import core_v1
+from scheduler.framework import resources
+
+ANY_IP = "0.0.0.0"
+DEFAULT_SCHEDULER = "default-scheduler"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+HostPort = tuple[str, str, int]  # (protocol, IP, port)
+
+
+def host_ports(spec: core_v1.PodSpec) -> tuple[HostPort, ...]:
+    """Ports the pod takes on its node: those of regular containers and sidecars."""
+    containers = list(spec.containers)
+    containers += [each for each in spec.initContainers or () if resources.is_sidecar(each)]
+    return tuple(
+        (port.protocol or "TCP", port.hostIP or ANY_IP, port.hostPort)
+        for container in containers
+        for port in container.ports or ()
+        if port.hostPort
+    )
+
+
+def is_terminal(pod: core_v1.Pod) -> bool:
+    """A pod that has ended holds no resources and is not scheduled."""
+    return pod.status is not None and pod.status.phase in ("Succeeded", "Failed")
+
+
+class PodInfo:
+    """A pod with its derived facts. Immutable apart from `signature`, which a framework fills in on first use."""
+
+    __slots__ = (
+        "created",
+        "host_ports",
+        "key",
+        "name",
+        "namespace",
+        "pod",
+        "priority",
+        "requests",
+        "scoring_cpu",
+        "scoring_memory",
+        "signature",
+        "spec",
+        "uid",
+    )
+
+    def __init__(self, pod: core_v1.Pod) -> None:
+        metadata = pod.metadata
+        self.pod = pod
+        self.spec = pod.spec if pod.spec is not None else core_v1.PodSpec(containers=[])
+        self.name = (metadata.name if metadata is not None else None) or ""
+        self.namespace = (metadata.namespace if metadata is not None else None) or ""
+        self.key = f"{self.namespace}/{self.name}"
+        # A pod of a simulation may have no uid; its key is as good while there is one of it.
+        self.uid = (metadata.uid if metadata is not None else None) or self.key
+        self.created = (metadata.creationTimestamp if metadata is not None else None) or _EPOCH
+        self.priority = self.spec.priority or 0
+        self.requests = resources.pod_requests(pod)
+        self.scoring_cpu, self.scoring_memory = resources.scoring_requests(pod)
+        self.host_ports = host_ports(self.spec)
+        self.signature: bytes | None = None
+
+    @property
+    def node_name(self) -> str:
+        return self.spec.nodeName or ""
+
+    @property
+    def scheduler_name(self) -> str:
+        return self.spec.schedulerName or DEFAULT_SCHEDULER
+
+    def occupies_as(self, other: PodInfo) -> bool:
+        """Whether both take the same room on a node."""
+        return (
+            self.requests == other.requests
+            and self.scoring_cpu == other.scoring_cpu
+            and self.scoring_memory == other.scoring_memory
+            and self.host_ports == other.host_ports
+        )
+
+    def __repr__(self) -> str:
+        return f"PodInfo({self.key})"

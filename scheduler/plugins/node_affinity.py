@@ -1,0 +1,76 @@
+"""NodeAffinity: nodeSelector and required node affinity keep a pod off nodes, preferred terms add to their score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from api.models import core_v1
+from scheduler.framework.columns import BoolArray, FloatArray, IntArray
+from scheduler.framework.events import Action, EventResource, Registration
+from scheduler.framework.interface import Normalization, PreFilterResult, Reads, Refusal
+from scheduler.framework.node_selector import RequiredNodes, Term, names_of, preferred_terms, required_terms
+from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.snapshot import ClusterSnapshot
+
+REASON = "node(s) didn't match Pod's node affinity/selector"
+CONFLICT = "pod affinity terms conflict"
+
+
+class NodeAffinity:
+    """Filter and Score."""
+
+    name = "NodeAffinity"
+    reads = Reads.NODE
+    normalization = Normalization.LINEAR
+
+    def registrations(self) -> Sequence[Registration]:
+        return (
+            Registration(EventResource.NODE, Action.ADD | Action.UPDATE_NODE_LABEL, self._after_node_change),
+            # Gated pods may have their affinity narrowed; any such change is a reason to look again.
+            Registration(EventResource.TARGET_POD, Action.UPDATE_OTHER),
+        )
+
+    @staticmethod
+    def _after_node_change(pod: PodInfo, old: core_v1.Node | None, new: core_v1.Node) -> bool:
+        required = RequiredNodes.of(pod.spec)
+        if required is None:
+            return True
+        return required.matches(new) and (old is None or not required.matches(old))
+
+    def sign(self, pod: PodInfo) -> Any:
+        affinity = pod.spec.affinity
+        return (pod.spec.nodeSelector, affinity.nodeAffinity if affinity is not None else None)
+
+    def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
+        required = RequiredNodes.of(pod.spec)
+        if required is None:
+            return None
+        names = names_of(required_terms(pod.spec) or ())
+        if names is not None and not names:
+            return PreFilterResult(rejection=CONFLICT)
+        return PreFilterResult(required, names)
+
+    def filter(self, state: RequiredNodes, snapshot: ClusterSnapshot) -> BoolArray:
+        return state.mask(snapshot)
+
+    def filter_at(self, state: RequiredNodes, snapshot: ClusterSnapshot, column: int) -> bool:
+        return bool(state.mask(snapshot)[column])
+
+    def refusals(self, state: RequiredNodes, snapshot: ClusterSnapshot, columns: IntArray) -> Iterable[Refusal]:
+        yield Refusal(columns, (REASON,), resolvable=False)
+
+    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> list[tuple[int, Term]] | None:
+        terms = [(each.weight, Term.compile(each.preference)) for each in preferred_terms(pod.spec) if each.weight]
+        return terms or None
+
+    def score(self, state: list[tuple[int, Term]], snapshot: ClusterSnapshot) -> FloatArray:
+        total: FloatArray = np.zeros(snapshot.width)
+        for weight, term in state:
+            total[term.mask(snapshot)] += weight
+        return total
+
+    def score_at(self, state: list[tuple[int, Term]], snapshot: ClusterSnapshot, column: int) -> float:
+        return float(self.score(state, snapshot)[column])

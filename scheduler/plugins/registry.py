@@ -1,0 +1,55 @@
+"""The table of plugins of a profile, in upstream's order and with its default weights.
+
+InterPodAffinity, PodTopologySpread and the volume plugins take their places in this table when they exist; they read
+`Reads.CLUSTER`.
+"""
+
+from __future__ import annotations
+
+import random
+
+from scheduler.framework.framework import Framework, PluginEntry
+from scheduler.framework.pod_info import DEFAULT_SCHEDULER
+from scheduler.plugins.balanced_allocation import BalancedAllocation
+from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
+from scheduler.plugins.default_preemption import DefaultPreemption
+from scheduler.plugins.image_locality import ImageLocality
+from scheduler.plugins.node_affinity import NodeAffinity
+from scheduler.plugins.node_name import NodeName
+from scheduler.plugins.node_ports import NodePorts
+from scheduler.plugins.node_resources_fit import NodeResourcesFit, Strategy
+from scheduler.plugins.node_unschedulable import NodeUnschedulable
+from scheduler.plugins.priority_sort import PrioritySort
+from scheduler.plugins.scheduling_gates import SchedulingGates
+from scheduler.plugins.taint_toleration import TaintToleration
+
+
+def default_entries(strategy: Strategy = Strategy.LEAST_ALLOCATED) -> list[PluginEntry]:
+    """The default profile without a Bind plugin: all that a simulation needs."""
+    return [
+        PluginEntry(SchedulingGates()),
+        PluginEntry(PrioritySort()),
+        PluginEntry(NodeUnschedulable()),
+        PluginEntry(NodeName()),
+        PluginEntry(TaintToleration(), weight=3),
+        PluginEntry(NodeAffinity(), weight=2),
+        PluginEntry(NodePorts()),
+        PluginEntry(NodeResourcesFit(strategy), weight=1),
+        PluginEntry(DefaultPreemption()),
+        PluginEntry(BalancedAllocation(), weight=1),
+        PluginEntry(ImageLocality(), weight=1),
+    ]
+
+
+def default_framework(
+    *,
+    name: str = DEFAULT_SCHEDULER,
+    strategy: Strategy = Strategy.LEAST_ALLOCATED,
+    create_binding: CreateBinding | None = None,
+    rng: random.Random | None = None,
+) -> Framework:
+    """The framework of a profile; with `create_binding` it can bind."""
+    entries = default_entries(strategy)
+    if create_binding is not None:
+        entries.append(PluginEntry(DefaultBinder(create_binding)))
+    return Framework(entries, name=name, rng=rng)
