@@ -198,5 +198,5 @@ def kubectl(say: Say) -> str:
     private = state_root() / "tools" / "kubectl" / "usr" / "bin" / "kubectl"
     if found is None and not private.exists():
         say("bringing kubectl from the distribution into the state folder")
-        NewerSuite().download("kubernetes-client", private.parents[2])
+        NewerSuite().download("kubectl", private.parents[2])
     return found or str(private)

@@ -1,0 +1,213 @@
+"""`nanokube`'s commands: one function each, one row each in the parser.
+
+Owns arguments, exit codes and what is printed. The work is done by the modules beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from cli import cluster, control, kubeconfig, layout, tools
+from cli.errors import CommandError
+from cli.output import say, table
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def _read_config(path: str | None) -> layout.UpConfig:
+    if path is None:
+        return layout.UpConfig()
+    try:
+        config = msgspec.yaml.decode(Path(path).read_bytes(), type=layout.UpConfig, strict=False)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", 2) from error
+    except msgspec.MsgspecError as error:
+        raise CommandError(f"{path}: {error}", 2) from error
+    config.check()
+    return config
+
+
+def _up(options: argparse.Namespace) -> int:
+    file = _read_config(options.config)
+    only = [part for part in (options.only or "").split(",") if part] or file.only
+    cluster.up(
+        options.name,
+        workers=options.workers if options.workers is not None else file.workers,
+        only=only,
+        time_scale=options.time_scale if options.time_scale is not None else file.timeScale,
+        log_level=options.log_level or file.logLevel,
+        machine=file.machine,
+        say=say,
+    )
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    cluster.down(options.name, say)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    paths, _ = control.required(options.name)
+    found = control.request(paths, "status")
+    rows = [
+        {
+            "component": entry["component"],
+            "node": entry["node"],
+            "pid": entry["pid"],
+            "address": entry["address"],
+            "health": control.health(entry),
+            "restarts": entry["restarts"],
+        }
+        for entry in found
+    ]
+    if options.output == "json":
+        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+    else:
+        header = ("COMPONENT", "NODE", "PID", "ADDRESS", "HEALTH", "RESTARTS")
+        cells = [
+            [str(row[key]) or "-" for key in ("component", "node", "pid", "address", "health", "restarts")]
+            for row in rows
+        ]
+        print(table(header, cells))
+    return 0
+
+
+def _kubeconfig(options: argparse.Namespace) -> int:
+    paths, config = control.required(options.name)
+    import yaml
+
+    print(yaml.safe_dump(kubeconfig.build(config, paths), sort_keys=False), end="")
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    paths, _ = control.required(options.name)
+    names = sorted(path.stem for path in paths.logs.glob("*.log"))
+    wanted = f"{options.component}-{options.node}" if options.node else options.component
+    if wanted not in names:
+        raise CommandError(f"no log of {wanted!r} (known: {', '.join(names)})")
+    file = str(paths.logs / f"{wanted}.log")
+    argv = ["tail", "-n", str(options.tail), *(["-F"] if options.follow else []), file]
+    return subprocess.call(argv)
+
+
+def _image(options: argparse.Namespace) -> int:
+    from cli import images
+
+    paths, config = control.required(options.name)
+    if options.action == "load":
+        images.load(paths, config, options.file, say)
+    else:
+        print(images.listing(paths, config))
+    return 0
+
+
+def _node(options: argparse.Namespace) -> int:
+    from cli import nodes
+
+    paths, config = control.required(options.name)
+    nodes.run(paths, config, options.action, options.node, cpu=options.cpu, memory=options.memory, say=say)
+    return 0
+
+
+def _kubectl(options: argparse.Namespace) -> int:
+    binary = tools.kubectl(say)
+    paths = layout.ClusterPaths.of(options.name)
+    environment = dict(os.environ)
+    if paths.kubeconfig.exists():
+        environment["KUBECONFIG"] = str(paths.kubeconfig)
+    sys.stdout.flush()
+    os.execve(binary, [binary, *options.arguments], environment)
+
+
+def _test(options: argparse.Namespace) -> int:
+    from cli import checks
+
+    return checks.run(options.arguments, say)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from cli import checks
+
+    return checks.bench(options.arguments, say)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nanokube", description="A Kubernetes-compatible mini cluster on this machine."
+    )
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("--name", default=layout.DEFAULT_NAME, help="cluster name (default: nanokube)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    one = commands.add_parser("up", parents=[named], help="start a cluster and merge its kubectl context")
+    one.add_argument("--workers", type=int, help="worker nodes (default 3)")
+    one.add_argument("--only", metavar="COMPONENT,…", help="start etcd and only these (e.g. apiserver)")
+    one.add_argument("--time-scale", type=float, help="how much faster timers run (default 1)")
+    one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    one.add_argument("--config", metavar="FILE", help="YAML: workers, timeScale, only, logLevel, machine")
+    one.set_defaults(run=_up)
+
+    one = commands.add_parser("down", parents=[named], help="stop a cluster and leave nothing behind")
+    one.set_defaults(run=_down)
+
+    one = commands.add_parser("status", parents=[named], help="list processes: component, node, pid, address, health")
+    one.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    one.set_defaults(run=_status)
+
+    one = commands.add_parser("kubeconfig", parents=[named], help="print the cluster's kubeconfig")
+    one.set_defaults(run=_kubeconfig)
+
+    one = commands.add_parser("logs", parents=[named], help="print the log of a component")
+    one.add_argument("component")
+    one.add_argument("--node", default="", help="the worker whose kubelet, runtime or kube-proxy is meant")
+    one.add_argument("--tail", type=int, default=200)
+    one.add_argument("-f", "--follow", action="store_true")
+    one.set_defaults(run=_logs)
+
+    one = commands.add_parser("image", parents=[named], help="load images into the nodes, or list them")
+    actions = one.add_subparsers(dest="action", required=True)
+    load = actions.add_parser("load", parents=[named], help="import a docker-archive or OCI archive into every node")
+    load.add_argument("file")
+    actions.add_parser("list", parents=[named])
+    one.set_defaults(run=_image)
+
+    one = commands.add_parser("node", parents=[named], help="kill, start, freeze, add or remove a worker")
+    one.add_argument("action", choices=("kill", "start", "freeze", "add", "remove"))
+    one.add_argument("node", nargs="?", default="", metavar="NAME")
+    one.add_argument("--cpu", default="", help="with add: declared CPUs (default 2)")
+    one.add_argument("--memory", default="", help="with add: declared memory (default 2Gi)")
+    one.set_defaults(run=_node)
+
+    one = commands.add_parser("kubectl", help="run kubectl against the cluster, bringing one if the machine has none")
+    one.add_argument("--name", default=layout.DEFAULT_NAME)
+    one.add_argument("arguments", nargs=argparse.REMAINDER)
+    one.set_defaults(run=_kubectl)
+
+    for name, run, text in (("test", _test, "run the tests"), ("bench", _bench, "measure, and print ratios")):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("arguments", nargs=argparse.REMAINDER)
+        one.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+    except CommandError as error:
+        print(f"nanokube: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("nanokube: interrupted", file=sys.stderr)
+        return 130
+    return code

@@ -1,0 +1,275 @@
+"""`up`, `down` and what they need: choosing addresses, starting the supervisor, waiting for readiness, cleaning up.
+
+Owns the order of both. `down` works from the state folder alone, so it also cleans after a supervisor, a machine or an
+`up` that died half-way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cli import control, kubeconfig, layout, pki, supervisor, tools
+from cli.errors import CommandError
+from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
+from cli.processes import COMPONENTS
+from linux import netns, pidfd
+from linux.cgroup import Cgroups
+
+Say = Callable[[str], None]
+READY_TIMEOUT = 60.0  # real seconds from start to Ready nodes; a warm start takes a few
+DOWN_TIMEOUT = 20.0
+POLL = 0.02
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def up(
+    name: str,
+    *,
+    workers: int | None,
+    only: list[str],
+    time_scale: float | None,
+    log_level: str | None,
+    machine: dict[str, str],
+    say: Say,
+) -> ClusterConfig:
+    """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
+    tools.require_root()
+    paths = ClusterPaths.of(name)
+    if control.is_running(paths):
+        config = control.required(name)[1]
+        if workers is not None and workers != len(config.nodes):
+            raise CommandError(
+                f"cluster {name} is running with {len(config.nodes)} workers; see `nanokube node add|remove`"
+            )
+        say(f"cluster {name} is already running")
+        kubeconfig.merge(config, paths)
+        return config
+    config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
+    tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
+    etcd = tools.etcd(say)
+    _check_ports(config)
+    paths.make()
+    for ref in control.recorded(paths):  # children of a supervisor that died
+        ref.send(signal.SIGKILL)
+    layout.save(paths, config)
+    pki.ensure(config, paths)
+    _allow_forwarding(config, paths)
+    started = time.monotonic()
+    _spawn(paths, config, etcd)
+    say(f"starting the control plane{f' and {len(config.nodes)} workers' if config.nodes else ''}")
+    _wait_ready(config, paths, say, started)
+    file = kubeconfig.merge(config, paths)
+    context = kubeconfig.context_name(name)
+    say(f"ready in {time.monotonic() - started:.1f} s; kubectl context {context!r} is current in {file}")
+    return config
+
+
+def _plan(
+    name: str,
+    workers: int | None,
+    only: list[str],
+    time_scale: float | None,
+    log_level: str | None,
+    machine: dict[str, str],
+) -> ClusterConfig:
+    unknown = sorted(set(only) - set(COMPONENTS))
+    if unknown:
+        raise CommandError(f"--only: unknown component {unknown[0]!r} (known: {', '.join(COMPONENTS)})", 2)
+    if time_scale is not None and not 0.01 <= time_scale <= 1000:
+        raise CommandError("--time-scale must lie between 0.01 and 1000", 2)
+    if workers is not None and not 0 <= workers <= layout.MAX_NODES:
+        raise CommandError(f"--workers must lie between 0 and {layout.MAX_NODES}", 2)
+    taken = {each.index for each in layout.clusters()}
+    index = next((number for number in range(layout.MAX_CLUSTERS) if number not in taken), None)
+    if index is None:
+        raise CommandError(f"this machine already has {layout.MAX_CLUSTERS} clusters")
+    config = ClusterConfig(
+        name=name, index=index, only=only, time_scale=time_scale or 1.0, log_level=log_level or "info"
+    )
+    if config.has_machines:
+        count = 3 if workers is None else workers
+        sizes: dict[str, Any] = {key: machine[key] for key in ("cpu", "memory") if key in machine}
+        if "maxPods" in machine:
+            sizes["max_pods"] = int(machine["maxPods"])
+        config.nodes = [NodeConfig(name=f"worker-{number}", index=number, **sizes) for number in range(1, count + 1)]
+        config.next_node = count + 1
+    return config
+
+
+def _check_ports(config: ClusterConfig) -> None:
+    for port in (config.rest_port, config.grpc_port):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise CommandError(f"port {port} is taken by another program: {error.strerror}") from error
+
+
+def _allow_forwarding(config: ClusterConfig, paths: ClusterPaths) -> None:
+    """Machines reach the outside world through the host; remember what the host had before."""
+    if not config.has_machines:
+        return
+    before = FORWARDING.read_text().strip()
+    note = paths.run / "ip_forward"
+    if not note.exists():
+        note.write_text(before)
+    if before != "1":
+        FORWARDING.write_text("1")
+
+
+def _spawn(paths: ClusterPaths, config: ClusterConfig, etcd: str) -> None:
+    """Fork the supervisor off as a daemon."""
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    code = 1
+    try:
+        os.chdir("/")
+        log = os.open(paths.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for target, source in ((0, null), (1, log), (2, log)):
+            os.dup2(source, target)
+        os.closerange(3, 4096)
+        paths.supervisor_pid.write_text(f"{os.getpid()} {pidfd.start_time(os.getpid())}")
+        supervisor.main(paths, config, etcd)
+        code = 0
+    except BaseException:  # noqa: BLE001  the last frame of a daemon: tell its log
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+class AdminClient:
+    """Plain HTTPS requests with the admin's certificate: enough to see whether a cluster is ready."""
+
+    def __init__(self, config: ClusterConfig, paths: ClusterPaths) -> None:
+        self._port = config.rest_port
+        self._context = ssl.create_default_context(cafile=str(paths.pki / "ca.crt"))
+        self._context.load_cert_chain(paths.pki / f"{pki.ADMIN}.crt", paths.pki / f"{pki.ADMIN}.key")
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """(code, body). Raises OSError when nobody answers."""
+        return self.request("GET", path)
+
+    def request(self, method: str, path: str) -> tuple[int, bytes]:
+        """(code, body). Raises OSError when nobody answers."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=self._context)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except http.client.HTTPException as error:
+            raise OSError(str(error)) from error
+        finally:
+            connection.close()
+
+
+def _wait_ready(config: ClusterConfig, paths: ClusterPaths, say: Say, started: float) -> None:
+    client = AdminClient(config, paths)
+    deadline = started + READY_TIMEOUT
+    waiting_for = "the API server"
+    api_up = False
+    ready: set[str] = set()
+    while time.monotonic() < deadline:
+        if not api_up:
+            with contextlib.suppress(OSError):
+                api_up = client.get("/readyz")[0] == 200
+            if api_up:
+                say(f"API server ready ({time.monotonic() - started:.1f} s)")
+        else:
+            now_ready = _ready_nodes(client)
+            for node in sorted(now_ready - ready):
+                say(f"node {node} Ready ({time.monotonic() - started:.1f} s)")
+            ready = now_ready
+            missing = [node.name for node in config.nodes if node.name not in ready]
+            if not missing:
+                return
+            waiting_for = f"node {missing[0]}"
+        if control.supervisor(paths) is None and time.monotonic() - started > 2:
+            raise CommandError(f"the supervisor died: see {paths.logs / 'supervisor.log'}")
+        time.sleep(POLL)
+    raise CommandError(f"waited {READY_TIMEOUT:.0f} s for {waiting_for}; see {paths.logs} and `nanokube status`")
+
+
+def _ready_nodes(client: AdminClient) -> set[str]:
+    try:
+        code, body = client.get("/api/v1/nodes")
+        items = msgspec.json.decode(body).get("items") or [] if code == 200 else []
+    except (OSError, msgspec.DecodeError):
+        return set()
+    return {
+        item["metadata"]["name"]
+        for item in items
+        for condition in (item.get("status") or {}).get("conditions") or ()
+        if condition["type"] == "Ready" and condition["status"] == "True"
+    }
+
+
+def down(name: str, say: Say) -> None:
+    """Stop a cluster and remove every process, mount, namespace, table, cgroup and file of it."""
+    tools.require_root()
+    paths = ClusterPaths.of(name)
+    if not paths.root.exists():
+        say(f"no cluster {name!r} on this machine")
+        return
+    running = control.supervisor(paths)
+    if running is not None:
+        say(f"stopping cluster {name}")
+        with contextlib.suppress(CommandError):
+            control.request(paths, "stop")
+        deadline = time.monotonic() + DOWN_TIMEOUT
+        while running.alive() and time.monotonic() < deadline:
+            time.sleep(POLL)
+        running.send(signal.SIGKILL)
+    for ref in control.recorded(paths):
+        ref.send(signal.SIGKILL)
+    config = None
+    with contextlib.suppress(CommandError):  # a damaged config: clean what can be found without it
+        config = layout.load(paths)
+    cgroups = Cgroups()
+    cgroup = supervisor.cluster_cgroup(name)
+    clean = cgroups.kill(cgroup)
+    if config is not None:
+        _remove_network(config, paths)
+    for pin in sorted((paths.run / "netns").glob("*")):
+        netns.delete(str(pin))
+    supervisor.remove_tree(paths.root)
+    clean = cgroups.remove(cgroup) and clean
+    kubeconfig.remove(name)
+    if paths.root.exists() or not clean:
+        raise CommandError(f"something of cluster {name} would not go: see {paths.root} and cgroup {cgroup}")
+    say(f"cluster {name} is gone")
+
+
+def _remove_network(config: ClusterConfig, paths: ClusterPaths) -> None:
+    from kube_proxy.dataplane import delete_table
+
+    if not config.has_machines:
+        return
+    delete_table(f"nanokube-{config.index}")
+    supervisor.underlay_of(config, paths).remove()
+    note = paths.run / "ip_forward"
+    others = [each for each in layout.clusters() if each.name != config.name and each.has_machines]
+    if note.exists() and not others:
+        FORWARDING.write_text(note.read_text())
