@@ -1,9 +1,9 @@
 """The patches of the Kubernetes API: JSON patch, JSON merge patch, strategic merge patch.
 
-Owns: decoding a patch's body and applying it to a decoded document. Every function is pure and copies only the path it
-changes: the input is never modified, the result shares all untouched parts with it. Never: knows kinds, storage or
-HTTP; a strategic merge reads its merge keys from any object that is a `MergeSchema`. Called by the API server's registry
-(PATCH) and by clients that compute patches.
+Owns: decoding a patch's body and applying it to a decoded document. Every function is pure and copies only the path
+it changes: the input is never modified, the result shares all untouched parts with it. Never: knows kinds, storage or
+HTTP; a strategic merge reads its merge keys from any object that is a `MergeSchema`. Called by the API server's
+registry (PATCH) and by clients that compute patches.
 """
 
 from machinery.patch.json_patch import apply_json_patch, decode_json_patch

@@ -1,8 +1,8 @@
 """JSON patch (RFC 6902) as the API server applies it, leniencies included.
 
-Where upstream departs from the RFC, upstream's behaviour is kept: `replace` of a missing member adds it, a path without
-its leading slash addresses the root, negative array indexes count from the end. A patch that does not apply is a 422
-whose text says nothing of the cause (that is upstream's answer too); a body that is not a patch is a 400.
+Where upstream departs from the RFC, upstream's behaviour is kept: `replace` of a missing member adds it, a path
+without its leading slash addresses the root, negative array indexes count from the end. A patch that does not apply
+is a 422 whose text says nothing of the cause (that is upstream's answer too); a body that is not a patch is a 400.
 """
 
 from __future__ import annotations
