@@ -27,6 +27,11 @@ def decode(raw: bytes) -> Obj:
     return _decode(raw)
 
 
+def encode(obj: Any) -> bytes:
+    """Any document as JSON."""
+    return _encode(obj)
+
+
 class ObjectForm:
     """The byte form of one kind in one version."""
 

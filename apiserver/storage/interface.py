@@ -21,16 +21,16 @@ class KeyValue(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Answer of a range read. `count` is the number of keys in the whole range, `items` stops at the limit."""
+    """Answer of a range read. `total` counts the keys of the whole range, `items` stops at the limit."""
 
     items: list[KeyValue]
     revision: int
-    count: int
+    total: int
     more: bool
 
 
 class WriteResult(NamedTuple):
-    """`ok`: written at `revision`. Otherwise the condition failed and `current` is what the key holds (None: nothing)."""
+    """`ok`: written at `revision`. Otherwise the condition failed; `current` is what the key holds (None: nothing)."""
 
     ok: bool
     revision: int

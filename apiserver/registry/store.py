@@ -1,0 +1,100 @@
+"""The registry: every resource the server stores, each with its store, strategy and cache.
+
+Owns the table of resources and the watch cache behind them. REST and gRPC ask it for a `ResourceStore` and know nothing
+of storage; the application gives it a `Store`, runs `run()` and appends admission plugins before it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from apiserver.registry.context import (
+    DeleteOptions,
+    DeleteResult,
+    ListOptions,
+    ListPage,
+    RequestContext,
+    WatchOptions,
+)
+from apiserver.registry.hooks import Admission
+from apiserver.registry.strategy import Strategy, strategy_for
+from apiserver.registry.writing import ResourceStore
+from apiserver.storage.cache import ResourceCache
+from apiserver.storage.entry import Event
+from apiserver.storage.feed import WatchCache
+from apiserver.storage.form import ObjectForm
+from apiserver.storage.interface import Store
+from apiserver.storage.keys import resource_prefix
+from apiserver.storage.watcher import Watcher
+from machinery.clock import Clock
+from machinery.errors import NotFound
+
+if TYPE_CHECKING:
+    from api.resources import Resource
+
+__all__ = [
+    "DeleteOptions",
+    "DeleteResult",
+    "Event",
+    "ListOptions",
+    "ListPage",
+    "Registry",
+    "RequestContext",
+    "ResourceStore",
+    "WatchOptions",
+    "Watcher",
+]
+
+
+class Registry:
+    """All resources of one API server."""
+
+    def __init__(
+        self, store: Store, clock: Clock, resources: Iterable[Resource], admission: Iterable[Admission] = ()
+    ) -> None:
+        self._store = store
+        self.clock = clock
+        self.feed = WatchCache(store, clock)
+        self.admission: list[Admission] = list(admission)
+        self._resources: dict[tuple[str, str, str], ResourceStore] = {}
+        for resource in resources:
+            if resource.storable and resource.storage is None:
+                self.add(resource)
+
+    def resource(self, group: str, version: str, plural: str) -> ResourceStore:
+        """The store of a resource. Raises the 404 of an unknown path."""
+        found = self._resources.get((group, version, plural))
+        if found is None:
+            raise NotFound.path()
+        return found
+
+    def stores(self) -> list[ResourceStore]:
+        """All stores, in the order they were added."""
+        return list(self._resources.values())
+
+    def add(self, resource: Resource, strategy: Strategy | None = None) -> ResourceStore:
+        """Serve a resource; custom resources come and go at run time."""
+        strategy = strategy or strategy_for(resource)
+        form = ObjectForm(resource.kind, resource.group_version)
+        cache = ResourceCache(resource_prefix(resource.group, resource.plural), form, strategy.selectable_fields)
+        self.feed.add(cache)
+        found = ResourceStore(resource, strategy, self._store, self.feed, cache, self.clock, self.admission)
+        self._resources[resource.key()] = found
+        return found
+
+    def remove(self, resource: Resource) -> None:
+        """Stop serving a resource; its objects stay in the store."""
+        found = self._resources.pop(resource.key(), None)
+        if found is not None:
+            self.feed.remove(found.cache)
+
+    async def wait_ready(self) -> None:
+        """Until the caches are filled. Raises ServiceUnavailable."""
+        await self.feed.wait_ready()
+
+    async def run(self) -> None:
+        """Keep the caches fed until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.feed.run())

@@ -1,0 +1,187 @@
+"""The watch cache of one resource: current objects as bytes, recent events, watchers.
+
+Owns sorted keys, entries, a bounded ring of events and the fan-out. Never does I/O: the feed (`feed.WatchCache`) calls
+`load` and `apply`; the registry reads. All methods are synchronous, so whoever reads sees one revision.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from apiserver.storage.entry import ADDED, DELETED, MODIFIED, Entry, Event, FieldReader, Selection
+from apiserver.storage.form import BadObject, ObjectForm
+from apiserver.storage.interface import KeyValue, StoreEvent
+from apiserver.storage.keys import parse_suffix, suffix
+from apiserver.storage.watcher import Watcher
+from machinery import log
+from machinery.errors import Expired
+from machinery.log import kv
+
+RING_EVENTS = 8_192
+RING_BYTES = 8 << 20
+RING_KEEP = 128
+"""So many events are kept whatever their size, as upstream keeps at least a hundred."""
+
+_log = log.get(__name__)
+
+
+class ResourceCache:
+    """Objects of one resource. `revision` of the feed is told by whoever calls."""
+
+    def __init__(self, prefix: bytes, form: ObjectForm, read_fields: FieldReader) -> None:
+        self.prefix = prefix
+        self.form = form
+        self.read_fields = read_fields
+        self.modified = 0
+        """Revision of the newest change of this resource."""
+        self._names: list[str] = []
+        self._entries: dict[str, Entry] = {}
+        self._ring: deque[Event] = deque()
+        self._ring_bytes = 0
+        self._floor = 0
+        self._watchers: set[Watcher] = set()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, namespace: str, name: str) -> Entry | None:
+        return self._entries.get(suffix(namespace, name))
+
+    def select(self, selection: Selection, start: str = "") -> Iterator[Entry]:
+        """Entries of a selection in key order, from key suffix `start` on."""
+        entries = self._entries
+        if selection.name and selection.namespace:
+            entry = entries.get(suffix(selection.namespace, selection.name))
+            if entry is not None and suffix(*entry.key) >= start and selection.matches_content(entry):
+                yield entry
+            return
+        names = self.names(selection.namespace, start)
+        if selection.selective or selection.name:
+            matches = selection.matches
+            for name in names:
+                entry = entries[name]
+                if matches(entry):
+                    yield entry
+        else:
+            for name in names:
+                yield entries[name]
+
+    def names(self, namespace: str, start: str = "") -> list[str]:
+        """Sorted key suffixes of a namespace ("" = all)."""
+        if not namespace:
+            return self._names[bisect_left(self._names, start) :] if start else self._names
+        first = bisect_left(self._names, max(start, f"{namespace}/"))
+        return self._names[first : bisect_left(self._names, f"{namespace}0")]
+
+    # -- feeding ------------------------------------------------------------------------------------------------------
+
+    def load(self, items: Iterable[KeyValue], revision: int) -> None:
+        """Take over a full snapshot. The first is where history starts; from a later one come the missed events."""
+        fresh = {name: entry for name, entry in map(self._entry, items) if entry is not None}
+        if not self._floor:
+            self._entries = fresh
+            self._names = sorted(fresh)
+            self._floor = revision
+            self.modified = max((entry.revision for entry in fresh.values()), default=0)
+            return
+        missed: list[Event] = []
+        for name, old in self._entries.items():
+            if name not in fresh:
+                raw = self.form.restamp(old.raw, revision)
+                missed.append(Event(DELETED, raw, old.key, revision, None, old))
+        for name, entry in fresh.items():
+            old_entry = self._entries.get(name)
+            if old_entry is None or old_entry.revision != entry.revision:
+                kind = ADDED if old_entry is None else MODIFIED
+                missed.append(Event(kind, entry.raw, entry.key, entry.revision, entry, old_entry))
+        missed.sort(key=lambda event: event.resource_version)
+        self._entries = fresh
+        self._names = sorted(fresh)
+        self._publish(missed)
+
+    def apply(self, changes: Sequence[StoreEvent]) -> None:
+        """Take over changes in revision order and tell the watchers."""
+        events: list[Event] = []
+        for change in changes:
+            event = self._deleted(change.kv) if change.deleted else self._put(change.kv)
+            if event is not None:
+                events.append(event)
+        if events:
+            self._publish(events)
+
+    def _entry(self, kv_: KeyValue) -> tuple[str, Entry | None]:
+        name = kv_.key[len(self.prefix) :].decode("utf-8", "replace")
+        try:
+            raw = self.form.with_revision(self.form.adopt(kv_.value), kv_.mod_revision)
+        except BadObject as error:
+            _log.error("Skipped unreadable object", extra=kv(key=kv_.key.decode("utf-8", "replace"), error=error))
+            return name, None
+        return name, Entry(parse_suffix(name), raw, kv_.mod_revision, kv_.create_revision)
+
+    def _put(self, kv_: KeyValue) -> Event | None:
+        name, entry = self._entry(kv_)
+        if entry is None:
+            return None
+        old = self._entries.get(name)
+        self._entries[name] = entry
+        if old is None:
+            insort(self._names, name)
+            return Event(ADDED, entry.raw, entry.key, entry.revision, entry, None)
+        entry.key = old.key  # one key object per live object
+        return Event(MODIFIED, entry.raw, entry.key, entry.revision, entry, old)
+
+    def _deleted(self, kv_: KeyValue) -> Event | None:
+        name = kv_.key[len(self.prefix) :].decode("utf-8", "replace")
+        old = self._entries.pop(name, None)
+        if old is None:
+            return None
+        del self._names[bisect_left(self._names, name)]
+        return Event(DELETED, self.form.restamp(old.raw, kv_.mod_revision), old.key, kv_.mod_revision, None, old)
+
+    def _publish(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        self.modified = max(self.modified, events[-1].resource_version)
+        self._ring.extend(events)
+        self._ring_bytes += sum(len(event.raw) for event in events)
+        while len(self._ring) > RING_EVENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > RING_KEEP):
+            dropped = self._ring.popleft()
+            self._ring_bytes -= len(dropped.raw)
+            self._floor = dropped.resource_version
+        for watcher in tuple(self._watchers):
+            watcher.push(events)
+
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    def join(self, watcher: Watcher) -> None:
+        """From now on the watcher gets every event."""
+        self._watchers.add(watcher)
+
+    def forget(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+
+    @property
+    def watchers(self) -> Iterable[Watcher]:
+        return tuple(self._watchers)
+
+    def events_after(self, revision: int, selection: Selection) -> list[Event]:
+        """What the selection has seen since `revision`. Raises Expired when the ring does not reach back so far."""
+        if revision < self._floor:
+            raise Expired.of_revision(revision, self._floor)
+        found: list[Event] = []
+        for event in reversed(self._ring):
+            if event.resource_version <= revision:
+                break
+            seen = selection.view(event, self.form)
+            if seen is not None:
+                found.append(seen)
+        found.reverse()
+        return found
+
+    def initial_events(self, selection: Selection) -> list[Event]:
+        """The current state as ADDED events."""
+        return [Event(ADDED, entry.raw, entry.key, entry.revision) for entry in self.select(selection)]

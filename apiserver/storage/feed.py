@@ -1,0 +1,251 @@
+"""One store watch that feeds every resource's cache, and the rule for consistent reads.
+
+Owns the watch on `/registry/`, its resumption (a broken stream resumes, a compacted one lists again and tells watchers
+what they missed) and the revision up to which all caches are complete. A consistent read asks the store for its current
+revision, once for all readers that wait at that moment, and waits until the caches have reached it; so it sees every
+write acknowledged by any API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Sequence
+
+from apiserver.storage.cache import ResourceCache
+from apiserver.storage.interface import (
+    Compacted,
+    KeyValue,
+    Store,
+    StoreError,
+    StoreEvent,
+    StoreUnavailable,
+    StoreWatch,
+    prefix_end,
+)
+from apiserver.storage.keys import ROOT
+from machinery import log
+from machinery.clock import Clock
+from machinery.errors import ServerTimeout, ServiceUnavailable
+from machinery.log import kv
+
+PAGE = 2_000
+CATCH_UP_SECONDS = 10.0
+"""Real seconds that a consistent read waits: what is waited for is the disk of the real etcd."""
+PROGRESS_AFTER = 0.05
+RETRY_FIRST, RETRY_MOST = 0.02, 1.0
+BOOKMARK_SECONDS = 60.0
+
+_log = log.get(__name__)
+
+
+class WatchCache:
+    """All resources' caches. `run` must be running for them to move."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.revision = 0
+        self._ready = asyncio.Event()
+        self._short: dict[bytes, ResourceCache] = {}
+        self._long: dict[bytes, ResourceCache] = {}
+        self._unclaimed: dict[bytes, KeyValue] = {}
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._sequence = itertools.count()
+        self._watch: StoreWatch | None = None
+        self._asking: asyncio.Task[int] | None = None
+        self._next_ask: asyncio.Task[int] | None = None
+
+    # -- resources ----------------------------------------------------------------------------------------------------
+
+    def add(self, cache: ResourceCache) -> None:
+        """Start caching a resource; objects seen before are handed over."""
+        route = cache.prefix[len(ROOT) : -1]
+        table = self._long if b"/" in route else self._short
+        if route in table:
+            raise ValueError(f"{cache.prefix!r} is cached already")
+        table[route] = cache
+        if self._ready.is_set():
+            mine = [self._unclaimed.pop(key) for key in sorted(self._unclaimed) if key.startswith(cache.prefix)]
+            cache.load(mine, self.revision)
+
+    def remove(self, cache: ResourceCache) -> None:
+        """Stop caching a resource; its watchers end."""
+        route = cache.prefix[len(ROOT) : -1]
+        (self._long if b"/" in route else self._short).pop(route, None)
+        for watcher in cache.watchers:
+            watcher.fail(ServiceUnavailable("the resource is no longer served"))
+        form = cache.form
+        for name in cache.names(""):
+            entry = cache.get("", name)
+            if entry is not None:
+                key, stored = cache.prefix + name.encode(), form.without_revision(entry.raw)
+                self._unclaimed[key] = KeyValue(key, stored, entry.created, entry.revision)
+
+    def _route(self, key: bytes) -> ResourceCache | None:
+        first = key.find(b"/", len(ROOT))
+        cache = self._short.get(key[len(ROOT) : first])
+        if cache is None:
+            cache = self._long.get(key[len(ROOT) : key.find(b"/", first + 1)])
+        return cache
+
+    # -- consistency --------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.is_set()
+
+    async def wait_ready(self, seconds: float = CATCH_UP_SECONDS) -> None:
+        """Until the first snapshot is in. Raises ServiceUnavailable."""
+        if self._ready.is_set():
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            raise ServiceUnavailable("storage is (re)initializing") from None
+
+    async def sync(self) -> None:
+        """Until the caches show every write that was acknowledged before this call."""
+        await self.wait_ready()
+        try:
+            revision = await self._ask_revision()
+        except StoreUnavailable as error:
+            raise ServiceUnavailable(f"the storage cannot be reached: {error}") from error
+        if revision > self.revision:
+            await self.reach(revision)
+
+    async def reach(self, revision: int, seconds: float = CATCH_UP_SECONDS) -> None:
+        """Until the caches are complete up to `revision`. Raises ServerTimeout."""
+        if revision <= self.revision:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (revision, next(self._sequence), future))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while loop.time() < deadline:
+            # A revision without an event under our prefix shows only in a progress report: ask for one.
+            await asyncio.wait((future,), timeout=PROGRESS_AFTER)
+            if future.done():
+                return
+            if self._watch is not None:
+                await self._watch.request_progress()
+        future.cancel()
+        raise ServerTimeout("the watch cache did not catch up with the storage in time")
+
+    async def _ask_revision(self) -> int:
+        """Readers that arrive while a question is on its way share the next one: an answer may predate them."""
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+            return await asyncio.shield(self._asking)
+        if self._next_ask is None:
+            self._next_ask = asyncio.ensure_future(self._ask_after(self._asking))
+        return await asyncio.shield(self._next_ask)
+
+    async def _ask(self) -> int:
+        try:
+            return await self._store.current_revision()
+        finally:
+            self._asking, self._next_ask = self._next_ask, None
+
+    async def _ask_after(self, previous: asyncio.Task[int]) -> int:
+        await asyncio.wait((previous,))
+        return await self._ask()
+
+    # -- the feed -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Feed the caches until cancelled; survives restarts of the store."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._feed())
+                group.create_task(self._bookmarks())
+        finally:
+            for task in (self._asking, self._next_ask):
+                if task is not None:
+                    task.cancel()
+
+    async def _feed(self) -> None:
+        delay, loaded = RETRY_FIRST, False
+        while True:
+            try:
+                if not loaded:
+                    await self._load()
+                    loaded = True
+                self._watch = await self._store.watch(ROOT, self.revision)
+                while True:
+                    batch = await self._watch.next()
+                    delay = RETRY_FIRST
+                    self._apply(batch.events, batch.revision)
+            except Compacted as error:
+                _log.warning("Lost the watch to compaction", extra=kv(revision=self.revision, compacted=error.revision))
+                loaded = False
+            except StoreError as error:
+                _log.warning("Lost the storage", extra=kv(error=error, retry_seconds=delay))
+                await self._clock.sleep(delay)
+                delay = min(delay * 2, RETRY_MOST)
+            finally:
+                watch, self._watch = self._watch, None
+                if watch is not None:
+                    await watch.close()
+
+    async def _load(self) -> None:
+        start, end, revision = ROOT, prefix_end(ROOT), 0
+        items: dict[bytes, KeyValue] = {}
+        while True:
+            page = await self._store.range(start, end, limit=PAGE, revision=revision)
+            revision = revision or page.revision
+            items.update((item.key, item) for item in page.items)
+            if not page.more:
+                break
+            start = page.items[-1].key + b"\0"
+        shares: dict[bytes, list[KeyValue]] = {
+            cache.prefix: [] for cache in (*self._short.values(), *self._long.values())
+        }
+        self._unclaimed.clear()
+        for key, item in items.items():
+            cache = self._route(key)
+            if cache is None:
+                self._unclaimed[key] = item
+            else:
+                shares[cache.prefix].append(item)
+        for cache in (*self._short.values(), *self._long.values()):
+            cache.load(shares[cache.prefix], revision)
+        self._advance(revision)
+        self._ready.set()
+        _log.info("Loaded the storage", extra=kv(objects=len(items), revision=revision))
+
+    def _apply(self, events: Sequence[StoreEvent], revision: int) -> None:
+        shares: dict[ResourceCache, list[StoreEvent]] = {}
+        for event in events:
+            cache = self._route(event.kv.key)
+            if cache is not None:
+                shares.setdefault(cache, []).append(event)
+            elif event.deleted:
+                self._unclaimed.pop(event.kv.key, None)
+            else:
+                self._unclaimed[event.kv.key] = event.kv
+        for cache, share in shares.items():
+            cache.apply(share)
+        self._advance(revision)
+
+    def _advance(self, revision: int) -> None:
+        if revision > self.revision:
+            self.revision = revision
+        while self._waiters and self._waiters[0][0] <= self.revision:
+            future = heapq.heappop(self._waiters)[2]
+            if not future.done():
+                future.set_result(None)
+
+    async def _bookmarks(self) -> None:
+        while True:
+            await self._clock.sleep(BOOKMARK_SECONDS)
+            self.bookmark()
+
+    def bookmark(self) -> None:
+        """Send bookmarks to the watchers that asked for them."""
+        for cache in (*self._short.values(), *self._long.values()):
+            for watcher in cache.watchers:
+                if watcher.bookmarks:
+                    watcher.bookmark(self.revision)

@@ -1,0 +1,122 @@
+"""One client's watch: a bounded buffer between the cache and a connection.
+
+The cache pushes and never waits; the door iterates batches. A watcher that does not keep up is ended with an Expired
+error, so that its client lists again, and costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Self
+
+from apiserver.storage.entry import BOOKMARK, NO_KEY, Event, Selection
+from apiserver.storage.form import ObjectForm
+from machinery.errors import Expired, StatusError
+
+BUFFER = 16_384
+"""Events that may wait for one watcher; they are shared bytes, so the cost is what has left the caches meanwhile."""
+
+
+class Watcher:
+    """Async iterator of event batches. Must be closed (`aclose`, or `async with`)."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        form: ObjectForm,
+        *,
+        after: int,
+        bookmarks: bool,
+        forget: Callable[[Watcher], None],
+        start: Callable[[Watcher], Awaitable[None]] | None = None,
+        limit: int = BUFFER,
+    ) -> None:
+        self.selection = selection
+        self.bookmarks = bookmarks
+        self._form = form
+        self._after = after
+        self._forget = forget
+        self._start = start
+        self._limit = limit
+        self._buffer: list[Event] = []
+        self._error: StatusError | None = None
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def preload(self, events: Sequence[Event]) -> None:
+        """Put what happened before the watcher joined in front; already selected, not counted against the limit."""
+        self._buffer.extend(events)
+        self._limit += len(events)
+        self._wake()
+
+    def push(self, events: Sequence[Event]) -> None:
+        """Offer new events, in order; takes what the selection sees."""
+        if self._closed or self._error is not None:
+            return
+        if self._after:
+            events = [event for event in events if event.resource_version > self._after]
+            if not events:
+                return
+            self._after = 0
+        if not self.selection.everything:
+            view, form = self.selection.view, self._form
+            events = [seen for event in events if (seen := view(event, form)) is not None]
+            if not events:
+                return
+        if len(self._buffer) + len(events) > self._limit:
+            self._buffer.clear()
+            self.fail(Expired("the watch did not keep up with the events and was ended; list again"))
+            return
+        self._buffer.extend(events)
+        self._wake()
+
+    def bookmark(self, revision: int, *, initial_events_end: bool = False) -> None:
+        """Tell the watcher that it has seen everything up to `revision`."""
+        raw = self._form.bookmark(revision, initial_events_end=initial_events_end)
+        if not self._closed and self._error is None and revision > self._after:
+            self._buffer.append(Event(BOOKMARK, raw, NO_KEY, revision))
+            self._wake()
+
+    def fail(self, error: StatusError) -> None:
+        """End the watch; what is buffered is still delivered."""
+        if self._error is None:
+            self._error = error
+            self._forget(self)
+            self._wake()
+
+    async def aclose(self) -> None:
+        """Leave the cache; a pending `__anext__` ends."""
+        self._closed = True
+        self._forget(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Event]:
+        if self._start is not None:
+            start, self._start = self._start, None
+            await start(self)
+        while not self._buffer:
+            if self._closed:
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        batch, self._buffer = self._buffer, []
+        return batch
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
