@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from api.models import core_v1
+from machinery.meta import ObjectKey
 from scheduler.framework import resources
 
 ANY_IP = "0.0.0.0"
@@ -60,14 +61,25 @@ class PodInfo:
         self.name = (metadata.name if metadata is not None else None) or ""
         self.namespace = (metadata.namespace if metadata is not None else None) or ""
         self.key = f"{self.namespace}/{self.name}"
-        # A pod of a simulation may have no uid; its key is as good while there is one of it.
-        self.uid = (metadata.uid if metadata is not None else None) or self.key
+        self.uid = self.uid_of(pod)
         self.created = (metadata.creationTimestamp if metadata is not None else None) or _EPOCH
         self.priority = self.spec.priority or 0
         self.requests = resources.pod_requests(pod)
         self.scoring_cpu, self.scoring_memory = resources.scoring_requests(pod)
         self.host_ports = host_ports(self.spec)
         self.signature: bytes | None = None
+
+    @staticmethod
+    def uid_of(pod: core_v1.Pod) -> str:
+        """A pod of a simulation may have no uid; its key is as good while there is one of it."""
+        metadata = pod.metadata
+        if metadata is None:
+            return ""
+        return metadata.uid or f"{metadata.namespace or ''}/{metadata.name or ''}"
+
+    @property
+    def object_key(self) -> ObjectKey:
+        return ObjectKey(self.namespace, self.name)
 
     @property
     def node_name(self) -> str:

@@ -1,0 +1,110 @@
+"""The scheduler process: flags, profiles, health, leader election."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+from api.models import core_v1
+from client.client import Client, add_client_flags, client_from_args
+from client.events import EventRecorder
+from client.informer import Informers
+from client.leases import LeaderElector
+from machinery import component
+from machinery.component import ComponentContext
+from scheduler.framework.framework import Framework
+from scheduler.framework.pod_info import DEFAULT_SCHEDULER
+from scheduler.plugins.node_resources_fit import Strategy
+from scheduler.plugins.registry import default_framework
+from scheduler.queue import Place
+from scheduler.scheduler import Scheduler
+
+NAME = "kube-scheduler"
+
+
+def parser() -> argparse.ArgumentParser:
+    made = component.parser(NAME, "Assigns pods to nodes.")
+    add_client_flags(made)
+    made.add_argument("--scheduler-name", default=DEFAULT_SCHEDULER, help="the spec.schedulerName to answer for")
+    made.add_argument(
+        "--scoring-strategy",
+        choices=[strategy.value for strategy in Strategy],
+        default=Strategy.LEAST_ALLOCATED.value,
+        help="prefer the emptier or the fuller of the nodes that fit",
+    )
+    made.add_argument("--seed", type=int, help="of the random choice among equally good nodes (default: random)")
+    made.add_argument("--leader-elect", action="store_true", help="work only while holding the Lease")
+    return made
+
+
+def profiles(args: argparse.Namespace, client: Client) -> dict[str, Framework]:
+    """Profiles by scheduler name: a table, of which the flags describe one line."""
+
+    async def create_binding(binding: core_v1.Binding) -> object:
+        metadata = binding.metadata
+        assert metadata is not None
+        return await client.create_subresource(core_v1.Pod, metadata.name or "", metadata.namespace, "binding", binding)
+
+    return {
+        args.scheduler_name: default_framework(
+            name=args.scheduler_name,
+            strategy=Strategy(args.scoring_strategy),
+            create_binding=create_binding,
+            rng=random.Random(args.seed),
+        )
+    }
+
+
+async def serve(context: ComponentContext, args: argparse.Namespace) -> None:
+    clock = context.clock
+    client = client_from_args(args, clock, field_manager=NAME)
+    try:
+        await context.until_stopped(_work(context, args, client))
+    finally:
+        await client.close()
+
+
+async def _work(context: ComponentContext, args: argparse.Namespace, client: Client) -> None:
+    clock = context.clock
+    informers = Informers(client, clock)
+    recorder = EventRecorder(client, clock, args.scheduler_name)
+    scheduler = Scheduler(client, clock, informers, recorder, profiles(args, client))
+    context.health.ready("informers-synced", False)
+    _expose(context, scheduler)
+
+    async def synced() -> None:
+        await informers.wait_synced()
+        context.health.ready("informers-synced")
+        context.log.info("Synced caches")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(informers.run())
+        group.create_task(recorder.run())
+        group.create_task(synced())
+        if args.leader_elect:
+            identity = f"{socket.gethostname()}_{os.getpid()}"
+            elector = LeaderElector(client, clock, "kube-system", NAME, identity)
+            group.create_task(elector.run(scheduler.run))
+        else:
+            group.create_task(scheduler.run())
+
+
+def _expose(context: ComponentContext, scheduler: Scheduler) -> None:
+    health = context.health
+    for place in (Place.ACTIVE, Place.BACKOFF, Place.WAITING, Place.GATED):
+        health.metric(f'scheduler_pending_pods{{queue="{place.value}"}}', partial(scheduler.queue.count, place))
+    health.metric('scheduler_schedule_attempts_total{result="scheduled"}', lambda: float(scheduler.scheduled))
+    health.metric('scheduler_schedule_attempts_total{result="unschedulable"}', lambda: float(scheduler.unschedulable))
+    health.metric('scheduler_schedule_attempts_total{result="error"}', lambda: float(scheduler.errors))
+    health.metric('scheduler_scheduler_cache_size{type="nodes"}', lambda: float(scheduler.snapshot.node_count))
+    health.metric('scheduler_scheduler_cache_size{type="pods"}', lambda: float(scheduler.snapshot.pod_count))
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    return component.run(NAME, args, lambda context: serve(context, args))

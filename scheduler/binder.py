@@ -1,0 +1,158 @@
+"""The scheduler's writes: bindings and PodScheduled conditions, in bounded concurrency.
+
+Owns when a write is sent and what its failure means to the caller (a callback). Never decides about pods. A decision
+takes microseconds and a write milliseconds, so many writes are under way at once; when too many are, the scheduling
+loop waits for room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from api.models import core_v1
+from machinery import log
+from machinery.clock import Clock
+from machinery.errors import InternalError, StatusError
+from machinery.log import kv
+from machinery.meta import rfc3339
+from scheduler.framework.interface import BindPlugin, PreBindPlugin
+from scheduler.framework.pod_info import PodInfo
+
+CONCURRENT_BINDINGS: Final = 64
+CONCURRENT_CONDITIONS: Final = 8
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A decided pod on its way."""
+
+    info: PodInfo
+    node: str
+    pre_bind: Sequence[PreBindPlugin]
+    bind: Sequence[BindPlugin]
+    on_bound: Callable[[], None]
+    on_failed: Callable[[StatusError], None]
+
+
+class BindPipeline:
+    """At most `CONCURRENT_BINDINGS` at once; `submit` waits for room."""
+
+    def __init__(self, concurrency: int = CONCURRENT_BINDINGS) -> None:
+        self._concurrency = concurrency
+        self._queue: asyncio.Queue[Binding] = asyncio.Queue(concurrency)
+        self.under_way = 0
+
+    async def submit(self, binding: Binding) -> None:
+        await self._queue.put(binding)
+
+    def has_room(self) -> bool:
+        return not self._queue.full()
+
+    def submit_nowait(self, binding: Binding) -> None:
+        self._queue.put_nowait(binding)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            binding = await self._queue.get()
+            self.under_way += 1
+            try:
+                await self._carry_out(binding)
+            finally:
+                self.under_way -= 1
+
+    @staticmethod
+    async def _carry_out(binding: Binding) -> None:
+        try:
+            for pre in binding.pre_bind:
+                await pre.pre_bind(binding.info, binding.node)
+            for plugin in binding.bind:
+                await plugin.bind(binding.info, binding.node)
+        except StatusError as error:
+            binding.on_failed(error)
+        except Exception as error:  # noqa: BLE001  logged, and the pod is retried
+            _log.exception("Binding failed unexpectedly", extra=kv(pod=binding.info.key, node=binding.node))
+            binding.on_failed(InternalError(str(error)))
+        else:
+            binding.on_bound()
+
+
+def find_condition(pod: core_v1.Pod, type_: str) -> core_v1.PodCondition | None:
+    for condition in (pod.status.conditions if pod.status is not None else None) or ():
+        if condition.type == type_:
+            return condition
+    return None
+
+
+def plan_condition(pod: core_v1.Pod, reason: str, message: str, now: str) -> dict[str, Any] | None:
+    """The strategic merge patch that says why a pod is not scheduled; None when it says so already."""
+    known = find_condition(pod, "PodScheduled")
+    condition: dict[str, Any] = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": reason,
+        "message": message,
+    }
+    generation = pod.metadata.generation if pod.metadata is not None else None
+    if generation:
+        condition["observedGeneration"] = generation
+    if known is None or known.status != "False":
+        condition["lastProbeTime"] = None
+        condition["lastTransitionTime"] = now
+    elif known.reason == reason and known.message == message and (known.observedGeneration or None) == generation:
+        return None
+    return {"status": {"conditions": [condition]}}
+
+
+PatchStatus = Callable[[PodInfo, dict[str, Any]], Awaitable[object]]
+
+
+class ConditionWriter:
+    """Writes the newest condition of each pod; one that is overtaken before its turn is never sent."""
+
+    def __init__(self, clock: Clock, patch: PatchStatus, concurrency: int = CONCURRENT_CONDITIONS) -> None:
+        self._clock = clock
+        self._patch = patch
+        self._concurrency = concurrency
+        self._pending: dict[str, tuple[PodInfo, dict[str, Any]]] = {}
+        self._wake = asyncio.Semaphore(0)
+
+    def failed(self, info: PodInfo, reason: str, message: str) -> None:
+        """Say that the pod could not be scheduled."""
+        patch = plan_condition(info.pod, reason, message, rfc3339(self._clock.now()))
+        if patch is None:
+            self._pending.pop(info.uid, None)
+            return
+        if info.uid not in self._pending:
+            self._wake.release()
+        self._pending[info.uid] = (info, patch)
+
+    def forget(self, uid: str) -> None:
+        """The pod is scheduled or gone: what was to be said is no longer true."""
+        self._pending.pop(uid, None)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.acquire()
+            if not self._pending:
+                continue
+            uid = next(iter(self._pending))
+            info, patch = self._pending.pop(uid)
+            try:
+                await self._patch(info, patch)
+            except StatusError as error:
+                # The next attempt says it again; a pod that is gone needs no condition.
+                _log.debug("Lost a pod condition", extra=kv(pod=info.key, error=error.message))

@@ -1,0 +1,275 @@
+"""The scheduler proper: informer events into snapshot and queue, one pod after another out of the queue.
+
+Owns the snapshot and the queue. A decided pod is counted on its node at once (assumed) while its binding is under way;
+a failed binding takes that back and the pod returns to the queue. The loop is sequential: each decision sees all
+earlier ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from api.models import core_v1
+from client.client import Client, PatchType
+from client.events import NORMAL, WARNING, EventRecorder
+from client.informer import EventHandler, Informers
+from machinery import log
+from machinery.clock import Clock
+from machinery.errors import NotFound, StatusError
+from machinery.log import kv
+from scheduler import changes
+from scheduler.binder import Binding, BindPipeline, ConditionWriter
+from scheduler.decisions import DecisionLog, DecisionRecord
+from scheduler.framework import node_facts
+from scheduler.framework.decision import Decision, FitError
+from scheduler.framework.events import Action, ClusterEvent, EventResource
+from scheduler.framework.framework import Framework
+from scheduler.framework.pod_info import PodInfo, is_terminal
+from scheduler.framework.snapshot import ClusterSnapshot
+from scheduler.queue import QueuedPod, SchedulingQueue
+
+UNSCHEDULABLE: Final = "Unschedulable"
+SCHEDULER_ERROR: Final = "SchedulerError"
+FAILED: Final = "FailedScheduling"
+SCHEDULED: Final = "Scheduled"
+PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
+_TURN: Final = 0.005  # real seconds of deciding before other tasks get the loop
+_log = log.get(__name__)
+
+
+class Scheduler:
+    """One process' worth of scheduling, for all profiles."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        informers: Informers,
+        recorder: EventRecorder,
+        profiles: Mapping[str, Framework],
+        *,
+        pipeline: BindPipeline | None = None,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._recorder = recorder
+        self._profiles = profiles
+        self._any = next(iter(profiles.values()))
+        self._pipeline = pipeline or BindPipeline()
+        self._conditions = ConditionWriter(clock, self._patch_status)
+        self.snapshot = ClusterSnapshot()
+        self.queue = SchedulingQueue(clock, self.framework_of)
+        self.decisions = DecisionLog()
+        self.scheduled = 0
+        self.unschedulable = 0
+        self.errors = 0
+        self._pods = informers.informer(core_v1.Pod, field_selector=PODS)
+        self._pods.add_handler(EventHandler(self._pod_added, self._pod_updated, self._pod_deleted))
+        nodes = informers.informer(core_v1.Node)
+        nodes.add_handler(EventHandler(self._node_added, self._node_updated, self._node_deleted))
+        self._synced = (nodes, self._pods)
+
+    def framework_of(self, info: PodInfo) -> Framework:
+        return self._profiles.get(info.scheduler_name, self._any)
+
+    async def run(self) -> None:
+        """Schedule until cancelled; starts when the caches are complete."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pipeline.run())
+            group.create_task(self._conditions.run())
+            group.create_task(self.queue.run())
+            # Deciding before all nodes and assigned pods are known would place pods badly.
+            for informer in self._synced:
+                await informer.wait_synced()
+            group.create_task(self._loop())
+
+    async def _loop(self) -> None:
+        turn_ends = 0.0
+        while True:
+            queued = await self.queue.pop()
+            binding = self._attempt(queued)
+            if binding is not None:
+                if self._pipeline.has_room():
+                    self._pipeline.submit_nowait(binding)
+                else:
+                    await self._pipeline.submit(binding)
+            if time.monotonic() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + _TURN
+
+    # --- one attempt ---------------------------------------------------------------------------------------------
+
+    def _attempt(self, queued: QueuedPod) -> Binding | None:
+        """Decide about one pod; returns the binding to carry out."""
+        info = queued.info
+        if self.snapshot.home_of(info.uid) is not None:
+            self.queue.done(info.uid)
+            return None
+        if info.pod.metadata is not None and info.pod.metadata.deletionTimestamp is not None:
+            self._recorder.event(info.pod, WARNING, FAILED, f"skip schedule deleting pod: {info.key}")
+            self.queue.done(info.uid)
+            return None
+        framework = self.framework_of(info)
+        try:
+            decision = framework.schedule(info, self.snapshot)
+            refused = "" if decision.error is not None else self._reserve(framework, info, decision.node)
+        except Exception as error:  # noqa: BLE001
+            # A pod that a plugin cannot handle must not stop all others; it backs off as after any error.
+            _log.exception("Deciding failed", extra=kv(pod=info.key))
+            self._retry(queued, f"{type(error).__name__}: {error}")
+            return None
+        self._record(queued, decision)
+        if decision.error is not None:
+            self._refuse(queued, decision.error)
+            return None
+        if refused:
+            self._retry(queued, refused)
+            return None
+        self.snapshot.add_pod(info, decision.node)
+        return Binding(
+            info,
+            decision.node,
+            framework.pre_bind,
+            framework.bind,
+            lambda: self._bound(framework, queued, decision.node),
+            lambda error: self._not_bound(framework, queued, decision.node, error),
+        )
+
+    def _record(self, queued: QueuedPod, decision: Decision) -> None:
+        error = decision.error
+        self.decisions.add(
+            DecisionRecord(
+                queued.info.key,
+                self._clock.now(),
+                queued.attempts,
+                self.snapshot.node_count,
+                decision.node,
+                decision.feasible,
+                decision.score,
+                error.message if error is not None else "",
+                error.reasons if error is not None else {},
+            )
+        )
+
+    @staticmethod
+    def _reserve(framework: Framework, info: PodInfo, node: str) -> str:
+        """Reserve and Permit; on a refusal everything reserved is given back. Returns why it was refused, or ""."""
+        refused = ""
+        for reserving in framework.reserve:
+            refused = refused or reserving.reserve(info, node)
+        for permitting in framework.permit:
+            refused = refused or permitting.permit(info, node)
+        if refused:
+            for reserving in framework.reserve:
+                reserving.unreserve(info, node)
+        return refused
+
+    def _refuse(self, queued: QueuedPod, error: FitError) -> None:
+        info = queued.info
+        self.unschedulable += 1
+        message = error.message
+        self.queue.park(queued, error.plugins)
+        self._recorder.event(info.pod, WARNING, FAILED, message)
+        self._conditions.failed(info, UNSCHEDULABLE, message)
+        _log.debug("Found no node for pod", extra=kv(pod=info.key, message=message))
+
+    def _retry(self, queued: QueuedPod, message: str) -> None:
+        self.errors += 1
+        self.queue.retry(queued)
+        self._recorder.event(queued.info.pod, WARNING, FAILED, message)
+        self._conditions.failed(queued.info, SCHEDULER_ERROR, message)
+
+    def _bound(self, framework: Framework, queued: QueuedPod, node: str) -> None:
+        info = queued.info
+        self.scheduled += 1
+        self.queue.done(info.uid)
+        self._conditions.forget(info.uid)
+        self._recorder.event(info.pod, NORMAL, SCHEDULED, f"Successfully assigned {info.key} to {node}")
+        for plugin in framework.post_bind:
+            plugin.post_bind(info, node)
+        _log.info("Bound pod", extra=kv(pod=info.key, node=node))
+
+    def _not_bound(self, framework: Framework, queued: QueuedPod, node: str, error: StatusError) -> None:
+        info = queued.info
+        for plugin in framework.reserve:
+            plugin.unreserve(info, node)
+        known = self._pods.lister.get(info.object_key)
+        if known is not None and known.metadata is not None and known.metadata.uid == info.uid and is_assigned(known):
+            # It is assigned after all: the answer of an earlier binding got lost. The snapshot has it from the watch.
+            self.queue.done(info.uid)
+            return
+        if self.snapshot.remove_pod(info.uid) is not None:
+            # What was assumed is free again, which may help a pod that was refused meanwhile.
+            self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.DELETE, info, None))
+        _log.warning("Binding failed", extra=kv(pod=info.key, node=node, error=error.message))
+        if isinstance(error, NotFound) and known is None:
+            self.queue.done(info.uid)
+            return
+        self._retry(queued, f"binding rejected: {error.message}")
+
+    async def _patch_status(self, info: PodInfo, patch: dict[str, Any]) -> None:
+        await self._client.patch(
+            core_v1.Pod, info.name, patch, info.namespace, type=PatchType.STRATEGIC, subresource="status"
+        )
+
+    # --- informer events -----------------------------------------------------------------------------------------
+
+    def _pod_added(self, pod: core_v1.Pod) -> None:
+        if is_terminal(pod):
+            return
+        info = PodInfo(pod)
+        if info.node_name:
+            self.queue.delete(info.uid)
+            self.snapshot.add_pod(info, info.node_name)
+            self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.ADD, None, info))
+        elif info.scheduler_name in self._profiles:
+            self.queue.add(info)
+
+    def _pod_updated(self, old: core_v1.Pod, new: core_v1.Pod) -> None:
+        old_uid = old.metadata.uid if old.metadata is not None else None
+        if is_terminal(new) or (new.metadata is not None and new.metadata.uid != old_uid):
+            self._pod_deleted(old)
+            self._pod_added(new)
+            return
+        info = PodInfo(new)
+        if not info.node_name:
+            if info.scheduler_name in self._profiles and self.snapshot.home_of(info.uid) is None:
+                self.queue.update(info)
+            return
+        known = self.snapshot.pod(info.uid)
+        if known is None or not is_assigned(old):
+            self._pod_added(new)
+            return
+        self.snapshot.add_pod(info, info.node_name)
+        action = changes.pod_change(known, info)
+        if action:
+            self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, action, known, info))
+
+    def _pod_deleted(self, pod: core_v1.Pod) -> None:
+        uid = PodInfo.uid_of(pod)
+        self.queue.delete(uid)
+        self._conditions.forget(uid)
+        removed = self.snapshot.remove_pod(uid)
+        if removed is not None:
+            self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.DELETE, removed, None))
+
+    def _node_added(self, node: core_v1.Node) -> None:
+        self.snapshot.set_node(node)
+        self.queue.on_event(ClusterEvent(EventResource.NODE, Action.ADD, None, node))
+
+    def _node_updated(self, old: core_v1.Node, new: core_v1.Node) -> None:
+        self.snapshot.set_node(new)
+        action = changes.node_change(old, new)
+        if action:
+            self.queue.on_event(ClusterEvent(EventResource.NODE, action, old, new))
+
+    def _node_deleted(self, node: core_v1.Node) -> None:
+        self.snapshot.remove_node(node_facts.name(node))
+        self.queue.on_event(ClusterEvent(EventResource.NODE, Action.DELETE, node, None))
+
+
+def is_assigned(pod: core_v1.Pod) -> bool:
+    return pod.spec is not None and bool(pod.spec.nodeName)
