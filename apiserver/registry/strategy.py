@@ -18,14 +18,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from apiserver.registry.defaults.canonical import canonicalize, plan_for
 from apiserver.registry.validation.metadata import inherit_metadata, validate_metadata, validate_metadata_update
 from apiserver.registry.validation.names import NameCheck, dns_subdomain
 from machinery.field_errors import FieldError
 
 if TYPE_CHECKING:
-    from apiserver.registry.store import RequestContext
-
     from api.resources import Resource
+    from apiserver.registry.store import RequestContext
 
 Obj = dict[str, Any]
 Finish = Callable[[bool], None]
@@ -47,7 +47,6 @@ class Rules:
     """Status of a new object; None = no `status` key."""
     allow_create_on_update: bool = False
     allow_unconditional_update: bool = True
-    canonicalize: Callable[[Obj], None] | None = None
     default: Callable[[Obj], None] | None = None
     validate: Callable[[Obj], list[FieldError]] | None = None
     """Rules for new objects and, unless `validate_update` is given, for updated ones."""
@@ -82,8 +81,9 @@ class Strategy:
 
     def canonicalize(self, obj: Obj) -> None:
         """Bring values into the form in which upstream writes them (quantities, dropped empty fields)."""
-        if self.rules.canonicalize:
-            self.rules.canonicalize(obj)
+        resource = self.resource
+        if (plan := plan_for(resource.group, resource.version, resource.kind)) is not None:
+            canonicalize(obj, plan)
 
     def default(self, obj: Obj) -> None:
         """Fill absent fields."""
@@ -221,8 +221,8 @@ class Strategy:
         return body
 
 
-class StatusStrategy(Strategy):
-    """`…/status`: only the status (and, as upstream, labels and annotations of most kinds) is written."""
+class PartStrategy(Strategy):
+    """A subresource of `parent`: the same object, of which only a part is written."""
 
     def __init__(self, parent: Strategy) -> None:
         super().__init__(parent.resource, parent.rules)
@@ -233,6 +233,16 @@ class StatusStrategy(Strategy):
 
     def default(self, obj: Obj) -> None:
         self.parent.default(obj)
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        return self.parent.selectable_fields(obj)
+
+    def warnings(self, obj: Obj, old: Obj | None = None) -> list[str]:
+        return []
+
+
+class StatusStrategy(PartStrategy):
+    """`…/status`: only the status (and, as upstream, labels and annotations of most kinds) is written."""
 
     def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
         meta = new["metadata"]
@@ -255,9 +265,6 @@ class StatusStrategy(Strategy):
     def validate_status(self, new: Obj, old: Obj) -> list[FieldError]:
         """Rules of the kind about its status."""
         return self.rules.validate_status(new, old) if self.rules.validate_status else []
-
-    def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return self.parent.selectable_fields(obj)
 
 
 def _keep(new: Obj, old: Obj, field: str) -> None:

@@ -5,11 +5,10 @@ Owns the translation between a workload and its Scale. Called by the registry th
 
 from typing import TYPE_CHECKING, Any
 
-from machinery.selectors import LabelSelector
-
-from apiserver.registry.strategy import Strategy
+from apiserver.registry.strategy import PartStrategy
 from apiserver.registry.validation.metadata import inherit_metadata
 from machinery.field_errors import FieldError, invalid
+from machinery.selectors import LabelSelector
 
 if TYPE_CHECKING:
     from apiserver.registry.store import RequestContext
@@ -17,12 +16,8 @@ if TYPE_CHECKING:
 Obj = dict[str, Any]
 
 
-class ScaleStrategy(Strategy):
+class ScaleStrategy(PartStrategy):
     """Shows `spec.replicas` and `status.replicas` of the parent; writes `spec.replicas` only."""
-
-    def __init__(self, parent: Strategy) -> None:
-        super().__init__(parent.resource, parent.rules)
-        self.parent = parent
 
     def view(self, parent: Obj) -> Obj:
         meta = parent["metadata"]

@@ -5,13 +5,14 @@ Owns which kind gets which rules and nothing else. A new regular kind is one row
 
 from typing import TYPE_CHECKING
 
+from apiserver.registry.strategies.pods import PodStrategy
 from apiserver.registry.strategy import PLAIN, Rules, Strategy
 
 if TYPE_CHECKING:
     from api.resources import Resource
 
 _RULES: dict[tuple[str, str], Rules] = {}
-_CLASSES: dict[tuple[str, str], type[Strategy]] = {}
+_CLASSES: dict[tuple[str, str], type[Strategy]] = {("", "pods"): PodStrategy}
 
 
 def build(resource: "Resource") -> Strategy:

@@ -6,7 +6,6 @@ remembered.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from apiserver.registry.validation.names import NameCheck, dns_label, label_value, qualified_name
@@ -16,8 +15,6 @@ Obj = dict[str, Any]
 TOTAL_ANNOTATION_SIZE = 256 * 1024
 IMMUTABLE = "field is immutable"
 
-_cached_qualified = lru_cache(4096)(qualified_name)
-_cached_label_value = lru_cache(4096)(label_value)
 _KNOWN_FINALIZERS = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
 
 
@@ -25,8 +22,8 @@ def validate_labels(labels: Mapping[str, str] | None, path: str) -> list[FieldEr
     """Keys are qualified names, values are label values."""
     errors: list[FieldError] = []
     for key, value in sorted((labels or {}).items()):
-        errors += [FieldError.invalid(path, key, text) for text in _cached_qualified(key)]
-        errors += [FieldError.invalid(path, value, text) for text in _cached_label_value(value or "")]
+        errors += [FieldError.invalid(path, key, text) for text in qualified_name(key)]
+        errors += [FieldError.invalid(path, value, text) for text in label_value(value or "")]
     return errors
 
 
@@ -35,7 +32,7 @@ def validate_annotations(annotations: Mapping[str, str] | None, path: str) -> li
     errors: list[FieldError] = []
     size = 0
     for key, value in (annotations or {}).items():
-        errors += [FieldError.invalid(path, key, text) for text in _cached_qualified(key.lower())]
+        errors += [FieldError.invalid(path, key, text) for text in qualified_name(key.lower())]
         size += len(key) + len(value or "")
     if size > TOTAL_ANNOTATION_SIZE:
         errors.append(FieldError.too_long(path, TOTAL_ANNOTATION_SIZE))
@@ -89,7 +86,7 @@ def validate_finalizers(finalizers: list[str], path: str) -> list[FieldError]:
 
 def validate_finalizer_name(name: str, path: str) -> list[FieldError]:
     """A qualified name, with a slash unless it is one of Kubernetes' own."""
-    errors = [FieldError.invalid(path, name, text) for text in _cached_qualified(name)]
+    errors = [FieldError.invalid(path, name, text) for text in qualified_name(name)]
     if not errors and "/" not in name and name not in _KNOWN_FINALIZERS:
         errors.append(
             FieldError.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified")
@@ -113,9 +110,7 @@ def validate_metadata(meta: Obj, namespaced: bool, check: NameCheck, path: str =
         if not namespace:
             errors.append(FieldError.required(f"{path}.namespace", ""))
         else:
-            errors += [
-                FieldError.invalid(f"{path}.namespace", namespace, text) for text in _namespace_errors(namespace)
-            ]
+            errors += [FieldError.invalid(f"{path}.namespace", namespace, text) for text in dns_label(namespace)]
     elif namespace:
         errors.append(FieldError.forbidden(f"{path}.namespace", "not allowed on this type"))
     if (meta.get("generation") or 0) < 0:
@@ -124,11 +119,6 @@ def validate_metadata(meta: Obj, namespaced: bool, check: NameCheck, path: str =
         )
     errors += _validate_common(meta, path)
     return errors
-
-
-@lru_cache(1024)
-def _namespace_errors(namespace: str) -> tuple[str, ...]:
-    return tuple(dns_label(namespace, False))
 
 
 def _validate_common(meta: Obj, path: str) -> list[FieldError]:

@@ -1,12 +1,13 @@
 """Name formats: DNS labels and subdomains, path segments, qualified names, label values, ports.
 
 Owns the regular expressions and upstream's texts for them. Every check takes the value and returns the list of what is
-wrong with it (empty = fine), so that callers choose path and reason. Called by all validation modules.
+wrong with it (empty = fine), so that callers choose path and reason. Results are remembered: never change them. Called by all validation modules.
 """
 
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 NameCheck = Callable[[str, bool], list[str]]
 """(name, is it a generateName prefix?) -> what is wrong."""
@@ -112,6 +113,7 @@ def _masked(name: str) -> str:
     return name[:-1] + "a" if len(name) > 1 and name.endswith("-") else name
 
 
+@lru_cache(4096)
 def dns_subdomain(name: str, prefix: bool = False) -> list[str]:
     """RFC 1123 subdomain, at most 253."""
     if prefix:
@@ -122,16 +124,18 @@ def dns_subdomain(name: str, prefix: bool = False) -> list[str]:
     return errors
 
 
+@lru_cache(4096)
 def dns_label(name: str, prefix: bool = False) -> list[str]:
     """RFC 1123 label, at most 63."""
     if prefix:
         name = _masked(name)
     errors = [] if len(name) <= 63 else [max_len(63)]
     if not _label(name):
-        errors.append(LABEL_ERROR)
+        errors.append("must not contain dots" if _subdomain(name) else LABEL_ERROR)
     return errors
 
 
+@lru_cache(4096)
 def dns_1035_label(name: str, prefix: bool = False) -> list[str]:
     """RFC 1035 label (starts with a letter), at most 63."""
     if prefix:
@@ -162,6 +166,7 @@ def any_name(name: str, prefix: bool = False) -> list[str]:
     return []
 
 
+@lru_cache(4096)
 def qualified_name(name: str) -> list[str]:
     """Label and annotation keys, finalizers: optional subdomain prefix, slash, name of at most 63."""
     prefix, slash, part = name.rpartition("/")
@@ -185,6 +190,7 @@ def qualified_name(name: str) -> list[str]:
     return errors
 
 
+@lru_cache(4096)
 def label_value(value: str) -> list[str]:
     """Label values: empty, or at most 63 of the usual characters."""
     errors = [] if len(value) <= 63 else [max_len(63)]
@@ -193,6 +199,7 @@ def label_value(value: str) -> list[str]:
     return errors
 
 
+@lru_cache(4096)
 def config_key(value: str) -> list[str]:
     """Keys of ConfigMaps and Secrets."""
     errors = [] if len(value) <= 253 else [max_len(253)]
@@ -207,6 +214,7 @@ def config_key(value: str) -> list[str]:
     return errors
 
 
+@lru_cache(4096)
 def env_name(value: str) -> list[str]:
     """Environment variable names: printable ASCII without '='."""
     if not value or not _env_name_printable(value):
@@ -219,6 +227,7 @@ def http_header(value: str) -> list[str]:
     return [] if _http_header(value) else [HTTP_HEADER_ERROR]
 
 
+@lru_cache(4096)
 def port_name(value: str) -> list[str]:
     """IANA service names: names of container ports."""
     errors: list[str] = []
@@ -247,6 +256,7 @@ def percent(value: str) -> list[str]:
     return [] if _percent(value) else [PERCENT_ERROR]
 
 
+@lru_cache(4096)
 def ip(value: str) -> list[str]:
     """An IPv4 or IPv6 address."""
     try:
