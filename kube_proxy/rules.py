@@ -1,0 +1,222 @@
+"""nftables text for Services: what a table holds, and the smallest transaction from one state to another.
+
+Pure. Dispatch is one verdict-map lookup per packet however many Services exist; the choice among endpoints is a random
+number into a map. Source of the behaviour: the documentation of virtual IPs and service proxies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+MASQUERADE_MARK = "0x4000"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a connection may go. `local`: the pod runs on this machine."""
+
+    ip: str
+    port: int
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class ServicePort:
+    """One port of one Service, with the endpoints that may be used now (sorted)."""
+
+    name: str  # namespace/service:port
+    cluster_ip: str
+    protocol: str  # tcp, udp, sctp
+    port: int
+    endpoints: tuple[Endpoint, ...] = ()
+    node_port: int = 0
+    external_ips: tuple[str, ...] = ()
+    affinity_seconds: int = 0
+
+    @property
+    def id(self) -> str:
+        """A chain suffix: stable, short, legal in nft."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """`ip . proto . port` elements by which connections are recognised."""
+        return tuple(f"{ip} . {self.protocol} . {self.port}" for ip in (self.cluster_ip, *self.external_ips))
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Name of the table and the networks that decide about masquerading."""
+
+    table: str
+    cluster_cidr: str
+    service_cidr: str
+    underlay_cidr: str
+    host: bool = False
+
+
+def base(config: TableConfig) -> str:
+    """A fresh, empty table: dispatch, masquerading, rejection of Services without endpoints. Replaces an old one."""
+    inside = f"{config.cluster_cidr}, {config.underlay_cidr}"
+    # Machines hide pods behind their own address; the host hides machines. Inside the cluster there is no NAT.
+    source = config.underlay_cidr if config.host else config.cluster_cidr
+    return f"""\
+table ip {config.table} {{}}
+delete table ip {config.table}
+table ip {config.table} {{
+ map service_ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
+ map node_ports {{ type inet_proto . inet_service : verdict; }}
+ map no_endpoints {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
+ map no_endpoint_node_ports {{ type inet_proto . inet_service : verdict; }}
+ set hairpins {{ type ipv4_addr . ipv4_addr; }}
+ chain mark_masquerade {{ meta mark set meta mark or {MASQUERADE_MARK}; }}
+ chain refuse {{ reject; }}
+ chain services {{
+  ip daddr . meta l4proto . th dport vmap @service_ips
+  fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @node_ports
+ }}
+ chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; jump services; }}
+ chain output {{ type nat hook output priority -100; policy accept; jump services; }}
+ chain postrouting {{
+  type nat hook postrouting priority srcnat; policy accept;
+  meta mark & {MASQUERADE_MARK} != 0 meta mark set meta mark xor {MASQUERADE_MARK} masquerade fully-random
+  ip saddr . ip daddr @hairpins masquerade fully-random
+  ip saddr {source} ip daddr != {{ {inside} }} masquerade fully-random
+ }}
+ chain without_endpoints {{
+  ip daddr . meta l4proto . th dport vmap @no_endpoints
+  fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @no_endpoint_node_ports
+ }}
+ chain filter_forward {{ type filter hook forward priority -110; policy accept; ct state new jump without_endpoints; }}
+ chain filter_input {{ type filter hook input priority -110; policy accept; ct state new jump without_endpoints; }}
+ chain filter_output {{ type filter hook output priority -110; policy accept; ct state new jump without_endpoints; }}
+ chain unknown {{ ct state new ip daddr {config.service_cidr} reject; }}
+ chain unknown_forward {{ type filter hook forward priority -90; policy accept; jump unknown; }}
+ chain unknown_output {{ type filter hook output priority -90; policy accept; jump unknown; }}
+}}
+"""
+
+
+def _chain(table: str, service: ServicePort) -> Iterable[str]:
+    """The chain that sends a connection to one of the endpoints."""
+    chain = f"ep_{service.id}"
+    yield f"add chain ip {table} {chain}"
+    yield f"flush chain ip {table} {chain}"
+    count = len(service.endpoints)
+    if not count:
+        return
+    if service.affinity_seconds:
+        numbered = list(enumerate(service.endpoints))
+        for number, endpoint in numbered:
+            sticky = f"st_{service.id}_{number}"
+            timeout = f"flags dynamic,timeout; timeout {service.affinity_seconds}s;"
+            yield f"add set ip {table} {sticky} {{ type ipv4_addr; {timeout} }}"
+            yield f"add chain ip {table} to_{service.id}_{number}"
+            yield f"flush chain ip {table} to_{service.id}_{number}"
+            target = f"meta l4proto {service.protocol} dnat to {endpoint.ip}:{endpoint.port}"
+            yield f"add rule ip {table} to_{service.id}_{number} update @{sticky} {{ ip saddr }} {target}"
+        for number, _ in numbered:
+            yield f"add rule ip {table} {chain} ip saddr @st_{service.id}_{number} goto to_{service.id}_{number}"
+        choices = ", ".join(f"{number} : goto to_{service.id}_{number}" for number, _ in numbered)
+        yield f"add rule ip {table} {chain} numgen random mod {count} vmap {{ {choices} }}"
+        return
+    choices = ", ".join(f"{number} : {each.ip} . {each.port}" for number, each in enumerate(service.endpoints))
+    random = f"numgen random mod {count} map {{ {choices} }}"
+    yield f"add rule ip {table} {chain} meta l4proto {service.protocol} dnat ip addr . port to {random}"
+
+
+def _entry(config: TableConfig, service: ServicePort) -> Iterable[str]:
+    """The chain before it, which marks what must be masqueraded."""
+    table = config.table
+    yield f"add chain ip {table} cl_{service.id}"
+    yield f"flush chain ip {table} cl_{service.id}"
+    yield f"add rule ip {table} cl_{service.id} ip saddr != {config.cluster_cidr} jump mark_masquerade"
+    yield f"add rule ip {table} cl_{service.id} goto ep_{service.id}"
+    if service.node_port or service.external_ips:
+        yield f"add chain ip {table} np_{service.id}"
+        yield f"flush chain ip {table} np_{service.id}"
+        yield f"add rule ip {table} np_{service.id} jump mark_masquerade"
+        yield f"add rule ip {table} np_{service.id} goto ep_{service.id}"
+
+
+def _elements(service: ServicePort) -> Iterable[tuple[str, str, str]]:
+    """(map, key, verdict) by which the Service is found."""
+    used = bool(service.endpoints)
+    for number, address in enumerate(service.addresses):
+        target = f"cl_{service.id}" if number == 0 else f"np_{service.id}"
+        yield ("service_ips", address, f"goto {target}") if used else ("no_endpoints", address, "goto refuse")
+    if service.node_port:
+        key = f"{service.protocol} . {service.node_port}"
+        yield ("node_ports", key, f"goto np_{service.id}") if used else ("no_endpoint_node_ports", key, "goto refuse")
+
+
+def _hairpins(services: Iterable[ServicePort]) -> set[str]:
+    return {each.ip for service in services for each in service.endpoints if each.local}
+
+
+def _affinity_leftovers(table: str, old: ServicePort, keep: int) -> Iterable[str]:
+    if old.affinity_seconds:
+        for number in range(keep, len(old.endpoints)):
+            yield f"flush chain ip {table} to_{old.id}_{number}"
+            yield f"delete chain ip {table} to_{old.id}_{number}"
+            yield f"delete set ip {table} st_{old.id}_{number}"
+
+
+def transaction(
+    config: TableConfig, old: Mapping[str, ServicePort], new: Mapping[str, ServicePort], *, fresh: bool = False
+) -> str:
+    """The text that takes the table from `old` to `new`; with `fresh`, from whatever it is. "" when nothing changes."""
+    table = config.table
+    before = {} if fresh else old
+    removed = [service for name, service in before.items() if name not in new]
+    changed = [(before.get(name), service) for name, service in new.items() if before.get(name) != service]
+    gone: dict[str, list[str]] = {}
+    added: dict[str, list[str]] = {}
+    chains: list[str] = []
+    cleanup: list[str] = []
+    for service in removed:
+        for name, key, _ in _elements(service):
+            gone.setdefault(name, []).append(key)
+        cleanup += _removal(table, service)
+    for previous, service in changed:
+        for name, key, _ in _elements(previous) if previous else ():
+            gone.setdefault(name, []).append(key)
+        for name, key, verdict in _elements(service):
+            added.setdefault(name, []).append(f"{key} : {verdict}")
+        chains += [*_chain(table, service), *_entry(config, service)]
+        if previous is not None:
+            keep = len(service.endpoints) if service.affinity_seconds else 0
+            cleanup += _affinity_leftovers(table, previous, keep)
+    local, was_local = _hairpins(new.values()), _hairpins(before.values())
+    if was_local - local:
+        gone["hairpins"] = [f"{ip} . {ip}" for ip in sorted(was_local - local)]
+    if local - was_local:
+        added["hairpins"] = [f"{ip} . {ip}" for ip in sorted(local - was_local)]
+    lines = [f"delete element ip {table} {name} {{ {', '.join(keys)} }}" for name, keys in gone.items()]
+    lines += chains
+    lines += [f"add element ip {table} {name} {{ {', '.join(keys)} }}" for name, keys in added.items()]
+    lines += cleanup
+    text = "\n".join(lines) + "\n" if lines else ""
+    return base(config) + text if fresh else text
+
+
+def _removal(table: str, service: ServicePort) -> Iterable[str]:
+    """Chains that point to others go first."""
+    prefixes: Sequence[str] = ("cl_", "np_", "ep_") if service.node_port or service.external_ips else ("cl_", "ep_")
+    for prefix in prefixes:
+        yield f"flush chain ip {table} {prefix}{service.id}"
+    for prefix in prefixes:
+        yield f"delete chain ip {table} {prefix}{service.id}"
+    yield from _affinity_leftovers(table, service, 0)
+
+
+def stale_udp(old: Mapping[str, ServicePort], new: Mapping[str, ServicePort]) -> list[tuple[str, int, str]]:
+    """(service ip, port, endpoint ip) of UDP flows whose endpoint is gone: the kernel would keep sending them there."""
+    found = []
+    for name, before in old.items():
+        if before.protocol == "udp":
+            now = {each.ip for each in new[name].endpoints} if name in new else set()
+            found += [(before.cluster_ip, before.port, each.ip) for each in before.endpoints if each.ip not in now]
+    return found

@@ -1,0 +1,193 @@
+"""Services and EndpointSlices → service ports; the reconciler that keeps the dataplane equal to them.
+
+Source of the rules: the documentation of virtual IPs and of EndpointSlice conditions: ready endpoints get traffic; when
+there is none, endpoints that still serve while terminating do (KEP-1669).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from client.informer import EventHandler, Informer
+from kube_proxy.dataplane import Dataplane, DataplaneError
+from kube_proxy.objects import EndpointSlice, Port, Service
+from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction
+from machinery import log
+from machinery.clock import Clock
+from machinery.log import kv
+from machinery.meta import ObjectKey
+
+SERVICE_NAME = "kubernetes.io/service-name"
+PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+HEADLESS = "service.kubernetes.io/headless"
+BY_SERVICE = "service"
+FIRST_BACKOFF, LAST_BACKOFF = 0.1, 30.0
+_log = log.get(__name__)
+
+
+def by_service(found: EndpointSlice) -> Iterable[str]:
+    """Index of EndpointSlices: the Service they belong to."""
+    name = (found.metadata.labels or {}).get(SERVICE_NAME)
+    return [f"{found.metadata.namespace}/{name}"] if name else []
+
+
+def is_proxied(service: Service) -> bool:
+    """Headless, external and foreign Services are not ours."""
+    spec, labels = service.spec, service.metadata.labels or {}
+    if spec is None or spec.type == "ExternalName" or spec.clusterIP in ("", "None"):
+        return False
+    return PROXY_NAME not in labels
+
+
+def endpoints_of(slices: Sequence[EndpointSlice], port: Port, node: str) -> tuple[Endpoint, ...]:
+    """The endpoints that a connection to `port` may go to now, sorted; pure."""
+    ready: set[Endpoint] = set()
+    terminating: set[Endpoint] = set()
+    for found in slices:
+        if found.addressType != "IPv4":
+            continue
+        number = next(
+            (
+                each.port
+                for each in found.ports or ()
+                if (each.name or "") == port.name and (each.protocol or "TCP") == port.protocol
+            ),
+            None,
+        )
+        if number is None:
+            continue
+        for each in found.endpoints or ():
+            if not each.addresses:
+                continue
+            condition = each.conditions
+            endpoint = Endpoint(each.addresses[0], number, bool(node) and each.nodeName == node)
+            if condition is None or condition.ready is not False:
+                ready.add(endpoint)
+            elif condition.serving and condition.terminating:
+                terminating.add(endpoint)
+    return tuple(sorted(ready or terminating, key=lambda each: (each.ip, each.port)))
+
+
+def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> dict[str, ServicePort]:
+    """The service ports of one Service by name; pure."""
+    spec = service.spec
+    if spec is None or not is_proxied(service):
+        return {}
+    affinity = 0
+    if spec.sessionAffinity == "ClientIP":
+        configured = spec.sessionAffinityConfig and spec.sessionAffinityConfig.clientIP
+        affinity = configured.timeoutSeconds if configured else 10800
+    balancer = service.status.loadBalancer if service.status else None
+    external = [*(spec.externalIPs or ()), *(each.ip for each in (balancer.ingress if balancer else None) or ())]
+    found = {}
+    for port in spec.ports or ():
+        name = f"{service.metadata.namespace}/{service.metadata.name}:{port.name or port.port}/{port.protocol}"
+        found[name] = ServicePort(
+            name=name,
+            cluster_ip=spec.clusterIP,
+            protocol=port.protocol.lower(),
+            port=port.port,
+            endpoints=endpoints_of(slices, port, node),
+            node_port=port.nodePort,
+            external_ips=tuple(dict.fromkeys(ip for ip in external if ip)),
+            affinity_seconds=affinity,
+        )
+    return found
+
+
+class ServiceReconciler:
+    """Collects changed Services and applies them together: whatever changes while `nft` runs goes into the next run."""
+
+    def __init__(
+        self,
+        config: TableConfig,
+        services: Informer[Service],
+        slices: Informer[EndpointSlice],
+        dataplane: Dataplane,
+        clock: Clock,
+        node: str = "",
+    ) -> None:
+        self._config = config
+        self._services = services
+        self._slices = slices
+        self._dataplane = dataplane
+        self._clock = clock
+        self._node = node
+        self._dirty: set[ObjectKey] = set()
+        self._changed = asyncio.Event()
+        self._wanted: dict[str, ServicePort] = {}
+        self._applied: dict[str, ServicePort] = {}
+        self._names: dict[ObjectKey, tuple[str, ...]] = {}
+        self._fresh = True
+        self.syncs = 0
+        services.add_handler(
+            EventHandler(
+                on_add=self._mark_service,
+                on_update=lambda _, new: self._mark_service(new),
+                on_delete=self._mark_service,
+            )
+        )
+        slices.add_handler(
+            EventHandler(on_add=self._mark_slice, on_update=self._mark_slices, on_delete=self._mark_slice)
+        )
+
+    def _mark(self, key: ObjectKey) -> None:
+        self._dirty.add(key)
+        self._changed.set()
+
+    def _mark_service(self, service: Service) -> None:
+        self._mark(ObjectKey(service.metadata.namespace, service.metadata.name))
+
+    def _mark_slice(self, found: EndpointSlice) -> None:
+        for name in by_service(found):
+            self._mark(ObjectKey.parse(name))
+
+    def _mark_slices(self, old: EndpointSlice, new: EndpointSlice) -> None:
+        self._mark_slice(old)
+        self._mark_slice(new)
+
+    def _collect(self) -> None:
+        """Bring `_wanted` up to date with the caches for every dirty Service."""
+        for key in self._dirty:
+            for name in self._names.pop(key, ()):
+                self._wanted.pop(name, None)
+            service = self._services.lister.get(key)
+            if service is not None:
+                ports = ports_of(service, self._slices.lister.by_index(BY_SERVICE, str(key)), self._node)
+                self._names[key] = tuple(ports)
+                self._wanted.update(ports)
+        self._dirty.clear()
+
+    async def run(self, synced: asyncio.Event) -> None:
+        """Reconcile forever; `synced` is set when the first full state stands."""
+        await self._services.wait_synced()
+        await self._slices.wait_synced()
+        self._changed.set()
+        backoff = FIRST_BACKOFF
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._collect()
+            try:
+                await self._sync()
+            except DataplaneError as error:
+                _log.error("Failed to apply rules", extra=kv(error=error, retry=backoff))
+                self._fresh = True  # the kernel's state is unknown: load the whole table next time
+                self._changed.set()
+                await self._clock.sleep(backoff)
+                backoff = min(backoff * 2, LAST_BACKOFF)
+                continue
+            backoff = FIRST_BACKOFF
+            synced.set()
+
+    async def _sync(self) -> None:
+        wanted: Mapping[str, ServicePort] = dict(self._wanted)
+        text = transaction(self._config, self._applied, wanted, fresh=self._fresh)
+        if text:
+            await self._dataplane.apply(text)
+            self.syncs += 1
+        stale = stale_udp(self._applied, wanted)
+        self._applied, self._fresh = dict(wanted), False
+        if stale:
+            await self._dataplane.forget_udp(stale)

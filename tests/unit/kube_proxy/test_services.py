@@ -1,0 +1,76 @@
+"""Which endpoints a Service port may use."""
+
+from __future__ import annotations
+
+import pytest
+
+from kube_proxy.objects import (
+    AffinityConfig,
+    ClientIP,
+    Conditions,
+    EndpointSlice,
+    Metadata,
+    Port,
+    Service,
+    ServiceSpec,
+    SliceEndpoint,
+    SlicePort,
+)
+from kube_proxy.services import endpoints_of, is_proxied, ports_of
+
+
+def endpoint(ip: str, *, ready: bool | None = True, serving: bool = True, terminating: bool = False) -> SliceEndpoint:
+    return SliceEndpoint([ip], Conditions(ready, serving, terminating), "worker-1")
+
+
+def slice_of(*endpoints: SliceEndpoint, port: SlicePort | None = None, family: str = "IPv4") -> EndpointSlice:
+    return EndpointSlice(Metadata("web-x", "default"), family, list(endpoints), [port or SlicePort("", "TCP", 8080)])
+
+
+READY, DRAINING = endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False, terminating=True)
+BROKEN = endpoint("10.0.0.3", ready=False, serving=False)
+UNKNOWN = endpoint("10.0.0.4", ready=None)
+
+
+@pytest.mark.parametrize(
+    ("slices", "ips"),
+    [
+        pytest.param([], [], id="no slice"),
+        pytest.param([slice_of(READY, DRAINING, BROKEN)], ["10.0.0.1"], id="ready ones only"),
+        pytest.param([slice_of(DRAINING, BROKEN)], ["10.0.0.2"], id="draining ones when none is ready"),
+        pytest.param([slice_of(BROKEN)], [], id="never broken ones"),
+        pytest.param([slice_of(UNKNOWN)], ["10.0.0.4"], id="unknown counts as ready"),
+        pytest.param([slice_of(READY), slice_of(READY)], ["10.0.0.1"], id="told twice, used once"),
+        pytest.param([slice_of(READY, family="IPv6")], [], id="other family"),
+        pytest.param([slice_of(READY, port=SlicePort("admin", "TCP", 9))], [], id="other port name"),
+        pytest.param([slice_of(READY, port=SlicePort("", "UDP", 9))], [], id="other protocol"),
+    ],
+)
+def test_endpoints(slices: list[EndpointSlice], ips: list[str]) -> None:
+    assert [each.ip for each in endpoints_of(slices, Port(80), "")] == ips
+
+
+@pytest.mark.parametrize(
+    ("spec", "labels", "proxied"),
+    [
+        pytest.param(ServiceSpec(clusterIP="10.96.0.1"), {}, True, id="cluster ip"),
+        pytest.param(ServiceSpec(clusterIP="None"), {}, False, id="headless"),
+        pytest.param(ServiceSpec(type="ExternalName"), {}, False, id="external name"),
+        pytest.param(
+            ServiceSpec(clusterIP="10.96.0.1"), {"service.kubernetes.io/service-proxy-name": "x"}, False, id="foreign"
+        ),
+    ],
+)
+def test_proxied(spec: ServiceSpec, labels: dict[str, str], proxied: bool) -> None:
+    assert is_proxied(Service(Metadata("web", "default", labels), spec)) is proxied
+
+
+def test_affinity_and_node_port_reach_the_rules() -> None:
+    spec = ServiceSpec(
+        clusterIP="10.96.0.1",
+        ports=[Port(80, nodePort=30080)],
+        sessionAffinity="ClientIP",
+        sessionAffinityConfig=AffinityConfig(ClientIP(60)),
+    )
+    (port,) = ports_of(Service(Metadata("web", "default"), spec), [slice_of(READY)], "worker-1").values()
+    assert (port.affinity_seconds, port.node_port, port.endpoints[0].local) == (60, 30080, True)
