@@ -11,7 +11,7 @@ import contextlib
 import errno
 import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,11 @@ class Underlay:
     def host_ip(self) -> str:
         return str(self.network[1])
 
-    def build(self) -> None:
-        """Make the switch and cable the host to it. Idempotent: what stands is kept."""
+    def build(self, through_host: Iterable[str] = ()) -> None:
+        """Make the switch and cable the host to it. Idempotent: what stands is kept.
+
+        `through_host`: networks (cluster IPs) that the host shall look for here, whatever its default route is.
+        """
         pin_own(self.host_netns)
         if not netns.is_pinned(str(self.switch_netns)):
             self.switch_netns.unlink(missing_ok=True)
@@ -53,6 +56,8 @@ class Underlay:
             netns.run_in(str(self.switch_netns), lambda: _plug("host"))
             host.set_up(self.host_link)
             host.add_address(self.host_link, self.host_ip, self.network.prefixlen)
+            for network in through_host:
+                host.add_route(network, dev=self.host_link, source=self.host_ip)
 
     def remove(self) -> None:
         """Take everything down; nothing there is fine."""
