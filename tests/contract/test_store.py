@@ -1,0 +1,231 @@
+"""What every store must do: the memory store and a real etcd pass the same suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from apiserver.storage.etcd import EtcdStore
+from apiserver.storage.interface import (
+    Compacted,
+    FutureRevision,
+    Store,
+    StoreEvent,
+    StoreWatch,
+    prefix_end,
+)
+from apiserver.storage.memory import MemoryStore
+from tests.contract.etcd_server import EtcdServer
+
+PREFIX = b"/registry/things/"
+END = prefix_end(PREFIX)
+
+
+def key(name: str) -> bytes:
+    return PREFIX + name.encode()
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["memory", "etcd"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    opened = EtcdStore(request.getfixturevalue("etcd").target)
+    async with asyncio.timeout(10):
+        for item in (await opened.range(b"/registry/", b"/registry0")).items:
+            await opened.delete(item.key, item.mod_revision)
+    yield opened
+    await opened.close()
+
+
+async def events(watch: StoreWatch, count: int) -> list[StoreEvent]:
+    found: list[StoreEvent] = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            found += (await watch.next()).events
+    return found
+
+
+async def test_create_only_if_absent(store: Store) -> None:
+    before = await store.current_revision()
+    made = await store.create(key("a"), b"1")
+    assert made.ok and made.revision == before + 1
+    again = await store.create(key("a"), b"2")
+    assert not again.ok and again.current is not None
+    assert again.current == (key("a"), b"1", made.revision, made.revision)
+    assert await store.current_revision() == made.revision
+
+
+async def test_replace_compares_the_revision(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    changed = await store.replace(key("a"), b"2", made.revision)
+    assert changed.ok and changed.revision == made.revision + 1
+    stale = await store.replace(key("a"), b"3", made.revision)
+    assert not stale.ok and stale.current is not None and stale.current.value == b"2"
+    assert stale.current.create_revision == made.revision
+    missing = await store.replace(key("b"), b"3", made.revision)
+    assert not missing.ok and missing.current is None
+
+
+async def test_delete_compares_the_revision(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    changed = await store.replace(key("a"), b"2", made.revision)
+    stale = await store.delete(key("a"), made.revision)
+    assert not stale.ok and stale.current is not None and stale.current.value == b"2"
+    gone = await store.delete(key("a"), changed.revision)
+    assert gone.ok and gone.revision == changed.revision + 1
+    assert (await store.get(key("a")))[0] is None
+    again = await store.delete(key("a"), changed.revision)
+    assert not again.ok and again.current is None
+    assert await store.current_revision() == gone.revision
+
+
+async def test_get_tells_the_revision(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    other = await store.create(key("b"), b"1")
+    found, revision = await store.get(key("a"))
+    assert found == (key("a"), b"1", made.revision, made.revision)
+    assert revision == other.revision
+    assert await store.get(key("missing")) == (None, other.revision)
+
+
+async def test_a_key_created_again_starts_anew(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    await store.delete(key("a"), made.revision)
+    again = await store.create(key("a"), b"2")
+    assert again.ok
+    assert (await store.get(key("a")))[0] == (key("a"), b"2", again.revision, again.revision)
+
+
+async def test_range_is_ordered_and_limited(store: Store) -> None:
+    for name in ("c", "a", "d", "b"):
+        await store.create(key(name), name.encode())
+    await store.create(b"/registry/thingsx/z", b"other")
+    page = await store.range(PREFIX, END, limit=3)
+    assert [item.value for item in page.items] == [b"a", b"b", b"c"]
+    assert page.more and page.total == 4
+    rest = await store.range(page.items[-1].key + b"\0", END)
+    assert [item.value for item in rest.items] == [b"d"] and not rest.more and rest.total == 1
+
+
+async def test_range_shows_the_past(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    second = await store.create(key("b"), b"1")
+    await store.replace(key("a"), b"2", made.revision)
+    await store.delete(key("b"), second.revision)
+    past = await store.range(PREFIX, END, revision=second.revision)
+    assert [(item.key, item.value) for item in past.items] == [(key("a"), b"1"), (key("b"), b"1")]
+    assert past.revision == await store.current_revision()
+    now = await store.range(PREFIX, END)
+    assert [(item.key, item.value) for item in now.items] == [(key("a"), b"2")]
+
+
+async def test_range_of_the_future(store: Store) -> None:
+    revision = await store.current_revision()
+    with pytest.raises(FutureRevision):
+        await store.range(PREFIX, END, revision=revision + 100)
+
+
+async def test_compaction_forgets_the_past(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    changed = await store.replace(key("a"), b"2", made.revision)
+    other = await store.create(key("b"), b"1")
+    await store.compact(changed.revision)
+    await store.compact(changed.revision)  # again: no error
+    with pytest.raises(Compacted):
+        await store.range(PREFIX, END, revision=made.revision)
+    kept = await store.range(PREFIX, END, revision=changed.revision)
+    assert [item.value for item in kept.items] == [b"2"]
+    assert len((await store.range(PREFIX, END, revision=other.revision)).items) == 2
+    with pytest.raises(FutureRevision):
+        await store.compact(other.revision + 100)
+
+
+async def test_watch_from_a_revision(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    changed = await store.replace(key("a"), b"2", made.revision)
+    gone = await store.delete(key("a"), changed.revision)
+    await store.create(b"/other/a", b"1")
+    watch = await store.watch(PREFIX, made.revision)
+    seen = await events(watch, 2)
+    later = await store.create(key("b"), b"3")
+    seen += await events(watch, 1)
+    await watch.close()
+    assert [event.deleted for event in seen] == [False, True, False]
+    assert [event.kv.mod_revision for event in seen] == [changed.revision, gone.revision, later.revision]
+    assert seen[0].kv == (key("a"), b"2", made.revision, changed.revision)
+    assert seen[1].kv.value == b"" and seen[2].kv.create_revision == later.revision
+
+
+async def test_watch_of_the_compacted_past(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    changed = await store.replace(key("a"), b"2", made.revision)
+    last = await store.replace(key("a"), b"3", changed.revision)
+    await store.compact(last.revision)
+    watch = await store.watch(PREFIX, made.revision - 1)
+    with pytest.raises(Compacted):
+        await events(watch, 1)
+    await watch.close()
+    resumed = await store.watch(PREFIX, changed.revision)
+    assert [event.kv.value for event in await events(resumed, 1)] == [b"3"]
+    await resumed.close()
+
+
+async def test_watch_tells_its_progress(store: Store) -> None:
+    made = await store.create(key("a"), b"1")
+    watch = await store.watch(PREFIX, made.revision)
+    other = await store.create(b"/other/unseen", b"1")
+    revision = 0
+    async with asyncio.timeout(10):
+        while revision < other.revision:
+            await watch.request_progress()
+            batch = await watch.next()
+            assert not batch.events
+            revision = batch.revision
+    await watch.close()
+    await store.delete(b"/other/unseen", other.revision)
+
+
+async def test_concurrent_writers_of_one_key_take_turns(store: Store) -> None:
+    await store.create(key("n"), b"0")
+
+    async def add() -> None:
+        while True:
+            current, _ = await store.get(key("n"))
+            assert current is not None
+            if (await store.replace(key("n"), b"%d" % (int(current.value) + 1), current.mod_revision)).ok:
+                return
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        for _ in range(16):
+            group.create_task(add())
+    found, _ = await store.get(key("n"))
+    assert found is not None and found.value == b"16"
+
+
+async def test_big_values_and_batches_arrive_whole(store: Store) -> None:
+    start = await store.current_revision()
+    for number in range(8):
+        await store.create(key(f"big{number}"), bytes([number]) * 1_000_000)
+    watch = await store.watch(PREFIX, start)
+    seen = await events(watch, 8)
+    await watch.close()
+    assert [event.kv.value[:1] for event in seen] == [bytes([number]) for number in range(8)]
+    assert {len(event.kv.value) for event in seen} == {1_000_000}
+
+
+def test_prefix_end() -> None:
+    assert prefix_end(b"/a/") == b"/a0"
+    assert prefix_end(b"a\xff") == b"b"
+    assert Path(END.decode()).name == "things0"
