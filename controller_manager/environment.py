@@ -1,0 +1,67 @@
+"""What every controller is built from: client, clock, shared informers, event recorders, options.
+
+Owns nothing that runs. Called by app.py, which makes one Environment, and by each controller's `build`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from client.client import Client
+from client.events import EventRecorder
+from client.informer import Informers
+from machinery.clock import Clock
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of single controllers, with upstream's defaults (seconds are cluster seconds)."""
+
+    cluster_cidr: str = ""
+    node_cidr_mask_size: int = 24
+    allocate_node_cidrs: bool = True
+    root_ca: str = ""
+    node_monitor_period: float = 5.0
+    node_monitor_grace_period: float = 50.0
+    node_startup_grace_period: float = 60.0
+    node_eviction_rate: float = 0.1
+    secondary_node_eviction_rate: float = 0.01
+    unhealthy_zone_threshold: float = 0.55
+    large_cluster_size_threshold: int = 50
+    terminated_pod_gc_threshold: int = 12500
+    concurrent_syncs: int = 5
+    concurrent_gc_syncs: int = 20
+
+
+@dataclass
+class Environment:
+    """Shared by all controllers of one process."""
+
+    client: Client
+    clock: Clock
+    informers: Informers
+    options: Options = field(default_factory=Options)
+    rng: random.Random = field(default_factory=random.Random)
+    recorders: dict[str, EventRecorder] = field(default_factory=dict)
+
+    def recorder(self, component: str) -> EventRecorder:
+        """The event recorder of a controller; its name is the event's source."""
+        found = self.recorders.get(component)
+        if found is None:
+            found = self.recorders[component] = EventRecorder(self.client, self.clock, component)
+        return found
+
+
+class Runnable(Protocol):
+    """Something that works until cancelled."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self) -> None: ...
+
+
+Build = Callable[[Environment], Sequence[Runnable]]
