@@ -1,0 +1,128 @@
+"""The API server process: flags, assembly, start and stop.
+
+Owns: which parts exist and how they are put together (store → registry → admission → gate → doors), the checks behind
+/livez and /readyz, and the order of a graceful stop. Started as `python -m apiserver` or by the supervisor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from machinery import component
+from machinery.component import ComponentContext
+from machinery.log import kv
+from machinery.tls import KeyPair
+
+if TYPE_CHECKING:
+    from apiserver.assembly import ApiServer
+
+log = logging.getLogger("apiserver")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = component.parser("apiserver", "Kubernetes API over REST and gRPC, on etcd")
+    made.add_argument("--etcd", default="", metavar="TARGET", help="unix:PATH or HOST:PORT of etcd")
+    made.add_argument("--etcd-ca", type=Path, help="CA of etcd's certificate (TLS on TCP)")
+    made.add_argument("--etcd-cert", type=Path, help="client certificate towards etcd")
+    made.add_argument("--etcd-key", type=Path, help="its key")
+    made.add_argument("--store", choices=("etcd", "memory"), default="etcd", help="memory: nothing survives a restart")
+    made.add_argument("--bind", action="append", metavar="HOST:PORT", help="REST address; may be repeated")
+    made.add_argument("--grpc-bind", action="append", metavar="HOST:PORT", help="gRPC address; may be repeated")
+    made.add_argument("--tls-cert", type=Path, help="serving certificate of both doors")
+    made.add_argument("--tls-key", type=Path, help="its key")
+    made.add_argument("--client-ca", type=Path, help="CA of client certificates")
+    made.add_argument("--token-auth-file", type=Path, help='lines of token,user,uid,"group1,group2"')
+    made.add_argument("--service-cluster-ip-range", default="10.96.0.0/16", metavar="CIDR")
+    made.add_argument("--service-account-key", type=Path, help="private key (PEM) that signs service account tokens")
+    made.add_argument("--service-account-issuer", default="", metavar="URL")
+    made.add_argument("--advertise-address", default="", metavar="IP", help="where the kubernetes Service leads")
+    made.add_argument("--kubelet-ca", type=Path, help="CA of kubelets' serving certificates")
+    made.add_argument("--kubelet-client-cert", type=Path, help="client certificate towards kubelets")
+    made.add_argument("--kubelet-client-key", type=Path, help="its key")
+    made.add_argument("--reuse-port", action="store_true", help="let several API servers share the REST port")
+    return made
+
+
+def _pair(args: argparse.Namespace, prefix: str, ca: str) -> KeyPair | None:
+    paths = [getattr(args, name) for name in (ca, f"{prefix}_cert", f"{prefix}_key")]
+    return KeyPair(*paths) if all(paths) else None
+
+
+def check(args: argparse.Namespace) -> str:
+    """What is wrong with the flags, or ""."""
+    if args.store == "etcd" and not args.etcd:
+        return "--etcd is required (or --store memory)"
+    if not args.bind:
+        return "--bind is required"
+    if bool(args.tls_cert) != bool(args.tls_key):
+        return "--tls-cert and --tls-key belong together"
+    for name in ("tls_cert", "tls_key", "client_ca", "token_auth_file", "service_account_key"):
+        path: Path | None = getattr(args, name)
+        if path is not None and not path.is_file():
+            return f"--{name.replace('_', '-')}: no such file: {path}"
+    return ""
+
+
+def options(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as what `assembly.ApiServer` takes."""
+    return {
+        "etcd": args.etcd if args.store == "etcd" else "",
+        "etcd_pair": _pair(args, "etcd", "etcd_ca"),
+        "binds": tuple(args.bind),
+        "grpc_binds": tuple(args.grpc_bind or ()),
+        "tls": _pair(args, "tls", "client_ca"),
+        "token_file": args.token_auth_file,
+        "service_range": args.service_cluster_ip_range,
+        "service_account_key": args.service_account_key,
+        "service_account_issuer": args.service_account_issuer,
+        "advertise": args.advertise_address,
+        "kubelet_pair": _pair(args, "kubelet_client", "kubelet_ca"),
+        "reuse_port": args.reuse_port,
+    }
+
+
+async def serve(args: argparse.Namespace, context: ComponentContext) -> None:
+    """Until asked to stop."""
+    from apiserver.assembly import ApiServer, Settings
+
+    if args.store == "memory":
+        log.warning("Keeping all objects in memory: nothing survives a restart")
+    server: ApiServer = ApiServer(Settings(**options(args)), context.clock)
+    for name in ("etcd", "rbac", "bootstrap"):
+        context.health.ready(name, False)
+    async with server.running():
+        for address in server.rest_addresses:
+            log.info("Serving REST", extra=kv(address=address))
+        ready = asyncio.ensure_future(server.wait_ready())
+        stopping = asyncio.ensure_future(context.stop.wait())
+        try:
+            await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                for name in ("etcd", "rbac", "bootstrap"):
+                    context.health.ready(name)
+                log.info("Ready")
+            await stopping
+        finally:
+            for task in (ready, stopping):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(ready, stopping, return_exceptions=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    wrong = check(args)
+    if wrong:
+        parser().error(wrong)
+
+    async def run(context: ComponentContext) -> None:
+        await serve(args, context)
+
+    return component.run("apiserver", args, run)

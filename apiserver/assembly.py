@@ -1,0 +1,247 @@
+"""The parts of an API server put together.
+
+Owns: construction in order, the tasks that run for the server's life, readiness, and the graceful stop. Never parses
+flags (`app.py`). Called by the process and, in-process, by tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from api.resources import RESOURCES
+from apiserver.auth.authentication import Authenticator, load_static_tokens
+from apiserver.auth.feed import AuthorizerFeed
+from apiserver.auth.gate import Gate
+from apiserver.auth.jwt import TokenKey
+from apiserver.auth.node_authorizer import NodeAuthorizer, PodGraph
+from apiserver.auth.policy import NODE_RULES, parse_rules
+from apiserver.auth.rbac import RBACAuthorizer
+from apiserver.auth.service_accounts import DEFAULT_ISSUER, ServiceAccountTokens
+from apiserver.auth.token_request import TokenRequests
+from apiserver.auth.user import SYSTEM_API_SERVER
+from apiserver.auth.virtual import VirtualResources
+from apiserver.bootstrap import Bootstrap
+from apiserver.metrics import RequestMetrics
+from apiserver.registry.context import RequestContext
+from apiserver.registry.store import Registry
+from apiserver.rest.door import RestDoor
+from apiserver.rest.limits import InFlight
+from apiserver.rest.resources import ResourceHandlers
+from apiserver.rest.server import RestServer, listen, tls_context
+from apiserver.rest.system import Check, SystemHandlers
+from apiserver.rest.watch import WatchStreams
+from machinery.clock import Clock
+from machinery.errors import NotFound, ServiceUnavailable
+from machinery.tls import KeyPair
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from apiserver.grpc.service import ResourceService
+    from apiserver.storage.interface import Store
+
+log = logging.getLogger("apiserver")
+
+STOP_GRACE = 5.0  # real seconds for requests under way
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an API server is told."""
+
+    etcd: str = ""  # "" = the memory store
+    etcd_pair: KeyPair | None = None
+    binds: tuple[str, ...] = ()
+    grpc_binds: tuple[str, ...] = ()
+    tls: KeyPair | None = None  # ca = the authority of client certificates
+    token_file: Path | None = None
+    service_range: str = "10.96.0.0/16"
+    service_account_key: Path | None = None
+    service_account_issuer: str = ""
+    advertise: str = ""
+    kubelet_pair: KeyPair | None = None
+    reuse_port: bool = False
+
+
+class ApiServer:
+    """One API server. `running()` starts it and stops it."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.store = _store(settings)
+        self.registry = Registry(self.store, clock, RESOURCES)
+        self.metrics = RequestMetrics()
+        self.in_flight = InFlight()
+        self.rbac = RBACAuthorizer()
+        self.pods = PodGraph()
+        self.feed = AuthorizerFeed(self.registry, self.rbac, self.pods)
+        static = load_static_tokens(settings.token_file) if settings.token_file else {}
+        self.accounts = self._accounts()
+        self.gate = Gate(
+            Authenticator(clock, static, self.accounts),
+            (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
+        )
+        self.gate.synced = False
+        tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
+        self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)
+        self.streams = WatchStreams(clock)
+        self._stopping = False
+        self._bootstrapped = False
+        self._ready = asyncio.Event()
+        self._rest: RestServer | None = None
+        self._grpc: grpc.aio.Server | None = None
+        self._service: ResourceService | None = None
+        self.grpc_ports: list[int] = []
+        self._add_admission()
+        self._add_gauges()
+
+    # Assembly.
+
+    def _accounts(self) -> ServiceAccountTokens | None:
+        if self.settings.service_account_key is None:
+            return None
+        key = TokenKey(self.settings.service_account_key)
+        issuer = self.settings.service_account_issuer or DEFAULT_ISSUER
+        return ServiceAccountTokens(self.clock, key, self._read_metadata, issuer)
+
+    def _add_admission(self) -> None:
+        return None
+
+    def _add_gauges(self) -> None:
+        counts = self.in_flight.counts
+        self.metrics.gauge('apiserver_current_inflight_requests{request_kind="readOnly"}', lambda: counts[0])
+        self.metrics.gauge('apiserver_current_inflight_requests{request_kind="mutating"}', lambda: counts[1])
+
+    async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """An object's metadata without authorization; pods bring the two fields that bind tokens."""
+        store = self.registry.resource("", "v1", plural)
+        try:
+            obj = msgspec.json.decode(await store.get(RequestContext(SYSTEM_API_SERVER), namespace, name))
+        except NotFound:
+            return None
+        meta: dict[str, Any] = obj["metadata"]
+        if plural == "pods":
+            spec = obj.get("spec") or {}
+            meta = {**meta, "nodeName": spec.get("nodeName"), "serviceAccountName": spec.get("serviceAccountName")}
+        return meta
+
+    def _checks(self) -> Mapping[str, Mapping[str, Check]]:
+        alive: dict[str, Check] = {"ping": lambda: "", "log": lambda: ""}
+        store: dict[str, Check] = {"etcd": lambda: "" if self.registry.feed.ready else "the store is not reached"}
+        started: dict[str, Check] = {
+            "informer-sync": lambda: "" if self.feed.synced else "roles are not read yet",
+            "poststarthook/rbac/bootstrap-roles": lambda: "" if self._bootstrapped else "not finished",
+        }
+        ending: dict[str, Check] = {"shutdown": lambda: "process is shutting down" if self._stopping else ""}
+        return {
+            "livez": {**alive, **store},
+            "readyz": {**alive, **store, **started, **ending},
+            "healthz": {**alive, **store, **started},
+        }
+
+    def _rest_door(self) -> RestDoor:
+        connects, websockets = self._connects()
+        resources = ResourceHandlers(self.registry, self.clock, self.streams, self.virtual, connects, websockets)
+        system = SystemHandlers(self.metrics, self._checks(), self.accounts)
+        return RestDoor(self.gate, resources, system, self.metrics, self.in_flight)
+
+    def _connects(self) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        return {}, {}
+
+    # Life.
+
+    @property
+    def rest_addresses(self) -> list[str]:
+        return [f"{host}:{port}" for host, port in (self._rest.addresses if self._rest else ())]
+
+    async def wait_ready(self) -> None:
+        """Until the store is read, roles are known and the first objects exist."""
+        await self._ready.wait()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[ApiServer]:
+        """Serve inside the block. Raises OSError when an address is taken."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.registry.run())]
+            try:
+                await self._start_doors()
+                tasks.append(group.create_task(self._get_ready()))
+                tasks.append(group.create_task(self.feed.run()))
+                yield self
+            finally:
+                await self._stop_doors()
+                for task in tasks:
+                    task.cancel()
+        await self.store.close()
+
+    async def _get_ready(self) -> None:
+        rest = self._rest
+        assert rest is not None
+        while True:
+            try:
+                await self.registry.wait_ready()  # bounded inside; the store may come up much later
+                break
+            except ServiceUnavailable:
+                log.warning("Waiting for the store")
+        port = rest.addresses[0][1]
+        settings = self.settings
+        bootstrap = Bootstrap(
+            self.registry, service_range=settings.service_range, advertise=settings.advertise, port=port
+        )
+        await bootstrap.run()
+        self._bootstrapped = True
+        await self.feed.wait_synced()
+        self.gate.synced = True
+        self._ready.set()
+
+    async def _start_doors(self) -> None:
+        settings = self.settings
+        tls = tls_context(settings.tls.cert, settings.tls.key, settings.tls.ca) if settings.tls else None
+        sockets = [listen(address, reuse_port=settings.reuse_port) for address in settings.binds]
+        self._rest = RestServer(self._rest_door(), sockets, tls)
+        await self._rest.start()
+        if settings.grpc_binds:
+            from apiserver.grpc.service import ResourceService
+            from machinery.grpc import add_port, server
+
+            self._service = ResourceService(
+                self.registry, self.gate, self.virtual, self.metrics, secure=settings.tls is not None
+            )
+            self._grpc = server()
+            self._grpc.add_generic_rpc_handlers((self._service.handler(),))
+            self.grpc_ports = [add_port(self._grpc, address, settings.tls) for address in settings.grpc_binds]
+            await self._grpc.start()
+
+    async def _stop_doors(self) -> None:
+        self._stopping = True
+        await self.streams.stop()
+        if self._service is not None:
+            await self._service.stop()
+        async with asyncio.TaskGroup() as group:
+            if self._rest is not None:
+                group.create_task(self._rest.stop(STOP_GRACE))
+            if self._grpc is not None:
+                group.create_task(_stopped(self._grpc))
+
+
+async def _stopped(server: grpc.aio.Server) -> None:
+    await server.stop(STOP_GRACE)
+
+
+def _store(settings: Settings) -> Store:
+    if settings.etcd:
+        from apiserver.storage.etcd import EtcdStore
+
+        return EtcdStore(settings.etcd, settings.etcd_pair)
+    from apiserver.storage.memory import MemoryStore
+
+    return MemoryStore()

@@ -1,0 +1,111 @@
+"""Who a request comes from.
+
+Owns: the chain of authenticators (client certificate, static token, service account token, anonymous), what each
+makes of a credential, and the cache of verified tokens. Never decides what the user may do. Called by both doors: per
+connection for certificates, per request for bearer tokens.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from apiserver.auth.service_accounts import ServiceAccountTokens
+from apiserver.auth.user import ALL_AUTHENTICATED, UserInfo
+from machinery.clock import Clock
+from machinery.errors import Unauthorized
+
+CACHE_SECONDS = 10.0
+CACHE_LIMIT = 10_000
+
+
+def user_from_subject(common_name: str, organizations: Sequence[str]) -> UserInfo | None:
+    """x509: CN is the user, O are the groups."""
+    if not common_name:
+        return None
+    groups = (*organizations, ALL_AUTHENTICATED) if ALL_AUTHENTICATED not in organizations else tuple(organizations)
+    return UserInfo(common_name, groups)
+
+
+def user_from_peer_cert(cert: Mapping[str, Any] | None) -> UserInfo | None:
+    """The user of a verified certificate as the ssl module describes it."""
+    if not cert:
+        return None
+    name, groups = "", []
+    for rdn in cert.get("subject", ()):
+        for key, value in rdn:
+            if key == "commonName":
+                name = value
+            elif key == "organizationName":
+                groups.append(value)
+    return user_from_subject(name, groups)
+
+
+def user_from_pem(pem: bytes) -> UserInfo | None:
+    """The user of a verified certificate in PEM."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_pem_x509_certificate(pem).subject
+    names = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    groups = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return user_from_subject(names[-1] if names else "", groups)
+
+
+def load_static_tokens(path: Path) -> dict[str, UserInfo]:
+    """The file of `token,user,uid,"group1,group2"` lines. Raises ValueError on a line that is none."""
+    tokens: dict[str, UserInfo] = {}
+    with path.open(newline="", encoding="utf-8") as lines:
+        for number, row in enumerate(csv.reader(lines), start=1):
+            if not row or (len(row) == 1 and not row[0].strip()):
+                continue
+            if len(row) < 3 or not row[0] or not row[1]:
+                raise ValueError(f"{path}:{number}: expected token,user,uid[,groups]")
+            groups = tuple(group.strip() for group in row[3].split(",") if group.strip()) if len(row) > 3 else ()
+            tokens[row[0]] = UserInfo(row[1], (*groups, ALL_AUTHENTICATED), row[2])
+    return tokens
+
+
+class Authenticator:
+    """The chain for bearer tokens, with a cache of what was verified in the last seconds."""
+
+    def __init__(
+        self, clock: Clock, static: Mapping[str, UserInfo], accounts: ServiceAccountTokens | None = None
+    ) -> None:
+        self._clock = clock
+        self._static = static
+        self._accounts = accounts
+        self._verified: dict[str, tuple[UserInfo, float]] = {}
+        self._now: Callable[[], float] = clock.monotonic
+
+    def known(self, token: str) -> UserInfo | None:
+        """A token that needs no verification now: static, or verified a moment ago."""
+        user = self._static.get(token)
+        if user is not None:
+            return user
+        cached = self._verified.get(token)
+        if cached is not None and self._now() < cached[1]:
+            return cached[0]
+        return None
+
+    async def token(self, token: str) -> UserInfo:
+        """The user of a bearer token. Raises Unauthorized."""
+        user = self.known(token)
+        if user is not None:
+            return user
+        if self._accounts is None:
+            raise Unauthorized
+        user = await self._accounts.authenticate(token)
+        if len(self._verified) >= CACHE_LIMIT:
+            self._verified.clear()
+        self._verified[token] = (user, self._now() + CACHE_SECONDS)
+        return user
+
+    async def header(self, authorization: str) -> UserInfo | None:
+        """The user of an Authorization header; None when it is no bearer credential (then others may apply)."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return None
+        return await self.token(token.strip())

@@ -1,0 +1,212 @@
+"""Resources that are only asked, never stored: access reviews, token reviews, and tokens of service accounts.
+
+Owns: which create requests are answered here instead of by the registry, and their answers. Called by both doors after
+authentication and authorization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from api.resources import Resource
+from apiserver.auth.attributes import Attributes
+from apiserver.auth.gate import Gate
+from apiserver.auth.jwt import BadToken
+from apiserver.auth.rbac import RBACAuthorizer
+from apiserver.auth.service_accounts import ServiceAccountTokens, user_of
+from apiserver.auth.token_request import TokenRequests
+from apiserver.auth.user import MASTERS, UserInfo
+from apiserver.registry.context import RequestContext
+from machinery.clock import Clock
+from machinery.errors import BadRequest, NotFound, Unauthorized
+from machinery.field_errors import FieldError, invalid
+from machinery.meta import rfc3339
+
+AUTHENTICATION = "authentication.k8s.io"
+AUTHORIZATION = "authorization.k8s.io"
+
+Obj = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
+_Create = Callable[[RequestContext, str, str, Obj], Awaitable[Obj]]
+
+
+class VirtualResources:
+    """Answers the create-only resources."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        gate: Gate,
+        rbac: RBACAuthorizer,
+        static_token: Callable[[str], UserInfo | None],
+        accounts: ServiceAccountTokens | None,
+        tokens: TokenRequests | None,
+    ) -> None:
+        self._clock = clock
+        self._gate = gate
+        self._rbac = rbac
+        self._static_token = static_token
+        self._accounts = accounts
+        self._handlers: dict[tuple[str, str, str], _Create] = {
+            (AUTHORIZATION, "selfsubjectaccessreviews", ""): self._self_access,
+            (AUTHORIZATION, "subjectaccessreviews", ""): self._access,
+            (AUTHORIZATION, "localsubjectaccessreviews", ""): self._local_access,
+            (AUTHORIZATION, "selfsubjectrulesreviews", ""): self._rules,
+            (AUTHENTICATION, "selfsubjectreviews", ""): self._self,
+            (AUTHENTICATION, "tokenreviews", ""): self._token,
+        }
+        if tokens is not None:
+            self._handlers[("", "serviceaccounts", "token")] = tokens.create
+
+    def serves(self, resource: Resource, subresource: str) -> bool:
+        return (resource.group, resource.plural, subresource) in self._handlers
+
+    async def create(
+        self, ctx: RequestContext, resource: Resource, namespace: str, name: str, subresource: str, body: Obj
+    ) -> bytes:
+        """The answer to a create request. Raises StatusError."""
+        handler = self._handlers.get((resource.group, resource.plural, subresource))
+        if handler is None:
+            raise NotFound.path()
+        for key in ("metadata", "spec"):
+            if not isinstance(body.get(key) or {}, dict):
+                raise BadRequest(f"json: cannot unmarshal into Go struct field {resource.kind}.{key}")
+        try:
+            return _encode(await handler(ctx, namespace, name, body))
+        except (TypeError, AttributeError, ValueError) as exc:
+            # Only the shape of the body can be wrong here; the values were checked by name above.
+            raise BadRequest(f"{resource.kind} in version {resource.version!r} cannot be handled: {exc}") from exc
+
+    # authorization.k8s.io
+
+    async def _self_access(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        spec = body.get("spec") or {}
+        self._check_attributes(spec)
+        return self._answer(body, self._decide(ctx.user, spec))
+
+    async def _access(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        spec = body.get("spec") or {}
+        self._check_attributes(spec)
+        return self._answer(body, self._decide(_subject(spec), spec))
+
+    async def _local_access(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        spec = body.get("spec") or {}
+        self._check_attributes(spec)
+        subject = _subject(spec)
+        asked = (spec.get("resourceAttributes") or {}).get("namespace", "")
+        if asked != namespace:
+            detail = FieldError.invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace")
+            raise invalid("", "", AUTHORIZATION, [detail])
+        meta = body.get("metadata") or {}
+        return self._answer({**body, "metadata": {**meta, "namespace": namespace}}, self._decide(subject, spec))
+
+    @staticmethod
+    def _check_attributes(spec: Mapping[str, Any]) -> None:
+        if bool(spec.get("resourceAttributes")) == bool(spec.get("nonResourceAttributes")):
+            why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+            detail = FieldError.invalid("spec.resourceAttributes", None, why)
+            raise invalid("", "", AUTHORIZATION, [detail])
+
+    def _decide(self, user: UserInfo, spec: Mapping[str, Any]) -> Obj:
+        resource = spec.get("resourceAttributes")
+        if resource:
+            asked = Attributes(
+                verb=resource.get("verb", ""),
+                is_resource=True,
+                group=resource.get("group", ""),
+                version=resource.get("version", ""),
+                resource=resource.get("resource", ""),
+                namespace=resource.get("namespace", ""),
+                name=resource.get("name", ""),
+                subresource=resource.get("subresource", ""),
+                field_selector=(resource.get("fieldSelector") or {}).get("rawSelector", ""),
+            )
+        else:
+            path = spec["nonResourceAttributes"]
+            asked = Attributes(path=path.get("path", ""), verb=path.get("verb", ""))
+        decision = self._gate.decide(user, asked)
+        status: Obj = {"allowed": decision.allowed}
+        if decision.reason:
+            status["reason"] = decision.reason
+        return status
+
+    @staticmethod
+    def _answer(body: Obj, status: Obj) -> Obj:
+        return {
+            "kind": body["kind"],
+            "apiVersion": body["apiVersion"],
+            "metadata": body.get("metadata") or {},
+            "spec": body.get("spec") or {},
+            "status": status,
+        }
+
+    async def _rules(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        wanted = (body.get("spec") or {}).get("namespace", "")
+        if not wanted:
+            raise BadRequest("no namespace on request")
+        resources: list[Obj] = []
+        paths: list[Obj] = []
+        if MASTERS in ctx.user.groups:
+            resources.append({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
+            paths.append({"verbs": ["*"], "nonResourceURLs": ["*"]})
+        for rule, binding in self._rbac.grants(ctx.user, wanted):
+            verbs = list(rule.source.get("verbs") or ())
+            if rule.resources:
+                keys = ("apiGroups", "resources", "resourceNames")
+                found = {key: list(rule.source[key]) for key in keys if rule.source.get(key)}
+                resources.append({"verbs": verbs, **found})
+            if rule.paths and not binding.namespace:
+                paths.append({"verbs": verbs, "nonResourceURLs": list(rule.paths)})
+        status = {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}
+        return {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": {}, "spec": {}, "status": status}
+
+    # authentication.k8s.io
+
+    async def _self(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        return {
+            "kind": body["kind"],
+            "apiVersion": body["apiVersion"],
+            "metadata": {"creationTimestamp": rfc3339(self._clock.now())},
+            "status": {"userInfo": ctx.user.to_dict()},
+        }
+
+    async def _token(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> Obj:
+        spec = body.get("spec") or {}
+        token, audiences = spec.get("token", ""), spec.get("audiences") or []
+        if not token:
+            raise BadRequest("token is required for TokenReview in authentication")
+        return {**self._answer(body, await self._review(token, audiences)), "metadata": body.get("metadata") or {}}
+
+    async def _review(self, token: str, audiences: list[str]) -> Obj:
+        static = self._static_token(token)
+        if static is not None and not audiences:
+            return {"authenticated": True, "user": static.to_dict()}
+        refused: Obj = {"user": {}, "error": "invalid bearer token"}
+        if self._accounts is None:
+            return refused
+        try:
+            claims = await self._accounts.claims(token)
+        except (BadToken, Unauthorized):
+            return refused
+        wanted = audiences or [self._accounts.issuer]
+        shared = [audience for audience in claims["aud"] if audience in wanted]
+        if not shared:
+            shown = (_quoted(claims["aud"]), _quoted(wanted))
+            why = f"token audiences {shown[0]} is invalid for the target audiences {shown[1]}"
+            return {"user": {}, "error": f"[invalid bearer token, {why}]"}
+        return {"authenticated": True, "user": user_of(claims).to_dict(), "audiences": shared}
+
+
+def _quoted(values: list[str]) -> str:
+    return "[" + " ".join(f'"{value}"' for value in values) + "]"
+
+
+def _subject(spec: Mapping[str, Any]) -> UserInfo:
+    user, groups = spec.get("user", ""), tuple(spec.get("groups") or ())
+    if not user and not groups:
+        why = "at least one of user or group must be specified"
+        raise invalid("", "", AUTHORIZATION, [FieldError.invalid("spec.user", "", why)])
+    return UserInfo(user, groups, spec.get("uid", ""))

@@ -1,0 +1,160 @@
+"""What every cluster starts with: namespaces, roles, priority classes, the `kubernetes` Service.
+
+Owns: these objects (`initial_objects`) and their creation at start if missing; the endpoints of the `kubernetes`
+Service are also brought up to date. Never changes what a user has changed. Called by `apiserver.app` before the server
+is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from apiserver.auth.policy import RBAC, default_objects
+from apiserver.auth.user import SYSTEM_API_SERVER
+from apiserver.registry.store import Registry, RequestContext
+from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
+from machinery.log import kv
+
+NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+KUBERNETES = "kubernetes"
+
+log = logging.getLogger("apiserver.bootstrap")
+
+Key = tuple[str, str, str]
+
+
+def first_service_ip(service_range: str) -> str:
+    """The address of the `kubernetes` Service: the first of the range."""
+    network = ipaddress.ip_network(service_range)
+    return str(network[1])
+
+
+def initial_objects(service_range: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any]]]:
+    """(resource key, namespace, object), in the order of creation."""
+    for name in NAMESPACES:
+        yield ("", "v1", "namespaces"), "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    for plural, namespace, obj in default_objects():
+        yield (RBAC, "v1", plural), namespace, obj
+    for name, value, text in (
+        (
+            "system-cluster-critical",
+            2000000000,
+            "Used for system critical pods that must run in the cluster, but can be ",
+        ),
+        (
+            "system-node-critical",
+            2000001000,
+            "Used for system critical pods that must not be moved from their current ",
+        ),
+    ):
+        tail = "moved to another node if necessary." if "cluster" in name else "node."
+        yield (
+            ("scheduling.k8s.io", "v1", "priorityclasses"),
+            "",
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": name},
+                "value": value,
+                "description": text + tail,
+            },
+        )
+    address = first_service_ip(service_range)
+    yield (
+        ("", "v1", "services"),
+        "default",
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": KUBERNETES,
+                "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "ipFamilyPolicy": "SingleStack",
+                "ipFamilies": ["IPv6" if ":" in address else "IPv4"],
+                "sessionAffinity": "None",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            },
+        },
+    )
+
+
+def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any]]]:
+    """Where the `kubernetes` Service leads."""
+    meta = {"name": KUBERNETES, "namespace": "default"}
+    yield (
+        ("", "v1", "endpoints"),
+        "default",
+        {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {**meta, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [
+                {"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}
+            ],
+        },
+    )
+    yield (
+        ("discovery.k8s.io", "v1", "endpointslices"),
+        "default",
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**meta, "labels": {"kubernetes.io/service-name": KUBERNETES}},
+            "addressType": "IPv6" if ":" in address else "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        },
+    )
+
+
+class Bootstrap:
+    """Creates what is missing, retrying while the store is away."""
+
+    def __init__(self, registry: Registry, *, service_range: str, advertise: str, port: int) -> None:
+        self._registry = registry
+        self._service_range = service_range
+        self._advertise = advertise
+        self._port = port
+
+    async def run(self) -> None:
+        """Until everything is there. Objects that cannot be made are logged and left out."""
+        for key, namespace, obj in initial_objects(self._service_range, self._port):
+            await self._ensure(key, namespace, obj)
+        if self._advertise:
+            for key, namespace, obj in endpoints(self._advertise, self._port):
+                await self._ensure(key, namespace, obj, replace=True)
+
+    async def _ensure(self, key: Key, namespace: str, obj: dict[str, Any], *, replace: bool = False) -> None:
+        store = self._registry.resource(*key)
+        name = obj["metadata"]["name"]
+        for attempt in range(60):
+            context = RequestContext(SYSTEM_API_SERVER, field_manager="kube-apiserver")
+            try:
+                try:
+                    found = msgspec.json.decode(await store.get(context, namespace, name))
+                except NotFound:
+                    await store.create(context, namespace, obj)
+                    return
+                if replace and any(found.get(part) != obj[part] for part in obj if part not in ("metadata", "kind")):
+                    found.update({part: obj[part] for part in obj if part != "metadata"})
+                    await store.update(context, namespace, name, found)
+                return
+            except AlreadyExists:
+                return
+            except (ServiceUnavailable, Timeout):
+                await asyncio.sleep(min(0.05 * 2**attempt, 1.0))  # real seconds: the store's own start
+            except StatusError as error:
+                log.warning("Could not create", extra=kv(kind=obj["kind"], name=name, error=error.message))
+                return

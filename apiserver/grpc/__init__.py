@@ -1,0 +1,1 @@
+"""The gRPC door: ResourceService over the same registry, for the cluster's own components."""

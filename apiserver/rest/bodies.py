@@ -1,0 +1,219 @@
+"""Request bodies: reading them within a limit and decoding JSON, YAML and protobuf into plain dicts.
+
+Owns: size and depth limits, media types of bodies, messages of malformed bodies. Never validates fields. Called by
+the REST door's write handlers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from apiserver.rest.negotiation import JSON, PROTOBUF, YAML, media_type_of
+from apiserver.rest.responses import Receive
+from machinery.errors import BadRequest, StatusError, TooLarge, UnsupportedMediaType
+
+LIMIT = 3 * 1024 * 1024
+# Shared YAML anchors may stand for far more nodes than their text has characters.
+YAML_NODE_LIMIT = 500_000
+MAX_DEPTH = 10_000
+
+_decode_json = msgspec.json.Decoder().decode
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete; nobody is there to be answered."""
+
+
+async def read(receive: Receive) -> bytes:
+    """The whole body. Raises TooLarge past the limit."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > LIMIT:
+            raise too_large()
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        if size > LIMIT:
+            raise too_large()
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body = message.get("body", b"")
+        parts.append(body)
+        size += len(body)
+    if size > LIMIT:
+        raise too_large()
+    return b"".join(parts)
+
+
+def too_large() -> TooLarge:
+    return TooLarge(f"Request entity too large: limit is {LIMIT}")
+
+
+def decode(raw: bytes, content_type: str, kind: str) -> dict[str, Any]:
+    """A body as a dict; `kind` names the expected kind in messages."""
+    media_type = media_type_of(content_type) if content_type else JSON
+    if media_type == JSON:
+        return decode_json(raw, kind)
+    if media_type in (YAML, "application/x-yaml", "text/yaml"):
+        return decode_yaml(raw, kind)
+    if media_type == PROTOBUF:
+        return decode_protobuf(raw, kind)
+    raise UnsupportedMediaType(
+        f"the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+    )
+
+
+def decode_json(raw: bytes, kind: str) -> dict[str, Any]:
+    """JSON text as a dict."""
+    try:
+        value = _decode_json(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise unrecognized(
+            kind, f"couldn't get version/kind; json parse error: {go_json_error(exc, raw)}", raw
+        ) from exc
+    except RecursionError as exc:
+        raise BadRequest(f"json: exceeded max depth: {MAX_DEPTH}") from exc
+    if not isinstance(value, dict):
+        why = f"couldn't get version/kind; json parse error: json: cannot unmarshal {_go_type(value)} into Go value"
+        raise unrecognized(kind, why, raw)
+    return value
+
+
+def decode_yaml(raw: bytes, kind: str) -> dict[str, Any]:
+    """YAML as a dict of what JSON can say."""
+    try:
+        value = load_yaml(raw)
+    except ValueError as exc:
+        raise unrecognized(kind, str(exc), raw) from exc
+    if not isinstance(value, dict):
+        raise unrecognized(kind, "couldn't get version/kind; json parse error: not an object", raw)
+    return value
+
+
+def load_yaml(raw: bytes) -> Any:
+    """YAML 1.1 as JSON values: keys become strings, times stay text. Raises ValueError."""
+    import yaml
+
+    from apiserver.rest.yaml_values import Loader, to_json_values
+
+    try:
+        # The loader is a SafeLoader without the timestamp rule.
+        value = yaml.load(raw, Loader=Loader)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark is not None else 0
+        raise ValueError(f"yaml: line {line}: {exc.problem}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as exc:
+        raise ValueError(f"yaml: {exc}") from exc
+    return to_json_values(value, YAML_NODE_LIMIT)
+
+
+def decode_protobuf(raw: bytes, kind: str) -> dict[str, Any]:
+    """A `k8s\\0` envelope as a dict."""
+    from machinery import protobuf
+
+    try:
+        return protobuf.decode(raw)
+    except StatusError:
+        raise
+    except (ValueError, KeyError) as exc:
+        raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): {exc}") from exc
+
+
+def unrecognized(kind: str, why: str, raw: bytes) -> BadRequest:
+    return BadRequest(f"the object provided is unrecognized (must be of type {kind}): {why} ({_excerpt(raw)})")
+
+
+def go_json_error(exc: Exception, raw: bytes) -> str:
+    """The JSON error in the words clients know."""
+    if not raw.strip():
+        return "unexpected end of JSON input"
+    text = str(exc)
+    if "truncated" in text:
+        return "unexpected end of JSON input"
+    return text
+
+
+def duplicate_keys(raw: bytes, decoded: Mapping[str, Any]) -> list[str]:
+    """Paths of object keys that occur twice in JSON text (`field validation` reports them).
+
+    The count of `":` equals the count of keys unless a key is repeated, is followed by blanks or occurs inside a
+    string: only then is the text read again, slowly.
+    """
+    if raw.count(b'":') == _count_keys(decoded):
+        return []
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in items:
+            if key in out:
+                repeated.append((id(out), key))
+            out[key] = value
+        kept.append(out)
+        return out
+
+    repeated: list[tuple[int, str]] = []
+    kept: list[dict[str, Any]] = []
+    try:
+        root = json.loads(raw, object_pairs_hook=pairs)
+    except (ValueError, RecursionError):
+        return []
+    if repeated:
+        paths = {id(obj): path for path, obj in _objects(root, "")}
+        for owner, key in repeated:
+            prefix = paths.get(owner)
+            if prefix is not None:
+                path = f"{prefix}.{key}" if prefix else key
+                if path not in found:
+                    found.append(path)
+    return found
+
+
+def _objects(value: Any, path: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        found.append((path, value))
+        for key, inner in value.items():
+            found += _objects(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            found += _objects(inner, f"{path}[{index}]")
+    return found
+
+
+def _count_keys(value: Any) -> int:
+    total = 0
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        if type(current) is dict:
+            total += len(current)
+            stack.extend(current.values())
+        elif type(current) is list:
+            stack.extend(current)
+    return total
+
+
+def _excerpt(raw: bytes) -> str:
+    if not raw:
+        return "<empty>"
+    text = raw[:30].decode("utf-8", "replace")
+    return text if len(raw) <= 30 else f"{text} ..."
+
+
+def _go_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "null"

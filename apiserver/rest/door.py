@@ -1,0 +1,190 @@
+"""The REST door: one ASGI application for everything HTTP.
+
+Owns: the way of a request (read the line, authenticate, authorize, limit, dispatch, answer errors, count). Never
+touches objects. `apiserver.rest.server` runs it under uvicorn; `apiserver.app` builds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import Any
+
+from apiserver.auth.attributes import forbidden
+from apiserver.auth.gate import EXTRA, GROUP, UID, USER, Gate
+from apiserver.auth.user import MASTERS
+from apiserver.metrics import RequestMetrics, Series
+from apiserver.rest import paths, query
+from apiserver.rest.bodies import ClientGone
+from apiserver.rest.limits import InFlight
+from apiserver.rest.request import Request
+from apiserver.rest.resources import ResourceHandlers
+from apiserver.rest.responses import Receive, Send, send_error, send_not_found_page
+from apiserver.rest.server import Peer
+from apiserver.rest.system import SystemHandlers
+from machinery.errors import InternalError, NotFound, StatusError
+from machinery.log import kv
+
+log = logging.getLogger("apiserver.rest")
+
+# Requests that may last; they take no place among those under way.
+LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+CLIENT_GONE = 499  # in metrics only
+_IMPERSONATION = (USER, GROUP, UID)
+
+
+class RestDoor:
+    """ASGI application."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        resources: ResourceHandlers,
+        system: SystemHandlers,
+        metrics: RequestMetrics,
+        in_flight: InFlight,
+    ) -> None:
+        self._gate = gate
+        self._resources = resources
+        self._system = system
+        self._metrics = metrics
+        self._in_flight = in_flight
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._serve(Request(scope, receive, send))
+        elif scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+
+    async def _serve(self, request: Request) -> None:
+        began = perf_counter()
+        try:
+            await self._answer(request)
+        except StatusError as error:
+            if request.code:
+                raise  # the answer is broken off; the connection must not be used again
+            await send_error(request, error)
+        except ClientGone:
+            request.code = CLIENT_GONE
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("Failed a request", extra=kv(method=request.method, path=request.scope["path"]))
+            if request.code:
+                raise
+            await send_error(request, InternalError.of(type(error).__name__))
+        self._metrics.observe(self._series(request), request.code, perf_counter() - began)
+
+    async def _answer(self, request: Request) -> None:
+        scope = request.scope
+        info = paths.parse(request.method, scope["path"])
+        if scope["query_string"]:
+            request.query = query.parse(scope["query_string"])
+        await self._identify(request)
+        if info is None:
+            raise NotFound.path()
+        request.info = info
+        if not info.is_resource:
+            self._gate.authorize(request.user, info)
+            if not await self._system.serve(request):
+                await send_not_found_page(request)
+            return
+        if info.verb in ("list", "watch", "get") and request.query:
+            self._refine(request)
+        if MASTERS not in request.user.groups:
+            self._authorize(request)
+        if info.verb == "watch" or info.subresource in LONG_RUNNING:
+            series = self._series(request)
+            self._metrics.long_running(series, 1)
+            try:
+                await self._resources.serve(request)
+            finally:
+                self._metrics.long_running(series, -1)
+            return
+        lane = self._in_flight.enter(request.method, request.user)
+        try:
+            await self._resources.serve(request)
+        finally:
+            self._in_flight.leave(lane)
+
+    async def _identify(self, request: Request) -> None:
+        peer: Peer | None = request.scope["state"].get("peer")
+        headers = request.headers
+        user = await self._gate.authenticate(peer.user if peer is not None else None, headers.get(b"authorization"))
+        for name in headers:
+            if name in _IMPERSONATION or name.startswith(EXTRA):
+                user = self._gate.impersonate(user, request.scope["headers"])
+                break
+        request.user = user
+
+    @staticmethod
+    def _refine(request: Request) -> None:
+        """Watches are lists by the path; what their field selector pins counts for authorization."""
+        info = request.info
+        info.field_selector = query.text(request.query, "fieldSelector")
+        if info.verb == "list" and query.is_watch(request.query):
+            info.verb = "watch"
+
+    def _authorize(self, request: Request) -> None:
+        info = request.info
+        decision = self._gate.decide(request.user, info)
+        if not decision.allowed and info.field_selector and not info.name:
+            # A list of one object by name is a read of that name.
+            name = paths.selected_name(info.field_selector)
+            if name:
+                info.name = name
+                decision = self._gate.decide(request.user, info)
+                info.name = ""
+        if not decision.allowed:
+            raise forbidden(request.user, info, decision.reason)
+
+    @staticmethod
+    def _series(request: Request) -> Series:
+        info = request.info
+        if not info.is_resource:
+            return (request.method, "", "", "", "", "")
+        verb = info.verb.upper() if info.verb in ("list", "watch") else request.method
+        scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
+        return (verb, info.group, info.version, info.resource, info.subresource, scope)
+
+    async def _serve_websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Streams that begin as an upgrade; a refusal becomes an HTTP answer to the handshake."""
+        scope["method"] = "GET"
+        request = Request(scope, receive, denial(send))
+        try:
+            message = await receive()
+            if message["type"] != "websocket.connect":
+                return
+            info = paths.parse("GET", scope["path"])
+            request.query = query.parse(scope["query_string"])
+            await self._identify(request)
+            if info is None or not info.is_resource:
+                raise NotFound.path()
+            request.info = info
+            # Upgrades are reads by method, but `create` by right: upstream asks for both in its own way.
+            info.verb = "create" if info.subresource in ("exec", "attach", "portforward") else info.verb
+            self._gate.authorize(request.user, info)
+            request.info.verb = "get"
+            request.send = send
+            await self._resources.serve_websocket(request)
+        except StatusError as error:
+            request.send = denial(send)
+            await send_error(request, error)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("Failed a stream", extra=kv(path=scope["path"]))
+            await send({"type": "websocket.close", "code": 1011})
+
+
+def denial(send: Send) -> Send:
+    """HTTP answers to a WebSocket handshake, by ASGI's denial extension."""
+
+    async def translated(message: MutableMapping[str, Any]) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return translated

@@ -1,0 +1,101 @@
+"""Which representation an answer takes.
+
+Owns: reading Accept headers (with Kubernetes' `as`, `g`, `v` parameters) and choosing among what this server writes.
+JSON is always possible, YAML for objects; protobuf is never written, so a list naming it first falls through to the
+next choice. Never renders anything. Called by the REST door; results are cached by header text.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from machinery.errors import NotAcceptable
+
+JSON = "application/json"
+YAML = "application/yaml"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+META_GROUP = "meta.k8s.io"
+TABLE = "Table"
+PARTIAL = "PartialObjectMetadata"
+PARTIAL_LIST = "PartialObjectMetadataList"
+
+_AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}"
+
+
+class Accepted(NamedTuple):
+    """The chosen media type and, when asked for, the transformed kind."""
+
+    media_type: str = JSON
+    kind: str = ""  # Table, PartialObjectMetadata, PartialObjectMetadataList
+    version: str = ""
+
+
+PLAIN = Accepted()
+
+
+class MediaRange(NamedTuple):
+    media_type: str
+    parameters: dict[str, str]
+
+
+@lru_cache(maxsize=512)
+def ranges(header: str) -> tuple[MediaRange, ...]:
+    """The media ranges of an Accept header, best first (by q, then by order)."""
+    found: list[tuple[float, int, MediaRange]] = []
+    for position, part in enumerate(header.split(",")):
+        media_type, *rest = (piece.strip() for piece in part.split(";"))
+        parameters = dict(piece.partition("=")[::2] for piece in rest if piece)
+        try:
+            quality = float(parameters.pop("q", "1"))
+        except ValueError:
+            quality = 1.0
+        if media_type and quality > 0:
+            found.append((-quality, position, MediaRange(media_type.lower(), parameters)))
+    return tuple(media for _, _, media in sorted(found, key=lambda item: item[:2]))
+
+
+@lru_cache(maxsize=512)
+def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = True) -> Accepted:
+    """The first range this server can write. Raises NotAcceptable when there is none.
+
+    `transforms`: the kinds this endpoint can turn its answer into.
+    """
+    if not header:
+        return PLAIN
+    for media in ranges(header):
+        if media.media_type in (JSON, "*/*", "application/*"):
+            chosen = JSON
+        elif media.media_type == YAML and yaml:
+            chosen = YAML
+        else:
+            continue
+        wanted = media.parameters.get("as", "")
+        if not wanted:
+            return Accepted(chosen) if chosen != JSON else PLAIN
+        version = media.parameters.get("v", "")
+        if media.parameters.get("g") == META_GROUP and version in ("v1", "v1beta1") and wanted in transforms:
+            return Accepted(chosen, wanted, version)
+    raise NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_AVAILABLE}", details={})
+
+
+def wants_aggregated_discovery(header: str) -> str:
+    """The media type of aggregated discovery to answer with, or "" for the plain lists."""
+    for media in ranges(header):
+        if media.parameters.get("as") == "APIGroupDiscoveryList":
+            if media.media_type == JSON and media.parameters.get("v") == "v2":
+                return "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            continue
+        if media.media_type in (JSON, "*/*", "application/*"):
+            return ""
+    return ""
+
+
+def media_type_of(content_type: str) -> str:
+    """A Content-Type without its parameters, lower case."""
+    return content_type.partition(";")[0].strip().lower()

@@ -1,0 +1,71 @@
+"""One HTTP request on its way through the REST door.
+
+Owns: the parsed head of a request and its lazily read parts. Never answers. Made by the door, read by handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from apiserver.auth.user import ANONYMOUS_USER, UserInfo
+from apiserver.registry.context import RequestContext
+from apiserver.rest import query as queries
+from apiserver.rest.paths import RequestInfo
+from apiserver.rest.responses import Receive, Send, audit_id
+
+MANAGER_LIMIT = 128
+
+
+class Request:
+    """What handlers get. `headers` keeps the last of repeated headers; `scope["headers"]` has them all."""
+
+    __slots__ = (
+        "audit",
+        "code",
+        "headers",
+        "info",
+        "method",
+        "namespace",
+        "query",
+        "receive",
+        "scope",
+        "send",
+        "user",
+        "warnings",
+    )
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.method: str = scope["method"]
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.query = queries.NO_QUERY
+        self.user: UserInfo = ANONYMOUS_USER
+        self.info = RequestInfo()
+        self.namespace = ""  # "" for cluster-scoped resources, whatever the path says
+        self.warnings: list[str] = []
+        self.code = 0  # of the answer, once it has begun
+        given = self.headers.get(b"audit-id")
+        self.audit = given if given is not None and 0 < len(given) <= 64 else audit_id()
+
+    def header(self, name: bytes) -> str:
+        value = self.headers.get(name)
+        return value.decode("latin-1") if value is not None else ""
+
+    @property
+    def user_agent(self) -> str:
+        return self.header(b"user-agent")
+
+    def context(self, options: queries.WriteQuery = queries.PLAIN_WRITE) -> RequestContext:
+        """The registry's view of this request."""
+        agent = self.user_agent
+        return RequestContext(
+            self.user,
+            options.dry_run,
+            options.field_manager or agent.partition("/")[0][:MANAGER_LIMIT],
+            options.field_validation,
+            agent,
+            self.warnings,
+        )

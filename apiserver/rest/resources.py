@@ -1,0 +1,263 @@
+"""The verbs of resources over HTTP: get, list, watch, create, update, patch, delete, deletecollection.
+
+Owns: what each verb reads from the request and how the registry's answer is written. Never validates objects. Called
+by the door after authentication and authorization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from api.resources import Resource, lookup
+from apiserver.auth.virtual import VirtualResources
+from apiserver.registry.context import DeleteResult, RequestContext
+from apiserver.registry.store import Registry, ResourceStore
+from apiserver.rest import bodies, negotiation, query, transform
+from apiserver.rest.negotiation import (
+    APPLY_PATCH,
+    JSON,
+    JSON_PATCH,
+    MERGE_PATCH,
+    PARTIAL,
+    PARTIAL_LIST,
+    PLAIN,
+    STRATEGIC_PATCH,
+    TABLE,
+    YAML,
+    Accepted,
+)
+from apiserver.rest.request import Request
+from apiserver.rest.responses import JSON_TYPE, encode_json, send_bytes, warning_header
+from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
+from apiserver.routing import check_kind, check_route
+from machinery.clock import Clock
+from machinery.errors import BadRequest, NotFound, UnsupportedMediaType
+
+STREAMS = frozenset({"exec", "attach", "portforward"})
+PATCH_TYPES = frozenset({JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH})
+OBJECT_SHAPES = (TABLE, PARTIAL)
+LIST_SHAPES = (TABLE, PARTIAL_LIST)
+
+# API versions that answer, but say that they will go.
+DEPRECATED: Mapping[tuple[str, str, str], str] = {
+    ("", "v1", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ("", "v1", "componentstatuses"): "v1 ComponentStatus is deprecated in v1.19+",
+}
+
+Handler = Callable[[Request, Resource, ResourceStore], Awaitable[None]]
+# A subresource that is no object: streams, proxies. It answers by itself.
+Connect = Callable[[Request], Awaitable[None]]
+
+
+class ResourceHandlers:
+    """Dispatches a resource request to its verb."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        clock: Clock,
+        streams: WatchStreams,
+        virtual: VirtualResources,
+        connects: Mapping[tuple[str, str, str], Connect],
+        websockets: Mapping[tuple[str, str, str], Connect],
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._streams = streams
+        self._virtual = virtual
+        self._connects = connects
+        self._websockets = websockets
+        self._verbs: dict[str, Handler] = {
+            "get": self.get,
+            "list": self.list,
+            "watch": self.watch,
+            "create": self.create,
+            "update": self.update,
+            "patch": self.patch,
+            "delete": self.delete,
+            "deletecollection": self.delete_collection,
+        }
+
+    async def serve(self, request: Request) -> None:
+        """Answer a resource request. Raises StatusError."""
+        info = request.info
+        resource = lookup(info.group, info.version, info.resource)
+        if resource is None:
+            raise NotFound.path()
+        request.namespace = info.namespace if resource.namespaced else ""
+        if DEPRECATED:
+            text = DEPRECATED.get(resource.key())
+            if text is not None:
+                request.warnings.append(text)
+        if info.subresource:
+            connect = self._connects.get((info.group, info.resource, info.subresource))
+            if connect is not None:
+                await connect(request)
+                return
+        check_route(info, resource)
+        if info.subresource in STREAMS:
+            raise BadRequest("Upgrade request required")
+        if info.verb == "create" and self._virtual.serves(resource, info.subresource):
+            await self._create_virtual(request, resource)
+            return
+        await self._verbs[info.verb](request, resource, self._registry.resource(*resource.key()))
+
+    async def serve_websocket(self, request: Request) -> None:
+        """Answer a stream's handshake and carry the stream. Raises StatusError before it is accepted."""
+        info = request.info
+        resource = lookup(info.group, info.version, info.resource)
+        stream = self._websockets.get((info.group, info.resource, info.subresource))
+        if resource is None or stream is None:
+            raise NotFound.path()
+        check_route(info, resource)
+        await stream(request)
+
+    # Reading.
+
+    async def get(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        accept = request.headers.get(b"accept")
+        accepted = _accepted(accept, OBJECT_SHAPES) if accept is not None else PLAIN
+        info = request.info
+        version = query.text(request.query, "resourceVersion") if request.query else ""
+        context = request.context()
+        raw = await store.get(
+            context, request.namespace, info.name, subresource=info.subresource, resource_version=version
+        )
+        await self._answer(request, 200, resource, raw, accepted)
+
+    async def list(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        accept = request.headers.get(b"accept")
+        accepted = _accepted(accept, LIST_SHAPES) if accept is not None else PLAIN
+        options = query.list_options(request.query)
+        page = await store.list(request.context(), request.namespace, options)
+        include = self._include(request, accepted)
+        body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
+        await send_bytes(request, 200, body, content_type=_type_of(accepted), extra=_warnings(request))
+
+    async def watch(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        info = request.info
+        accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES, yaml=False)
+        name = info.name if info.legacy_watch else ""
+        options = query.watch_options(request.query, name=name)
+        seconds = duration(query.number(request.query, "timeoutSeconds"))
+        render: Render = render_lines
+        if accepted.kind:
+            include = self._include(request, accepted)
+            render = transform.watch_renderer(resource, accepted, include, self._clock)
+        watcher = store.watch(request.context(), request.namespace, options)
+        await self._streams.serve(request, watcher, seconds, render)
+
+    # Writing.
+
+    async def create(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES)
+        options = query.write_query(request.query, "CreateOptions")
+        context = request.context(options)
+        body = await self._body(request, resource, context)
+        info = request.info
+        raw = await store.create(context, request.namespace, body, name=info.name, subresource=info.subresource)
+        await self._answer(request, 201, resource, raw, accepted)
+
+    async def _create_virtual(self, request: Request, resource: Resource) -> None:
+        accepted = _accepted(request.headers.get(b"accept", b""), ())
+        context = request.context(query.write_query(request.query, "CreateOptions"))
+        body = await self._body(request, resource, context)
+        info = request.info
+        made = await self._virtual.create(context, resource, request.namespace, info.name, info.subresource, body)
+        await self._answer(request, 201, resource, made, accepted)
+
+    async def update(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES)
+        context = request.context(query.write_query(request.query, "UpdateOptions"))
+        body = await self._body(request, resource, context)
+        info = request.info
+        raw, created = await store.update(context, request.namespace, info.name, body, subresource=info.subresource)
+        await self._answer(request, 201 if created else 200, resource, raw, accepted)
+
+    async def patch(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        content_type = negotiation.media_type_of(request.header(b"content-type"))
+        if content_type not in PATCH_TYPES:
+            raise UnsupportedMediaType("415: Unsupported Media Type", details={})
+        accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES)
+        context = request.context(query.write_query(request.query, "PatchOptions", patch_type=content_type))
+        raw = await bodies.read(request.receive)
+        if content_type == APPLY_PATCH:
+            raise UnsupportedMediaType("server-side apply is not supported by this server yet", details={})
+        info = request.info
+        subresource = info.subresource
+        result = await store.patch(context, request.namespace, info.name, content_type, raw, subresource=subresource)
+        await self._answer(request, 200, resource, result, accepted)
+
+    async def delete(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES)
+        options, dry_run = query.delete_options(request.query, await self._delete_body(request))
+        context = request.context()
+        context.dry_run = dry_run
+        info = request.info
+        result: DeleteResult = await store.delete(context, request.namespace, info.name, options)
+        # A request that asks for orphans to be collected and has to wait is "accepted"; all others are "ok".
+        code = 202 if not result.deleted and options.orphan_dependents is False else 200
+        if result.success is not None:
+            await self._answer(request, code, resource, encode_json(result.success), Accepted(accepted.media_type))
+        else:
+            await self._answer(request, code, resource, result.raw, accepted)
+
+    async def delete_collection(self, request: Request, resource: Resource, store: ResourceStore) -> None:
+        accepted = _accepted(request.headers.get(b"accept", b""), LIST_SHAPES)
+        selection = query.list_options(request.query)
+        options, dry_run = query.delete_options(request.query, await self._delete_body(request))
+        context = request.context()
+        context.dry_run = dry_run
+        page = await store.delete_collection(context, request.namespace, selection, options)
+        include = self._include(request, accepted)
+        body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
+        await send_bytes(request, 200, body, content_type=_type_of(accepted), extra=_warnings(request))
+
+    # What the verbs share.
+
+    async def _body(self, request: Request, resource: Resource, context: RequestContext) -> dict[str, Any]:
+        raw = await bodies.read(request.receive)
+        content_type = request.header(b"content-type")
+        kind = resource.subresources[request.info.subresource].kind if request.info.subresource else resource.kind
+        body = bodies.decode(raw, content_type, kind)
+        check_kind(body, resource, request.info.subresource)
+        if context.field_validation != "Ignore" and (not content_type or content_type.startswith(JSON)):
+            for path in bodies.duplicate_keys(raw, body):
+                if context.field_validation == "Strict":
+                    version = resource.group_version
+                    why = f'strict decoding error: duplicate field "{path}"'
+                    raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+                context.warnings.append(f'duplicate field "{path}"')
+        return body
+
+    @staticmethod
+    async def _delete_body(request: Request) -> dict[str, Any] | None:
+        if request.headers.get(b"content-length", b"") in (b"", b"0") and b"transfer-encoding" not in request.headers:
+            return None
+        raw = await bodies.read(request.receive)
+        return bodies.decode(raw, request.header(b"content-type"), "DeleteOptions") if raw else None
+
+    @staticmethod
+    def _include(request: Request, accepted: Accepted) -> str:
+        return transform.include_object(query.text(request.query, "includeObject")) if accepted.kind == TABLE else ""
+
+    async def _answer(self, request: Request, code: int, resource: Resource, raw: bytes, accepted: Accepted) -> None:
+        if accepted is PLAIN and not request.warnings:
+            await send_bytes(request, code, raw)
+            return
+        include = self._include(request, accepted)
+        body = transform.one(resource, raw, accepted, include, self._clock)
+        await send_bytes(request, code, body, content_type=_type_of(accepted), extra=_warnings(request))
+
+
+def _accepted(header: bytes, shapes: tuple[str, ...], *, yaml: bool = True) -> Accepted:
+    return negotiation.negotiate(header.decode("latin-1"), transforms=shapes, yaml=yaml)
+
+
+def _type_of(accepted: Accepted) -> bytes:
+    return b"application/yaml" if accepted.media_type == YAML else JSON_TYPE
+
+
+def _warnings(request: Request) -> list[tuple[bytes, bytes]]:
+    return [warning_header(text) for text in request.warnings]

@@ -1,0 +1,96 @@
+"""Writing answers: status line, prebuilt header lists, bodies, Status errors.
+
+Owns: which headers every answer carries and how errors and warnings become bytes. Never decides what to answer.
+Called by every handler of the REST door. Header lists of the common cases exist once; an answer adds only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from random import getrandbits
+from typing import Any, Protocol
+
+import msgspec
+
+from machinery.errors import StatusError
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Header = tuple[bytes, bytes]
+
+encode_json = msgspec.json.Encoder().encode
+
+JSON_TYPE = b"application/json"
+TEXT_TYPE = b"text/plain; charset=utf-8"
+NOT_FOUND_PAGE = b"404 page not found\n"
+
+_CACHE: Header = (b"cache-control", b"no-cache, private")
+_JSON_HEADER: Header = (b"content-type", JSON_TYPE)
+
+
+def audit_id() -> bytes:
+    """A random version-4 UUID; ids of requests need no cryptographic strength."""
+    bits = getrandbits(128)
+    text = b"%032x" % bits
+    return b"%b-%b-4%b-%b%b-%b" % (
+        text[:8],
+        text[8:12],
+        text[13:16],
+        b"89ab"[bits & 3 : (bits & 3) + 1],
+        text[17:20],
+        text[20:],
+    )
+
+
+def warning_header(text: str) -> Header:
+    """`299 - "text"` as RFC 7234 writes it; control characters would break the header and are dropped."""
+    clean = "".join(char for char in text if char >= " " and char != "\x7f")
+    quoted = clean.replace("\\", "\\\\").replace('"', '\\"')
+    return (b"warning", f'299 - "{quoted}"'.encode())
+
+
+class Answerable(Protocol):
+    """The part of a request that an answer needs; `code` is set once an answer has begun."""
+
+    send: Send
+    audit: bytes
+    code: int
+    warnings: list[str]
+
+
+async def send_bytes(
+    request: Answerable,
+    code: int,
+    body: bytes,
+    *,
+    content_type: bytes = JSON_TYPE,
+    extra: Iterable[Header] = (),
+) -> None:
+    """One whole answer."""
+    request.code = code
+    headers: list[Header] = [
+        (b"audit-id", request.audit),
+        _CACHE,
+        _JSON_HEADER if content_type is JSON_TYPE else (b"content-type", content_type),
+        (b"content-length", b"%d" % len(body)),
+        *extra,
+    ]
+    send = request.send
+    await send({"type": "http.response.start", "status": code, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(request: Answerable, error: StatusError) -> None:
+    """A Status, with Retry-After where the error names one."""
+    extra = [warning_header(text) for text in request.warnings]
+    if error.retry_after_seconds:
+        extra.append((b"retry-after", b"%d" % error.retry_after_seconds))
+    if error.code == 413:
+        extra.append((b"connection", b"close"))  # the rest of the body is not worth reading
+    await send_bytes(request, error.code, encode_json(error.to_status()), extra=extra)
+
+
+async def send_not_found_page(request: Answerable) -> None:
+    """What upstream's mux answers to a path nobody registered."""
+    extra = ((b"x-content-type-options", b"nosniff"),)
+    await send_bytes(request, 404, NOT_FOUND_PAGE, content_type=TEXT_TYPE, extra=extra)

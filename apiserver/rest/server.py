@@ -1,0 +1,149 @@
+"""uvicorn under the REST door: sockets, TLS with optional client certificates, shutdown.
+
+Owns: listening, the protocol subclass that tells the application who is at the other end, and the order of a graceful
+stop. Never reads a request. Called by `apiserver.app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from apiserver.auth.authentication import user_from_peer_cert
+from apiserver.auth.user import UserInfo
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 180
+WEBSOCKET_LIMIT = 1 << 20
+
+
+class Peer:
+    """Who is at the other end of a connection, worked out once per connection."""
+
+    __slots__ = ("user",)
+
+    def __init__(self, user: UserInfo | None) -> None:
+        self.user = user
+
+
+class PeerProtocol(HttpToolsProtocol):
+    """Puts the verified client certificate's user into the request scope."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        tls = transport.get_extra_info("ssl_object")
+        self.app_state = {"peer": Peer(user_from_peer_cert(tls.getpeercert() if tls is not None else None))}
+
+
+def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 and newer; a client certificate is asked for and, if given, must verify."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    context.set_alpn_protocols(["http/1.1"])
+    if client_ca is not None:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def listen(address: str, *, reuse_port: bool = False) -> socket.socket:
+    """A listening socket for `host:port`. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]") or "0.0.0.0"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((host, int(port)))
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class RestServer:
+    """Serves one application on any number of sockets."""
+
+    def __init__(self, app: Any, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+        self._sockets = list(sockets)
+        self._tls = tls
+        self._config = uvicorn.Config(
+            app,
+            http=PeerProtocol,
+            ws="wsproto",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ws_max_size=WEBSOCKET_LIMIT,
+            backlog=BACKLOG,
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the door logs its own failures
+        self._state = ServerState()
+        self._servers: list[asyncio.Server] = []
+        self._ticker: asyncio.Task[None] | None = None
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return [sock.getsockname()[:2] for sock in self._sockets]
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        self._config.load()
+        self._tick()
+        self._ticker = asyncio.create_task(self._keep_date())
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            self._servers.append(await loop.create_server(self._protocol, sock=sock, ssl=self._tls))
+
+    def _protocol(self) -> asyncio.Protocol:
+        return PeerProtocol(config=self._config, server_state=self._state, app_state={})
+
+    def _tick(self) -> None:
+        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+
+    async def _keep_date(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._tick()
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing more, let requests under way finish for `grace` real seconds, then cut."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._state.tasks:
+                    await asyncio.wait(set(self._state.tasks), return_when=asyncio.FIRST_COMPLETED)
+        for task in list(self._state.tasks):
+            task.cancel()
+        if self._state.tasks:
+            await asyncio.wait(set(self._state.tasks), timeout=1)
+        for connection in list(self._state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)

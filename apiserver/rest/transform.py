@@ -1,0 +1,157 @@
+"""Answers in other shapes: Table, PartialObjectMetadata, YAML.
+
+Owns: cutting metadata out of stored bytes and wrapping what `apiserver.tables` renders. Never chooses the shape
+(negotiation does) and knows no kind's columns. Called by the REST handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from api.resources import Resource
+from apiserver.registry.context import ListPage
+from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, TABLE, YAML, Accepted
+from apiserver.rest.responses import encode_json
+from apiserver.storage.entry import BOOKMARK, Event
+from machinery.clock import Clock
+from machinery.errors import BadRequest
+
+INCLUDES = ("", "Metadata", "None", "Object")
+
+decode_object: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Table(Protocol):
+    """What `apiserver.tables` gives for a resource."""
+
+    def render(
+        self, resource: Resource, objects: list[dict[str, Any]], include_object: str, now: Any
+    ) -> dict[str, Any]: ...
+
+
+class _MetadataOnly(msgspec.Struct):
+    metadata: msgspec.Raw
+
+
+_metadata_of = msgspec.json.Decoder(_MetadataOnly).decode
+
+
+@cache
+def _table_for(resource: Resource) -> Table:
+    return cast(Table, import_module("apiserver.tables").table_for(resource))
+
+
+def include_object(value: str) -> str:
+    """The `includeObject` option. Raises BadRequest."""
+    if value not in INCLUDES:
+        raise BadRequest(f'unrecognized includeObject value: "{value}"')
+    return value or "Metadata"
+
+
+def partial(raw: bytes, version: str = "v1") -> bytes:
+    """One object as PartialObjectMetadata."""
+    meta = bytes(_metadata_of(raw).metadata)
+    return b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/%b","metadata":%b}' % (version.encode(), meta)
+
+
+def list_metadata(page: ListPage) -> bytes:
+    """metav1.ListMeta of a page."""
+    meta: dict[str, Any] = {"resourceVersion": str(page.resource_version)}
+    if page.continue_:
+        meta["continue"] = page.continue_
+        if page.remaining is not None:
+            meta["remainingItemCount"] = page.remaining
+    return encode_json(meta)
+
+
+def plain_list(resource: Resource, page: ListPage, bare: Callable[[bytes], bytes]) -> bytes:
+    """A list of whole objects, joined from their bytes. `bare` takes kind and apiVersion off an item."""
+    head = b'{"kind":"%bList","apiVersion":"%b","metadata":%b,"items":[' % (
+        resource.kind.encode(),
+        resource.group_version.encode(),
+        list_metadata(page),
+    )
+    return b"".join((head, b",".join([bare(item) for item in page.items]), b"]}"))
+
+
+def partial_list(page: ListPage, version: str = "v1") -> bytes:
+    head = b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/%b","metadata":%b,"items":[' % (
+        version.encode(),
+        list_metadata(page),
+    )
+    items = [b'{"metadata":%b}' % bytes(_metadata_of(item).metadata) for item in page.items]
+    return b"".join((head, b",".join(items), b"]}"))
+
+
+def table(
+    resource: Resource, objects: Sequence[bytes], accepted: Accepted, include: str, clock: Clock, meta: bytes
+) -> bytes:
+    """Objects as a Table with the given metadata."""
+    decoded = [decode_object(raw) for raw in objects]
+    made = _table_for(resource).render(resource, decoded, include, clock.now())
+    document = {"kind": "Table", "apiVersion": f"meta.k8s.io/{accepted.version or 'v1'}", **made}
+    document["metadata"] = msgspec.Raw(meta)
+    return encode_json(document)
+
+
+def one(resource: Resource, raw: bytes, accepted: Accepted, include: str, clock: Clock) -> bytes:
+    """A single object in the accepted shape."""
+    if accepted.kind == TABLE:
+        version = decode_object(raw).get("metadata", {}).get("resourceVersion", "")
+        return table(resource, [raw], accepted, include, clock, encode_json({"resourceVersion": version}))
+    if accepted.kind == PARTIAL:
+        raw = partial(raw, accepted.version)
+    return as_yaml(raw) if accepted.media_type == YAML else raw
+
+
+def many(
+    resource: Resource, page: ListPage, accepted: Accepted, include: str, clock: Clock, bare: Callable[[bytes], bytes]
+) -> bytes:
+    """A page in the accepted shape."""
+    if accepted.kind == TABLE:
+        return table(resource, page.items, accepted, include, clock, list_metadata(page))
+    raw = partial_list(page, accepted.version) if accepted.kind == PARTIAL_LIST else plain_list(resource, page, bare)
+    return as_yaml(raw) if accepted.media_type == YAML else raw
+
+
+def as_yaml(raw: bytes) -> bytes:
+    from apiserver.rest.yaml_values import dump
+
+    return dump(decode_object(raw))
+
+
+def watch_renderer(
+    resource: Resource, accepted: Accepted, include: str, clock: Clock
+) -> Callable[[Sequence[Event]], bytes]:
+    """Events in the accepted shape. The first Table of a stream names its columns, later ones do not."""
+    if accepted.kind == PARTIAL:
+
+        def partials(batch: Sequence[Event]) -> bytes:
+            return b"".join(
+                [b'{"type":"%b","object":%b}\n' % (event.type, partial(event.raw, accepted.version)) for event in batch]
+            )
+
+        return partials
+    named = False
+
+    def tables(batch: Sequence[Event]) -> bytes:
+        nonlocal named
+        lines = []
+        for event in batch:
+            meta = {"resourceVersion": str(event.resource_version)}
+            objects = [] if event.type == BOOKMARK else [decode_object(event.raw)]
+            made = _table_for(resource).render(resource, objects, include, clock.now())
+            if named:
+                made = {**made, "columnDefinitions": None}
+            named = True
+            version = f"meta.k8s.io/{accepted.version or 'v1'}"
+            document = {"kind": "Table", "apiVersion": version, **made, "metadata": meta}
+            lines.append(b'{"type":"%b","object":%b}\n' % (event.type, encode_json(document)))
+        return b"".join(lines)
+
+    return tables

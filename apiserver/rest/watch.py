@@ -1,0 +1,105 @@
+"""A watch as a chunked HTTP answer.
+
+Owns: the life of one watch stream: writing batches as they come (all events of one turn of the loop in one write),
+ending it at its timeout, when the client leaves, when the server stops, or with an ERROR event. A client that does not
+read blocks only its own stream: the buffer behind it is bounded and ends the watch when it overflows. Called by the
+REST handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from random import uniform
+
+from apiserver.rest.request import Request
+from apiserver.rest.responses import encode_json
+from apiserver.storage.entry import Event
+from apiserver.storage.watcher import Watcher
+from machinery.clock import Clock
+from machinery.errors import StatusError
+
+MIN_SECONDS = 1800.0
+Render = Callable[[Sequence[Event]], bytes]
+
+
+def render_lines(batch: Sequence[Event]) -> bytes:
+    """Whole objects: lines are made once for all watchers."""
+    if len(batch) == 1:
+        return batch[0].line
+    return b"".join([event.line for event in batch])
+
+
+def error_line(error: StatusError) -> bytes:
+    """The event that ends a watch with a reason."""
+    return b'{"type":"ERROR","object":%b}\n' % encode_json(error.to_status())
+
+
+def duration(options_seconds: int | None) -> float:
+    """How long a watch lasts in cluster seconds; spread where the client did not say, so that not all end at once."""
+    if options_seconds is not None and options_seconds > 0:
+        return float(options_seconds)
+    return uniform(MIN_SECONDS, 2 * MIN_SECONDS)
+
+
+class WatchStreams:
+    """All watches of a door, so that a stop can end them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: set[Watcher] = set()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def stop(self) -> None:
+        """End every watch cleanly; clients reconnect elsewhere."""
+        self._stopping = True
+        for watcher in list(self._open):
+            await watcher.aclose()
+
+    async def serve(
+        self,
+        request: Request,
+        watcher: Watcher,
+        seconds: float,
+        render: Render = render_lines,
+        content_type: bytes = b"application/json",
+    ) -> None:
+        """Stream until something ends it. Errors after the head become ERROR events."""
+        loop = asyncio.get_running_loop()
+        self._open.add(watcher)
+        gone = loop.create_task(self._until_gone(request, watcher))
+        timer = self._clock.call_later(seconds, lambda: closing.append(loop.create_task(watcher.aclose())))
+        closing: list[asyncio.Task[None]] = []
+        send = request.send
+        try:
+            if self._stopping:
+                await watcher.aclose()
+            headers = [
+                (b"audit-id", request.audit),
+                (b"cache-control", b"no-cache, private"),
+                (b"content-type", content_type),
+            ]
+            request.code = 200
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            try:
+                async for batch in watcher:
+                    await send({"type": "http.response.body", "body": render(batch), "more_body": True})
+            except StatusError as error:
+                await send({"type": "http.response.body", "body": error_line(error), "more_body": True})
+            if not gone.done():
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            timer.cancel()
+            gone.cancel()
+            self._open.discard(watcher)
+            await watcher.aclose()
+            await asyncio.gather(gone, *closing, return_exceptions=True)
+
+    @staticmethod
+    async def _until_gone(request: Request, watcher: Watcher) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        await watcher.aclose()

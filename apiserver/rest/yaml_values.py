@@ -1,0 +1,70 @@
+"""YAML as JSON values.
+
+Owns: a safe loader that keeps times as text (as Kubernetes' converter does) and the walk that makes keys strings and
+stops documents whose anchors expand without end. Imported only when a YAML body or answer occurs: PyYAML costs memory.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import yaml
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class Loader(_Base):  # type: ignore[misc]  # the C loader exists only where libyaml does
+    """SafeLoader without implicit timestamps."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:timestamp"]
+    for first, rules in _Base.yaml_implicit_resolvers.items()
+}
+
+
+def to_json_values(value: Any, limit: int) -> Any:
+    """The same value with string keys only. Raises ValueError past `limit` nodes or on what JSON cannot say."""
+    budget = [limit]
+
+    def convert(node: Any, depth: int) -> Any:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise ValueError("yaml: document contains excessive aliasing")
+        if depth > 500:
+            raise ValueError("yaml: exceeded max depth")
+        if isinstance(node, dict):
+            return {_key(key): convert(inner, depth + 1) for key, inner in node.items()}
+        if isinstance(node, (list, tuple, set)):
+            return [convert(inner, depth + 1) for inner in node]
+        if isinstance(node, float) and not math.isfinite(node):
+            raise ValueError("yaml: json: unsupported value")
+        if node is None or isinstance(node, (str, int, float, bool)):
+            return node
+        if isinstance(node, bytes):
+            import base64
+
+            return base64.b64encode(node).decode()
+        raise ValueError(f"yaml: unsupported value of type {type(node).__name__}")
+
+    return convert(value, 0)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if key is None:
+        return "null"
+    if isinstance(key, (int, float)):
+        return str(key)
+    raise ValueError(f"yaml: invalid map key of type {type(key).__name__}")
+
+
+def dump(value: Any) -> bytes:
+    """A value as the YAML text an `Accept: application/yaml` answer carries (keys sorted)."""
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True)
+    return text.encode()

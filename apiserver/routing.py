@@ -1,0 +1,78 @@
+"""Does the resource take this verb, and does the body hold the kind its path expects?
+
+Owns: the rules of paths and of bodies' kinds. Called by both doors before the registry sees a request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.resources import Resource, by_kind
+from apiserver.auth.attributes import Attributes
+from machinery.errors import BadRequest, MethodNotAllowed, NotFound
+
+_SCHEME = "pkg/api/legacyscheme/scheme.go:30"
+
+
+def check_route(info: Attributes, resource: Resource) -> None:
+    """Does this path exist, and does it take this method? Raises NotFound or MethodNotAllowed."""
+    if resource.namespaced:
+        if info.name and not info.namespace:
+            raise NotFound.path()
+        across = not info.namespace
+    else:
+        if info.namespace and info.resource != "namespaces":
+            raise NotFound.path()
+        across = False
+    verb = info.verb
+    if info.subresource:
+        subresource = resource.subresources.get(info.subresource)
+        if subresource is None:
+            raise NotFound.path()
+        if verb not in subresource.verbs:
+            raise MethodNotAllowed
+        return
+    if verb not in resource.verbs:
+        raise MethodNotAllowed
+    if verb == "create" and (info.name or (across and resource.plural != "localsubjectaccessreviews")):
+        raise MethodNotAllowed
+    if verb in ("update", "patch") and not info.name:
+        raise MethodNotAllowed
+    if verb == "deletecollection" and across:
+        raise MethodNotAllowed
+
+
+def expected(resource: Resource, subresource: str = "") -> tuple[str, str]:
+    """(apiVersion, kind) of bodies at a path."""
+    if not subresource:
+        return resource.group_version, resource.kind
+    found = resource.subresources[subresource]
+    if not found.version:
+        return resource.group_version, found.kind
+    return (f"{found.group}/{found.version}" if found.group else found.version), found.kind
+
+
+def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") -> None:
+    """Fill in a missing apiVersion and kind; raise BadRequest on others than expected."""
+    api_version, kind = expected(resource, subresource)
+    given_version, given_kind = body.get("apiVersion") or api_version, body.get("kind") or kind
+    if given_version == api_version and given_kind == kind:
+        if "kind" not in body or "apiVersion" not in body:
+            body["apiVersion"], body["kind"] = api_version, kind
+        return
+    if not isinstance(given_kind, str) or not isinstance(given_version, str):
+        raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): kind and apiVersion are text")
+    refused = f'{given_kind} in version "{given_version}" cannot be handled as a {kind}'
+    group, _, version = given_version.rpartition("/")
+    if by_kind(group, version, given_kind) is None:
+        why = f'no kind "{given_kind}" is registered for version "{given_version}" in scheme "{_SCHEME}"'
+        raise BadRequest(f"{refused}: {why}")
+    if given_kind == kind:
+        raise BadRequest(
+            f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )
+    raise BadRequest(f"{refused}: converting ({version}.{given_kind}) to ({_internal(resource)}): unknown conversion")
+
+
+def _internal(resource: Resource) -> str:
+    return f"{resource.group.partition('.')[0] or 'core'}.{resource.kind}"
