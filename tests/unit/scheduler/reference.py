@@ -1,0 +1,253 @@
+"""A slow scheduler in plain Python, node by node, from the documented formulas: what the arrays must agree with.
+
+Shares nothing with the scheduler but the API types and quantity parsing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+
+from api.models import core_v1
+from machinery import quantity
+
+Reasons = tuple[str, ...]
+Taint = tuple[str, str, str]
+UNSCHEDULABLE: Taint = ("node.kubernetes.io/unschedulable", "", "NoSchedule")
+
+
+def _units(resource: str, exact: Fraction) -> int:
+    return math.ceil(exact * 1000) if resource == "cpu" else math.ceil(exact)
+
+
+def requests(pod: core_v1.Pod, defaults: dict[str, str] | None = None) -> dict[str, int]:
+    assert pod.spec is not None
+    names = {"cpu", "memory", "ephemeral-storage"}
+    everyone = [*pod.spec.containers, *(pod.spec.initContainers or [])]
+    for each in everyone:
+        names |= set((each.resources.requests or {}) if each.resources else {})
+    names |= set(pod.spec.overhead or {})
+
+    def of(container: core_v1.Container, name: str) -> Fraction:
+        listed = (container.resources.requests if container.resources else None) or {}
+        text = listed.get(name, (defaults or {}).get(name, "0"))
+        return quantity.parse(text)
+
+    result = {}
+    for name in names:
+        sidecars = Fraction(0)
+        peak = Fraction(0)
+        for each in pod.spec.initContainers or []:
+            if each.restartPolicy == "Always":
+                sidecars += of(each, name)
+                peak = max(peak, sidecars)
+            else:
+                peak = max(peak, sidecars + of(each, name))
+        total = max(sum((of(each, name) for each in pod.spec.containers), sidecars), peak)
+        total += quantity.parse((pod.spec.overhead or {}).get(name, "0"))
+        if total:
+            result[name] = _units(name, total)
+    return result
+
+
+def scoring(pod: core_v1.Pod) -> dict[str, int]:
+    return requests(pod, {"cpu": "100m", "memory": "200Mi"})
+
+
+def tolerated(pod: core_v1.Pod, taint: Taint) -> bool:
+    assert pod.spec is not None
+    key, value, effect = taint
+    for each in pod.spec.tolerations or []:
+        if each.effect and each.effect != effect:
+            continue
+        if each.key and each.key != key:
+            continue
+        if each.operator == "Exists":
+            return True
+        if each.key and (each.value or "") == value:
+            return True
+    return False
+
+
+def _holds(labels: dict[str, str], each: core_v1.NodeSelectorRequirement) -> bool:
+    value, values = labels.get(each.key), each.values or []
+    match each.operator:
+        case "In":
+            return value in values
+        case "NotIn":
+            return bool(values) and value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    try:
+        number, bound = int(value or ""), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return number > bound if each.operator == "Gt" else number < bound
+
+
+def _term_holds(node: core_v1.Node, each: core_v1.NodeSelectorTerm) -> bool:
+    assert node.metadata is not None
+    labels = node.metadata.labels or {}
+    if not each.matchExpressions and not each.matchFields:
+        return False
+    fields = {"metadata.name": node.metadata.name or ""}
+    return all(_holds(labels, one) for one in each.matchExpressions or []) and all(
+        _holds(fields, one) for one in each.matchFields or []
+    )
+
+
+def selected(pod: core_v1.Pod, node: core_v1.Node) -> bool:
+    assert pod.spec is not None and node.metadata is not None
+    labels = node.metadata.labels or {}
+    if any(labels.get(key) != value for key, value in (pod.spec.nodeSelector or {}).items()):
+        return False
+    wanted = pod.spec.affinity.nodeAffinity if pod.spec.affinity else None
+    required = wanted.requiredDuringSchedulingIgnoredDuringExecution if wanted else None
+    return required is None or any(_term_holds(node, each) for each in required.nodeSelectorTerms or [])
+
+
+class Reference:
+    """Nodes in order of names; pods by node."""
+
+    def __init__(self, nodes: Iterable[core_v1.Node], pods: Iterable[core_v1.Pod]) -> None:
+        self.nodes = list(nodes)
+        self.pods = list(pods)
+
+    def _on(self, node: core_v1.Node) -> list[core_v1.Pod]:
+        assert node.metadata is not None
+        return [pod for pod in self.pods if pod.spec is not None and pod.spec.nodeName == node.metadata.name]
+
+    @staticmethod
+    def _offered(node: core_v1.Node, name: str) -> int:
+        assert node.status is not None
+        return _units(name, quantity.parse((node.status.allocatable or {}).get(name, "0")))
+
+    def _taken(self, node: core_v1.Node, name: str) -> int:
+        return sum(requests(pod).get(name, 0) for pod in self._on(node))
+
+    # --- filters -------------------------------------------------------------------------------------------------
+
+    def refusal(self, pod: core_v1.Pod, node: core_v1.Node) -> tuple[Reasons, bool]:
+        """(reasons, resolvable); no reasons when the node passes."""
+        assert pod.spec is not None and node.spec is not None and node.metadata is not None
+        if node.spec.unschedulable and not tolerated(pod, UNSCHEDULABLE):
+            return ("node(s) were unschedulable",), False
+        for taint in node.spec.taints or []:
+            if taint.effect != "PreferNoSchedule" and not tolerated(pod, (taint.key, taint.value or "", taint.effect)):
+                return ("node(s) had untolerated taint(s)",), False
+        if not selected(pod, node):
+            return ("node(s) didn't match Pod's node affinity/selector",), False
+        wanted = _ports(pod)
+        for other in self._on(node):
+            for protocol, ip, number in _ports(other):
+                for mine in wanted:
+                    if mine[0] == protocol and mine[2] == number and (mine[1] == ip or "0.0.0.0" in (mine[1], ip)):
+                        return ("node(s) didn't have free ports for the requested pod ports",), True
+        reasons = []
+        resolvable = True
+        if len(self._on(node)) + 1 > self._offered(node, "pods"):
+            reasons.append("Too many pods")
+        for name, amount in requests(pod).items():
+            if amount > self._offered(node, name) - self._taken(node, name):
+                reasons.append(f"Insufficient {name}")
+                resolvable = resolvable and amount <= self._offered(node, name)
+        return tuple(reasons), resolvable
+
+    # --- scores --------------------------------------------------------------------------------------------------
+
+    def scores(self, pod: core_v1.Pod) -> dict[str, dict[str, int]]:
+        """Weighted scores by node and plugin, for nodes that pass; plugins that tell nothing apart may be left out."""
+        fitting = [node for node in self.nodes if not self.refusal(pod, node)[0]]
+        result: dict[str, dict[str, int]] = {}
+        for plugin, weight, by_node in (
+            ("TaintToleration", 3, _normalized([self._unwelcome(pod, node) for node in fitting], reverse=True)),
+            ("NodeAffinity", 2, _normalized([self._preferred(pod, node) for node in fitting], reverse=False)),
+            ("NodeResourcesFit", 1, [self._least_allocated(pod, node) for node in fitting]),
+            ("NodeResourcesBalancedAllocation", 1, [self._balanced(pod, node) for node in fitting]),
+            ("ImageLocality", 1, [self._images(pod, node) for node in fitting]),
+        ):
+            for node, score in zip(fitting, by_node, strict=True):
+                assert node.metadata is not None
+                result.setdefault(node.metadata.name or "", {})[plugin] = weight * score
+        return result
+
+    @staticmethod
+    def _unwelcome(pod: core_v1.Pod, node: core_v1.Node) -> int:
+        assert node.spec is not None
+        return sum(
+            taint.effect == "PreferNoSchedule" and not tolerated(pod, (taint.key, taint.value or "", taint.effect))
+            for taint in node.spec.taints or []
+        )
+
+    @staticmethod
+    def _preferred(pod: core_v1.Pod, node: core_v1.Node) -> int:
+        assert pod.spec is not None
+        wanted = pod.spec.affinity.nodeAffinity if pod.spec.affinity else None
+        preferred = (wanted.preferredDuringSchedulingIgnoredDuringExecution if wanted else None) or []
+        return sum(each.weight for each in preferred if _term_holds(node, each.preference))
+
+    def _least_allocated(self, pod: core_v1.Pod, node: core_v1.Node) -> int:
+        total = kinds = 0
+        for name in ("cpu", "memory"):
+            capacity = self._offered(node, name)
+            if not capacity:
+                continue
+            kinds += 1
+            asked = sum(scoring(other).get(name, 0) for other in [*self._on(node), pod])
+            total += (capacity - asked) * 100 // capacity if asked <= capacity else 0
+        return total // kinds if kinds else 0
+
+    def _balanced(self, pod: core_v1.Pod, node: core_v1.Node) -> int:
+        asked = requests(pod)
+        if not asked.get("cpu", 0) and not asked.get("memory", 0):
+            return 0
+
+        def evenness(extra: dict[str, int]) -> int:
+            shares = [
+                min((self._taken(node, name) + extra.get(name, 0)) / self._offered(node, name), 1.0)
+                for name in ("cpu", "memory")
+                if self._offered(node, name)
+            ]
+            spread = abs((shares[0] - shares[1]) / 2) if len(shares) == 2 else 0.0
+            return int((1 - spread) * 100)
+
+        return 50 + (50 + evenness(asked) - evenness({})) // 2
+
+    def _images(self, pod: core_v1.Pod, node: core_v1.Node) -> int:
+        assert pod.spec is not None
+        mib = 1024 * 1024
+        containers = [*pod.spec.containers, *(pod.spec.initContainers or [])]
+        total = 0
+        for each in containers:
+            name = each.image or ""
+            if ":" not in name.rsplit("/", 1)[-1]:
+                name += ":latest"
+            owners = [other for other in self.nodes if name in _sizes(other)]
+            if name in _sizes(node):
+                total += int(_sizes(node)[name] * (len(owners) / len(self.nodes)))
+        most = 1000 * mib * len(containers)
+        return 100 * (min(max(total, 23 * mib), most) - 23 * mib) // (most - 23 * mib)
+
+
+def _sizes(node: core_v1.Node) -> dict[str, int]:
+    assert node.status is not None
+    return {name: image.sizeBytes or 0 for image in node.status.images or [] for name in image.names or []}
+
+
+def _ports(pod: core_v1.Pod) -> list[tuple[str, str, int]]:
+    assert pod.spec is not None
+    return [
+        (port.protocol or "TCP", port.hostIP or "0.0.0.0", port.hostPort)
+        for each in pod.spec.containers
+        for port in each.ports or []
+        if port.hostPort
+    ]
+
+
+def _normalized(raw: list[int], *, reverse: bool) -> list[int]:
+    largest = max(raw, default=0)
+    scaled = [score * 100 // largest if largest else 0 for score in raw]
+    return [100 - score for score in scaled] if reverse else scaled
