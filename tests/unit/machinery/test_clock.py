@@ -65,7 +65,8 @@ async def test_a_virtual_timeout_ends_its_block() -> None:
 
 
 async def test_a_cancelled_timer_does_not_fire() -> None:
-    clock, fired = VirtualClock(), []
+    clock = VirtualClock()
+    fired: list[str] = []
     clock.call_later(1, fired.append, "kept")
     clock.call_later(1, fired.append, "dropped").cancel()
     await clock.advance(2)
