@@ -1,0 +1,136 @@
+"""A real cluster driven as a user drives it: `./nanokube` and kubectl as programs, and polling with a deadline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMAND_TIMEOUT = 120.0
+
+
+def eventually(probe: Callable[[], T], what: str, timeout: float = 30.0, pause: float = 0.05) -> T:
+    """Call `probe` until it returns something true; AssertionError with the last answer after `timeout` real seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = probe()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}; last: {found!r}"
+        time.sleep(pause)
+
+
+class Cluster:
+    """One cluster by name, with a state folder and a kubeconfig of its own."""
+
+    def __init__(self, name: str, state: Path) -> None:
+        self.name = name
+        self.state = state
+        self.environment = {
+            **os.environ,
+            "NANOKUBE_STATE": str(state),
+            "KUBECONFIG": str(state / "user-kubeconfig"),
+            "HOME": str(state),  # kubectl's discovery cache goes with the cluster
+        }
+        self.environment["PATH"] += ":/usr/sbin:/sbin"
+
+    def nanokube(self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT) -> str:
+        """Run `./nanokube …` on this cluster; returns standard output."""
+        command, *rest = arguments
+        return self._run([str(CHECKOUT / "nanokube"), command, "--name", self.name, *rest], check, timeout)
+
+    def fails(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `./nanokube …`, expecting a non-zero exit."""
+        command, *rest = arguments
+        done = subprocess.run(
+            [str(CHECKOUT / "nanokube"), command, "--name", self.name, *rest],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+        assert done.returncode != 0, done.stdout
+        return done
+
+    def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 90.0) -> str:
+        """Run the stock kubectl; returns standard output (and error, when it may fail)."""
+        return self._run([kubectl(), *arguments], check, timeout, stdin)
+
+    def _run(self, argv: list[str], check: bool, timeout: float, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            argv,
+            env=self.environment,
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            return done.stdout
+        return done.stdout + done.stderr
+
+    def get(self, *arguments: str) -> Any:
+        """`kubectl get … -o json`, decoded."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        """The items of a list."""
+        found: list[dict[str, Any]] = self.get(*arguments)["items"]
+        return found
+
+    def processes(self) -> list[dict[str, Any]]:
+        """`nanokube status -o json`."""
+        found: list[dict[str, Any]] = json.loads(self.nanokube("status", "-o", "json"))
+        return found
+
+    def pid(self, component: str, node: str = "") -> int:
+        """Pid of a process, 0 while it does not run."""
+        for entry in self.processes():
+            if (entry["component"], entry["node"]) == (component, node):
+                return int(entry["pid"])
+        raise AssertionError(f"no {component} {node}")
+
+    def ready_nodes(self) -> set[str]:
+        """Names of Ready nodes."""
+        return {
+            node["metadata"]["name"]
+            for node in self.items("nodes")
+            for condition in node["status"].get("conditions", ())
+            if condition["type"] == "Ready" and condition["status"] == "True"
+        }
+
+    def pods(self, selector: str, namespace: str = "default") -> list[dict[str, Any]]:
+        """Pods by label selector."""
+        return self.items("pods", "-n", namespace, "-l", selector)
+
+    def running(self, selector: str, namespace: str = "default") -> list[dict[str, Any]]:
+        """Pods that are Ready and not going away."""
+        return [pod for pod in self.pods(selector, namespace) if is_ready(pod)]
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether a pod is Ready and stays."""
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def kubectl() -> str:
+    """The machine's kubectl, or the one `./nanokube kubectl` brought."""
+    found = shutil.which("kubectl")
+    if found:
+        return found
+    root = Path(os.environ.get("NANOKUBE_STATE") or "/var/lib/nanokube")
+    private = root / "tools" / "kubectl" / "usr" / "bin" / "kubectl"
+    assert private.exists(), "no kubectl: run `./nanokube test`, which brings one"
+    return str(private)
