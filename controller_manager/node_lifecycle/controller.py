@@ -158,7 +158,7 @@ class NodeLifecycleController:
         if all_disrupted != self._all_disrupted:
             self._all_disrupted = all_disrupted
             if all_disrupted:
-                _log.warning("Stopped giving up nodes: none is ready")
+                _log.info("Stopped giving up nodes: none is ready")
             else:
                 _log.info("Resumed giving up nodes")
                 self._health.restart_grace()
@@ -168,10 +168,12 @@ class NodeLifecycleController:
         if key is None:
             return
         present = taints.present_no_execute(node)
-        if present == {key} or (not present and not self._limiter.try_take(zone_of(node))):
+        # With no node ready anywhere the fault is likelier ours: nobody is to be evicted, what was begun is called off.
+        wanted = set[str]() if self._all_disrupted else {key}
+        if present == wanted or (wanted and not present and not self._limiter.try_take(zone_of(node))):
             return
         try:
-            await self._write_taints(node, {key})
+            await self._write_taints(node, wanted)
         except (Conflict, NotFound):
             return
 
@@ -198,7 +200,9 @@ class NodeLifecycleController:
             await self._client.patch(
                 core_v1.Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC, subresource="status"
             )
-        except (NotFound, Conflict):
+        except StatusError as error:
+            # Gone, replaced, or the server is away: the next pass looks again.
+            _log.debug("Failed to mark pod", extra=kv(pod=key, error=error.message))
             return
         self._events.event(pod, WARNING, "NodeNotReady", "Node is not ready")
 
