@@ -148,7 +148,8 @@ class Strategy:
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
         """All findings about an update."""
-        errors = validate_metadata_update(new["metadata"], old["metadata"])
+        # Upstream checks metadata twice on updates and reports both findings.
+        errors = validate_metadata_update(new["metadata"], old["metadata"]) * 2
         errors += self.validate_change(new, old)
         return errors
 
@@ -258,7 +259,8 @@ class StatusStrategy(PartStrategy):
                 new[field] = value
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        errors = validate_metadata_update(new["metadata"], old["metadata"])
+        # Upstream checks metadata twice on updates and reports both findings.
+        errors = validate_metadata_update(new["metadata"], old["metadata"]) * 2
         errors += self.validate_status(new, old)
         return errors
 

@@ -1,7 +1,8 @@
 """Name formats: DNS labels and subdomains, path segments, qualified names, label values, ports.
 
-Owns the regular expressions and upstream's texts for them. Every check takes the value and returns the list of what is
-wrong with it (empty = fine), so that callers choose path and reason. Results are remembered: never change them. Called by all validation modules.
+Owns the regular expressions and upstream's texts for them. Every check takes the value and returns what is wrong
+with it (empty = fine), so that callers choose path and reason. Results are remembered: never change them. Called by
+all validation modules.
 """
 
 import ipaddress

@@ -1,7 +1,7 @@
 """Updates of a pod: the few fields that may change.
 
-Owns the comparison of old and new spec for the main resource, for resize and for ephemeral containers. Called by the pod
-strategies.
+Owns the comparison of old and new spec for the main resource, for resize and for ephemeral containers. Called
+by the pod strategies.
 """
 
 from typing import Any

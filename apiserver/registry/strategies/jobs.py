@@ -1,0 +1,65 @@
+"""Jobs: the server generates the selector and the labels of the pods.
+
+Looked up through `strategy_for`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apiserver.registry.defaults.workloads import default_job
+from apiserver.registry.strategies.pod_warnings import template_warnings
+from apiserver.registry.strategy import Rules, Strategy
+from apiserver.registry.validation.batch import (
+    CONTROLLER_UID,
+    JOB_NAME,
+    validate_job,
+    validate_job_status,
+    validate_job_update,
+)
+
+if TYPE_CHECKING:
+    from apiserver.registry.store import RequestContext
+
+Obj = dict[str, Any]
+
+
+def _warnings(obj: Obj, old: Obj | None) -> list[str]:
+    before = (old or {}).get("spec", {}).get("template")
+    return template_warnings(obj["spec"].get("template") or {}, before, "spec.template")
+
+
+def _successful(obj: Obj) -> str:
+    return str((obj.get("status") or {}).get("succeeded") or 0)
+
+
+class JobStrategy(Strategy):
+    """batch/v1 Job."""
+
+    rules = Rules(
+        generation=True,
+        has_status=True,
+        new_status={},
+        default=default_job,
+        validate=validate_job,
+        validate_update=validate_job_update,
+        validate_status=validate_job_status,
+        warnings=_warnings,
+        fields={"status.successful": _successful},
+    )
+
+    def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
+        super().prepare_create(ctx, obj)
+        spec, meta = obj["spec"], obj["metadata"]
+        if spec.get("manualSelector"):
+            return
+        uid, name = meta.get("uid", ""), meta.get("name", "")
+        template = spec["template"] = dict(spec.get("template") or {})
+        template_meta = template["metadata"] = dict(template.get("metadata") or {})
+        labels = {CONTROLLER_UID: uid, JOB_NAME: name, "controller-uid": uid, "job-name": name}
+        template_meta["labels"] = {**(template_meta.get("labels") or {}), **labels}
+        selector = dict(spec.get("selector") or {})
+        selector["matchLabels"] = {**(selector.get("matchLabels") or {}), CONTROLLER_UID: uid}
+        spec["selector"] = selector
+        if not meta.get("labels"):
+            meta["labels"] = dict(template_meta["labels"])
