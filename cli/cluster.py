@@ -92,7 +92,8 @@ def _plan(
     if workers is not None and not 0 <= workers <= layout.MAX_NODES:
         raise CommandError(f"--workers must lie between 0 and {layout.MAX_NODES}", 2)
     taken = {each.index for each in layout.clusters()}
-    index = next((number for number in range(layout.MAX_CLUSTERS) if number not in taken), None)
+    free = (number for number in range(layout.MAX_CLUSTERS) if number not in taken and not supervisor.is_held(number))
+    index = next(free, None)
     if index is None:
         raise CommandError(f"this machine already has {layout.MAX_CLUSTERS} clusters")
     config = ClusterConfig(

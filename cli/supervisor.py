@@ -56,6 +56,30 @@ def cluster_cgroup(name: str) -> str:
     return f"nanokube/{name}"
 
 
+def hold_index(index: int) -> socket.socket:
+    """Claim a cluster's number (its ports and networks) on this machine for as long as the socket is open.
+
+    An abstract socket, because clusters may have different state folders and a claim must die with its holder.
+    Raises OSError when another cluster holds it.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0nanokube-{index}")
+    except OSError:
+        claim.close()
+        raise
+    return claim
+
+
+def is_held(index: int) -> bool:
+    """Whether a running cluster has this number."""
+    try:
+        hold_index(index).close()
+    except OSError:
+        return True
+    return False
+
+
 def machine_of(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig) -> Machine:
     """The machine of a node."""
     return Machine(
@@ -123,6 +147,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything and serve until told to stop."""
+        self._claim = hold_index(self._config.index)
         cgroup = cluster_cgroup(self._config.name)
         for leaf in ("supervisor", "control-plane"):
             self._cgroups.create(f"{cgroup}/{leaf}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,40 +10,27 @@ import pytest
 
 from tests.harness.nanokube import Cluster
 
-TOOLS = Path(os.environ.get("NANOKUBE_STATE") or "/var/lib/nanokube") / "tools"
 
-
-def _state(name: str) -> Path:
-    # Overlay mounts want a real file system, which a temporary folder need not be on.
-    folder = TOOLS.parent / f"e2e-{name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if TOOLS.exists() and not (folder / "tools").exists():
-        (folder / "tools").symlink_to(TOOLS)
-    return folder
-
-
-def _cluster(name: str, *arguments: str) -> Iterator[Cluster]:
-    state = _state(name)
-    made = Cluster(name, state)
+def _cluster(name: str, home: Path, *arguments: str) -> Iterator[Cluster]:
+    made = Cluster(name, home)
     made.nanokube("down")
     try:
         made.nanokube("up", *arguments)
         yield made
     finally:
         made.nanokube("down")
-        shutil.rmtree(state, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers, default time."""
-    yield from _cluster("e2e", "--workers", "3")
+    yield from _cluster("e2e", tmp_path_factory.mktemp("home"), "--workers", "3")
 
 
 @pytest.fixture(scope="module")
-def fast() -> Iterator[Cluster]:
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers, timers twenty times as fast: a dead node is replaced within seconds."""
-    yield from _cluster("e2e-fast", "--workers", "3", "--time-scale", "20")
+    yield from _cluster("e2e-fast", tmp_path_factory.mktemp("home"), "--workers", "3", "--time-scale", "20")
 
 
 @pytest.fixture

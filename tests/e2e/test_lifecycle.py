@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import _state
 from tests.harness.nanokube import CHECKOUT, Cluster, eventually
 
 
 @pytest.fixture
-def small() -> Iterator[Cluster]:
-    made = Cluster("e2e-small", _state("e2e-small"))
+def small(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster("e2e-small", tmp_path)
     made.nanokube("down")
     yield made
     made.nanokube("down")
@@ -30,16 +29,16 @@ def traces(cluster: Cluster) -> list[str]:
         if folder.endswith(f"/nanokube/{cluster.name}"):
             found.append(folder)
     mounts = Path("/proc/self/mountinfo").read_text()
-    found += [line for line in mounts.splitlines() if f"{cluster.state}/{cluster.name}/" in line]
+    found += [line for line in mounts.splitlines() if f"{cluster.root}/" in line]
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if f"({cluster.name})" in line or f"{cluster.state}/{cluster.name}/" in line:
+        if f"({cluster.name})" in line or f"{cluster.root}/" in line:
             found.append(line)
-    if (cluster.state / cluster.name).exists():
-        found.append(str(cluster.state / cluster.name))
+    if cluster.root.exists():
+        found.append(strcluster.root)
     return found
 
 
@@ -58,7 +57,7 @@ def test_down_leaves_nothing(small: Cluster) -> None:
 
 def test_down_cleans_up_after_a_killed_supervisor(small: Cluster) -> None:
     small.nanokube("up", "--workers", "1")
-    pid = int((small.state / small.name / "run" / "supervisor.pid").read_text().split()[0])
+    pid = int((small.root / "run" / "supervisor.pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
     small.nanokube("down")
     assert traces(small) == []
@@ -67,7 +66,7 @@ def test_down_cleans_up_after_a_killed_supervisor(small: Cluster) -> None:
 def test_up_takes_over_after_a_killed_supervisor(small: Cluster) -> None:
     small.nanokube("up", "--workers", "1")
     small.kubectl("create", "configmap", "kept")
-    pid = int((small.state / small.name / "run" / "supervisor.pid").read_text().split()[0])
+    pid = int((small.root / "run" / "supervisor.pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "the supervisor to be gone")
     small.nanokube("up")
@@ -83,14 +82,10 @@ def test_only_the_api_server(small: Cluster) -> None:
 
 
 def test_two_clusters_side_by_side(cluster: Cluster, small: Cluster) -> None:
-    small.environment["NANOKUBE_STATE"] = cluster.environment["NANOKUBE_STATE"]
-    try:
-        small.nanokube("up", "--workers", "1")
-        small.kubectl("--context", "nanokube-e2e-small", "create", "configmap", "only-here")
-        assert "only-here" not in cluster.kubectl("get", "configmaps")
-        assert len(cluster.ready_nodes()) == 3
-    finally:
-        small.nanokube("down")
+    small.nanokube("up", "--workers", "1")
+    small.kubectl("--context", "nanokube-e2e-small", "create", "configmap", "only-here")
+    assert "only-here" not in cluster.kubectl("get", "configmaps")
+    assert len(cluster.ready_nodes()) == 3
 
 
 def test_a_taken_port_is_told(small: Cluster) -> None:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parents[2]
+STATE = Path(os.environ.get("NANOKUBE_STATE") or "/var/lib/nanokube")
 COMMAND_TIMEOUT = 120.0
 
 
 def eventually(probe: Callable[[], T], what: str, timeout: float = 30.0, pause: float = 0.05) -> T:
-    """Call `probe` until it returns something true; AssertionError with the last answer after `timeout` real seconds."""
+    """Call `probe` until it returns something true; AssertionError with its last answer after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         found = probe()
@@ -28,17 +29,12 @@ def eventually(probe: Callable[[], T], what: str, timeout: float = 30.0, pause: 
 
 
 class Cluster:
-    """One cluster by name, with a state folder and a kubeconfig of its own."""
+    """One cluster by name, in the machine's state folder, with a home folder (kubeconfig, caches) of its own."""
 
-    def __init__(self, name: str, state: Path) -> None:
+    def __init__(self, name: str, home: Path) -> None:
         self.name = name
-        self.state = state
-        self.environment = {
-            **os.environ,
-            "NANOKUBE_STATE": str(state),
-            "KUBECONFIG": str(state / "user-kubeconfig"),
-            "HOME": str(state),  # kubectl's discovery cache goes with the cluster
-        }
+        self.root = STATE / name
+        self.environment = {**os.environ, "KUBECONFIG": str(home / "kubeconfig"), "HOME": str(home)}
         self.environment["PATH"] += ":/usr/sbin:/sbin"
 
     def nanokube(self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT) -> str:
@@ -130,7 +126,6 @@ def kubectl() -> str:
     found = shutil.which("kubectl")
     if found:
         return found
-    root = Path(os.environ.get("NANOKUBE_STATE") or "/var/lib/nanokube")
-    private = root / "tools" / "kubectl" / "usr" / "bin" / "kubectl"
+    private = STATE / "tools" / "kubectl" / "usr" / "bin" / "kubectl"
     assert private.exists(), "no kubectl: run `./nanokube test`, which brings one"
     return str(private)
