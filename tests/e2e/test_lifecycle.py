@@ -38,7 +38,7 @@ def traces(cluster: Cluster) -> list[str]:
         if f"({cluster.name})" in line or f"{cluster.root}/" in line:
             found.append(line)
     if cluster.root.exists():
-        found.append(strcluster.root)
+        found.append(str(cluster.root))
     return found
 
 

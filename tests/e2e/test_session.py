@@ -178,12 +178,9 @@ def test_deleting_a_pod_of_a_deployment_brings_another(cluster: Cluster, namespa
     cluster.kubectl("rollout", "status", "deployment/web", "-n", namespace, "--timeout=60s")
     victim = cluster.running("app=web", namespace)[0]["metadata"]["name"]
     cluster.kubectl("delete", "pod", victim, "-n", namespace, "--grace-period=1")
-    names = eventually(
-        lambda: (
-            {pod["metadata"]["name"] for pod in pods}
-            if len(pods := [pod for pod in cluster.pods("app=web", namespace) if is_ready(pod)]) == 2
-            else None
-        ),
-        "two pods again",
-    )
-    assert victim not in names
+
+    def names() -> set[str]:
+        pods = [pod for pod in cluster.pods("app=web", namespace) if is_ready(pod)]
+        return {pod["metadata"]["name"] for pod in pods} if len(pods) == 2 else set()
+
+    assert victim not in eventually(names, "two pods again")
