@@ -57,6 +57,10 @@ class Entry:
                 self._labels = {}
         return self._labels
 
+    def decoded(self) -> dict[str, Any]:
+        """The object as a new dict."""
+        return decode(self.raw)
+
     def fields(self, read: FieldReader) -> Mapping[str, str]:
         """Values of the kind's selectable fields."""
         if self._fields is None:

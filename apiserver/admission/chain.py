@@ -1,0 +1,36 @@
+"""The plugins that are on by default, in the order in which they run. A new plugin is one module and one line here."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
+from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from apiserver.admission.priority import Priority
+from apiserver.admission.service_account import ServiceAccount
+from apiserver.admission.taint_nodes import TaintNodesByCondition
+from apiserver.registry.hooks import Admission
+from apiserver.registry.store import Registry
+
+
+class Server(Protocol):
+    """What the plugins are built from."""
+
+    @property
+    def registry(self) -> Registry: ...
+
+
+def default_plugins(registry: Registry) -> list[Admission]:
+    """New instances for one API server."""
+    return [
+        NamespaceLifecycle(registry),
+        TaintNodesByCondition(),
+        Priority(registry),
+        ServiceAccount(registry),
+        DefaultTolerationSeconds(),
+    ]
+
+
+def install(server: Server) -> None:
+    """Turn the default plugins on. Called once, before the server answers."""
+    server.registry.admission.extend(default_plugins(server.registry))

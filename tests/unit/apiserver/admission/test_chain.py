@@ -1,0 +1,136 @@
+"""The default admission plugins on a registry with the memory store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from api.resources import RESOURCES
+from apiserver.admission.chain import default_plugins
+from apiserver.admission.default_toleration_seconds import missing_tolerations
+from apiserver.auth.user import UserInfo
+from apiserver.registry.store import DeleteOptions, Registry, RequestContext
+from apiserver.storage.memory import MemoryStore
+from machinery.clock import RealClock
+from machinery.errors import Forbidden, NotFound
+
+CTX = RequestContext(UserInfo("tester"))
+Obj = dict[str, Any]
+
+
+def load(raw: bytes) -> Obj:
+    obj: Obj = msgspec.json.decode(raw)
+    return obj
+
+
+def pod(name: str = "web", **spec: Any) -> Obj:
+    return {"metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": "nginx"}], **spec}}
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[Registry]:
+    registry = Registry(MemoryStore(), RealClock(), RESOURCES)
+    registry.admission.extend(default_plugins(registry))
+    task = asyncio.create_task(registry.run())
+    await registry.wait_ready()
+    for name in ("default", "team"):
+        await registry.resource("", "v1", "namespaces").create(CTX, "", {"metadata": {"name": name}})
+        account = {"metadata": {"name": "default"}, "imagePullSecrets": [{"name": "pull"}]}
+        await registry.resource("", "v1", "serviceaccounts").create(CTX, name, account)
+    yield registry
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_nothing_is_created_in_a_missing_namespace(registry: Registry) -> None:
+    maps = registry.resource("", "v1", "configmaps")
+    with pytest.raises(NotFound, match='namespaces "nope" not found'):
+        await maps.create(CTX, "nope", {"metadata": {"name": "web"}})
+    assert await maps.create(CTX, "team", {"metadata": {"name": "web"}})
+
+
+async def test_nothing_is_created_in_a_terminating_namespace(registry: Registry) -> None:
+    namespaces, maps = registry.resource("", "v1", "namespaces"), registry.resource("", "v1", "configmaps")
+    await namespaces.create(CTX, "", {"metadata": {"name": "going"}, "spec": {"finalizers": ["kubernetes"]}})
+    result = await namespaces.delete(CTX, "", "going", DeleteOptions())
+    assert not result.deleted and load(result.raw)["status"]["phase"] == "Terminating"
+    await namespaces.sync()
+    with pytest.raises(Forbidden) as caught:
+        await maps.create(CTX, "going", {"metadata": {"generateName": "late-"}})
+    assert caught.value.message == (
+        'configmaps "late-" is forbidden: unable to create new content in namespace going because it is being '
+        "terminated"
+    )
+    assert caught.value.causes == [
+        {
+            "reason": "NamespaceTerminating",
+            "message": "namespace going is being terminated",
+            "field": "metadata.namespace",
+        }
+    ]
+
+
+async def test_the_first_namespaces_stay(registry: Registry) -> None:
+    with pytest.raises(Forbidden, match='namespaces "default" is forbidden: this namespace may not be deleted'):
+        await registry.resource("", "v1", "namespaces").delete(CTX, "", "default", DeleteOptions())
+
+
+async def test_a_pod_gets_account_priority_and_tolerations(registry: Registry) -> None:
+    made = load(await registry.resource("", "v1", "pods").create(CTX, "team", pod()))
+    spec = made["spec"]
+    assert spec["serviceAccountName"] == "default" and spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert spec["priority"] == 0 and spec["preemptionPolicy"] == "PreemptLowerPriority"
+    assert [(each["key"], each["tolerationSeconds"]) for each in spec["tolerations"]] == [
+        ("node.kubernetes.io/not-ready", 300),
+        ("node.kubernetes.io/unreachable", 300),
+    ]
+
+
+async def test_priority_comes_from_the_class(registry: Registry) -> None:
+    classes = registry.resource("scheduling.k8s.io", "v1", "priorityclasses")
+    await classes.create(CTX, "", {"metadata": {"name": "high"}, "value": 1000})
+    made = load(await registry.resource("", "v1", "pods").create(CTX, "team", pod(priorityClassName="high")))
+    assert made["spec"]["priority"] == 1000
+    with pytest.raises(Forbidden, match="no PriorityClass with name nope was found"):
+        await registry.resource("", "v1", "pods").create(CTX, "team", pod("b", priorityClassName="nope"))
+    with pytest.raises(Forbidden, match=r"the integer value of priority \(7\) must not be provided"):
+        await registry.resource("", "v1", "pods").create(CTX, "team", pod("c", priority=7))
+
+
+async def test_the_default_class_applies_to_pods_without_one(registry: Registry) -> None:
+    classes = registry.resource("scheduling.k8s.io", "v1", "priorityclasses")
+    await classes.create(CTX, "", {"metadata": {"name": "usual"}, "value": 5, "globalDefault": True})
+    await classes.sync()
+    made = load(await registry.resource("", "v1", "pods").create(CTX, "team", pod()))
+    assert made["spec"]["priority"] == 5 and made["spec"]["priorityClassName"] == "usual"
+    with pytest.raises(Forbidden, match="PriorityClass usual is already marked as default"):
+        await classes.create(CTX, "", {"metadata": {"name": "other"}, "value": 5, "globalDefault": True})
+
+
+async def test_the_account_must_exist(registry: Registry) -> None:
+    with pytest.raises(Forbidden, match='error looking up service account team/robot: serviceaccount "robot" not'):
+        await registry.resource("", "v1", "pods").create(CTX, "team", pod(serviceAccountName="robot"))
+
+
+async def test_a_new_node_is_tainted(registry: Registry) -> None:
+    made = load(await registry.resource("", "v1", "nodes").create(CTX, "", {"metadata": {"name": "n1"}}))
+    assert made["spec"]["taints"] == [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        pytest.param([], ["not-ready", "unreachable"], id="none"),
+        pytest.param([{"operator": "Exists"}], [], id="everything tolerated"),
+        pytest.param([{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}], ["unreachable"], id="one"),
+        pytest.param(
+            [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}], ["not-ready", "unreachable"], id="other"
+        ),
+    ],
+)
+def test_missing_tolerations(given: list[Obj], keys: list[str]) -> None:
+    assert [each["key"].partition("/")[2] for each in missing_tolerations(given)] == keys
