@@ -97,8 +97,8 @@ class Gate:
         for wanted in groups:
             self._may(user, "groups", wanted)
         for extra_key, values in extra.items():
-            for value in values:
-                self._may(user, "userextras", value, group="authentication.k8s.io", subresource=extra_key)
+            for item in values:
+                self._may(user, "userextras", item, group="authentication.k8s.io", subresource=extra_key)
         if uid:
             self._may(user, "uids", uid, group="authentication.k8s.io")
         if service_account is not None and not groups:

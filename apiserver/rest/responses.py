@@ -80,6 +80,14 @@ async def send_bytes(
     await send({"type": "http.response.body", "body": body})
 
 
+async def send_not_modified(request: Answerable, etag: bytes) -> None:
+    """304: nothing but the tag. A content type here would replace the one a client has cached."""
+    request.code = 304
+    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"etag", etag)]
+    await request.send({"type": "http.response.start", "status": 304, "headers": headers})
+    await request.send({"type": "http.response.body", "body": b""})
+
+
 async def send_error(request: Answerable, error: StatusError) -> None:
     """A Status, with Retry-After where the error names one."""
     extra = [warning_header(text) for text in request.warnings]

@@ -16,7 +16,7 @@ from apiserver.auth.service_accounts import ServiceAccountTokens
 from apiserver.metrics import RequestMetrics
 from apiserver.rest.negotiation import wants_aggregated_discovery
 from apiserver.rest.request import Request
-from apiserver.rest.responses import JSON_TYPE, TEXT_TYPE, encode_json, send_bytes
+from apiserver.rest.responses import JSON_TYPE, TEXT_TYPE, encode_json, send_bytes, send_not_modified
 from machinery.errors import MethodNotAllowed, NotFound
 
 Check = Callable[[], str]  # "" = passed, else why not
@@ -115,7 +115,7 @@ class SystemHandlers:
             body = discovery.aggregated(root)
             etag = b'"%b"' % hashlib.sha512(body).hexdigest().upper().encode()
             if request.headers.get(b"if-none-match") == etag:
-                await send_bytes(request, 304, b"", extra=((b"etag", etag),))
+                await send_not_modified(request, etag)
                 return
             extra = ((b"etag", etag), (b"vary", b"Accept"))
             await send_bytes(request, 200, body, content_type=aggregated.encode(), extra=extra)
@@ -162,7 +162,7 @@ class SystemHandlers:
         body = openapi.document(name)
         etag = b'"%b"' % openapi.index()[name].encode()
         if request.headers.get(b"if-none-match") == etag:
-            await send_bytes(request, 304, b"", extra=((b"etag", etag),))
+            await send_not_modified(request, etag)
             return True
         await send_bytes(request, 200, body, extra=((b"etag", etag),))
         return True
