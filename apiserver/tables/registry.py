@@ -1,0 +1,87 @@
+"""From a resource to the renderer of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from apiserver.tables import apps, batch, cluster, core, events, network, pods
+from apiserver.tables.columns import Column, Object, Printer
+from apiserver.tables.custom import custom_printer
+from apiserver.tables.texts import name, text
+
+
+class ResourceName(Protocol):
+    """What is asked of a resource: `api.resources.Resource` is one."""
+
+    @property
+    def group(self) -> str: ...
+    @property
+    def plural(self) -> str: ...
+
+
+def _default_cells(obj: Object, now: datetime) -> list[Any]:
+    return [name(obj), text(obj, "metadata", "creationTimestamp")]
+
+
+_DEFAULT = Printer((Column("Name", format="name"), Column("Created At", "date")), _default_cells)
+_PRINTERS: dict[tuple[str, str], Printer] = {
+    **core.PRINTERS,
+    **pods.PRINTERS,
+    **events.PRINTERS,
+    **apps.PRINTERS,
+    **batch.PRINTERS,
+    **network.PRINTERS,
+    **cluster.PRINTERS,
+}
+
+
+class TableRenderer:
+    """Renders objects of one resource. Stateless: may be kept and shared."""
+
+    __slots__ = ("_columns", "_printer")
+
+    def __init__(self, printer: Printer) -> None:
+        self._printer = printer
+        self._columns = [column.as_dict() for column in printer.columns]
+
+    def render(
+        self,
+        resource: object,
+        objects: Sequence[dict[str, Any]],
+        include_object: str,
+        now: datetime,
+        with_columns: bool = True,
+    ) -> dict[str, Any]:
+        """A Table without list metadata. `include_object` is Metadata, Object or None; watches send columns once."""
+        cells, conditions = self._printer.cells, self._printer.conditions
+        rows: list[dict[str, Any]] = []
+        for obj in objects:
+            row: dict[str, Any] = {"cells": cells(obj, now)}
+            marks = conditions(obj) if conditions is not None else None
+            if marks:
+                row["conditions"] = marks
+            row["object"] = _row_object(obj, include_object)
+            rows.append(row)
+        columns = self._columns if with_columns else None
+        return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns, "rows": rows}
+
+
+def _row_object(obj: dict[str, Any], include_object: str) -> dict[str, Any] | None:
+    if include_object == "None":
+        return None
+    if include_object == "Object":
+        return obj
+    metadata = obj.get("metadata") or {}
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+
+
+def table_for(resource: ResourceName) -> TableRenderer:
+    """The renderer of a built-in resource; unknown ones get name and creation time."""
+    return TableRenderer(_PRINTERS.get((resource.group, resource.plural), _DEFAULT))
+
+
+def custom_table(columns: Sequence[Mapping[str, Any]]) -> TableRenderer:
+    """The renderer of a custom resource from its version's `additionalPrinterColumns` (empty: name and age)."""
+    return TableRenderer(custom_printer(columns))
