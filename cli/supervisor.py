@@ -45,7 +45,6 @@ PRELOAD = (
     "machinery.component",
     "machinery.grpc",
 )
-MODULES = ("apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy")
 FIRST_BACKOFF, LAST_BACKOFF, STABLE = 0.1, 5.0, 10.0  # seconds; a process that ran STABLE starts afresh
 STOP_TIMEOUT = 8.0
 REQUEST_LIMIT = 64 * 1024
@@ -198,10 +197,17 @@ class Supervisor:
     def _warm(self) -> None:
         for name in PRELOAD:
             importlib.import_module(name)
-        for module in MODULES:
+        for module in {spec.module for spec in self._expected()}:
             importlib.import_module(f"{module}.app")
         gc.collect()
         gc.freeze()  # shared pages stay shared: the collector of a child does not touch what was made here
+
+    def _expected(self) -> list[ProcessSpec]:
+        """What will be forked: only that is worth importing."""
+        config = self._config
+        plane = processes.control_plane(config, self._paths, self._etcd)
+        workers = processes.worker(config, self._paths, config.nodes[0], "") if config.nodes else []
+        return [spec for spec in (*plane, *workers) if spec.module]
 
     def _keep(self, specs: Iterable[ProcessSpec]) -> None:
         for spec in specs:

@@ -34,7 +34,8 @@ class KeyValueFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = self.formatTime(record, "%m%d %H:%M:%S")
-        line = f"{record.levelname[0]}{stamp}.{int(record.msecs * 1000):06d} {self._component}] {record.getMessage()}"
+        micros = int(record.created % 1 * 1e6)
+        line = f"{record.levelname[0]}{stamp}.{micros:06d} {self._component}] {record.getMessage()}"
         pairs: dict[str, Any] = getattr(record, _KEY, {})
         line += "".join(f' {key}="{value}"' for key, value in pairs.items())
         if record.exc_info:
