@@ -1,0 +1,7 @@
+"""`python -m kubelet`."""
+
+import sys
+
+from kubelet.app import main
+
+sys.exit(main(sys.argv[1:]))

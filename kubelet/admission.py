@@ -1,0 +1,99 @@
+"""May a pod that was bound to this node run on it? Upstream's reasons and messages. Pure; called when a pod appears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from api.models import core_v1
+from kubelet import qos
+from machinery import quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allocatable:
+    """What the node offers to pods."""
+
+    cpu_milli: int
+    memory: int
+    pods: int
+
+
+def admit(
+    pod: core_v1.Pod, others: Iterable[core_v1.Pod], node_labels: Mapping[str, str], node_name: str, room: Allocatable
+) -> Rejection | None:
+    """None, or why not. `others` are the pods on this node that have not ended."""
+    spec = pod.spec
+    assert spec is not None
+    if not _node_matches(spec, node_labels, node_name):
+        return Rejection(
+            "NodeAffinity",
+            "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        )
+    present = [other.spec for other in others if other.spec is not None]
+    if len(present) + 1 > room.pods:
+        return _out_of("pods", 1, len(present), room.pods)
+    for name, capacity in (("cpu", room.cpu_milli), ("memory", room.memory)):
+        wanted = qos.pod_requests(spec, name)
+        used = sum(qos.pod_requests(other, name) for other in present) if wanted else 0
+        if wanted and wanted + used > capacity:
+            return _out_of(name, wanted, used, capacity)
+    return None
+
+
+def _out_of(resource: str, requested: int, used: int, capacity: int) -> Rejection:
+    return Rejection(
+        f"OutOf{resource}",
+        f"Pod was rejected: Node didn't have enough resource: {resource}, "
+        f"requested: {requested}, used: {used}, capacity: {capacity}",
+    )
+
+
+def _node_matches(spec: core_v1.PodSpec, labels: Mapping[str, str], name: str) -> bool:
+    if any(labels.get(key) != value for key, value in (spec.nodeSelector or {}).items()):
+        return False
+    affinity = spec.affinity.nodeAffinity if spec.affinity else None
+    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity else None
+    if required is None:
+        return True
+    return any(_term_matches(term, labels, name) for term in required.nodeSelectorTerms)
+
+
+def _term_matches(term: core_v1.NodeSelectorTerm, labels: Mapping[str, str], name: str) -> bool:
+    if not term.matchExpressions and not term.matchFields:
+        return False
+    fields = {"metadata.name": name}
+    return all(_expression(need, labels) for need in term.matchExpressions or ()) and all(
+        _expression(need, fields) for need in term.matchFields or ()
+    )
+
+
+def _expression(need: core_v1.NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    have, values = labels.get(need.key), need.values or []
+    match need.operator:
+        case "In":
+            return have in values
+        case "NotIn":
+            return have not in values
+        case "Exists":
+            return have is not None
+        case "DoesNotExist":
+            return have is None
+        case "Gt" | "Lt":
+            try:
+                left, right = int(have or ""), int(values[0])
+            except (ValueError, IndexError):
+                return False
+            return left > right if need.operator == "Gt" else left < right
+    return False
+
+
+def allocatable(cpu: str, memory: str, pods: int, eviction_hard_memory: str = "100Mi") -> Allocatable:
+    """Declared capacity minus what hard eviction keeps back."""
+    return Allocatable(quantity.milli(cpu), max(quantity.value(memory) - quantity.value(eviction_hard_memory), 0), pods)

@@ -1,0 +1,216 @@
+"""The kubelet process: flags, wiring, order of start. Owns nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from api.models import core_v1
+from client.client import Client, add_client_flags, client_from_args
+from client.events import EventRecorder
+from client.informer import Informer, Informers
+from kubelet import admission, dns
+from kubelet.cri import Cri, CriError
+from kubelet.images import Images
+from kubelet.log_rotation import LogRotation
+from kubelet.node.machine_facts import disk_bytes
+from kubelet.node.reporter import UPDATE_SECONDS, NodeReporter
+from kubelet.node.status import NodeSettings, parse_labels, parse_taints
+from kubelet.node_pods import NodePods
+from kubelet.pod.cgroups import PodCgroups
+from kubelet.pod.config import NodeFacts
+from kubelet.pod.remover import PodRemover
+from kubelet.pod.worker import Services
+from kubelet.server.service import KubeletService, serve
+from kubelet.server.stats import Usages
+from kubelet.status.writer import StatusWriter
+from kubelet.volumes.objects import ObjectReader
+from kubelet.volumes.pod_volumes import PodVolumes
+from machinery import component, quantity
+from machinery.component import ComponentContext
+from machinery.log import kv
+from machinery.tls import KeyPair
+
+RUNTIME_RETRY = 0.1  # real seconds
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags."""
+    parser = component.parser("kubelet", "Runs the pods bound to one node.")
+    add_client_flags(parser)
+    parser.add_argument("--node-name", required=True)
+    parser.add_argument("--node-ip", required=True)
+    parser.add_argument("--cri", required=True, metavar="unix:PATH", help="the runtime's CRI socket")
+    parser.add_argument("--root", required=True, type=Path, help="state of this kubelet: pod volumes")
+    parser.add_argument("--log-dir", required=True, type=Path, help="container logs")
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="KubeletService (mTLS)")
+    parser.add_argument("--cgroup-root", default="", help="the machine's cgroup, relative to the controllers' mounts")
+    parser.add_argument("--cpu", default="2", help="declared capacity")
+    parser.add_argument("--memory", default="2Gi", help="declared capacity")
+    parser.add_argument("--max-pods", type=int, default=110)
+    parser.add_argument("--labels", default="", metavar="K=V,…", help="labels to register with")
+    parser.add_argument("--taints", default="", metavar="K=V:EFFECT,…", help="taints to register with")
+    parser.add_argument("--cluster-dns", default="", metavar="IP,…")
+    parser.add_argument("--cluster-domain", default="cluster.local")
+    parser.add_argument("--pod-cidr", default="", help="pod network where no controller assigns one")
+    parser.add_argument("--node-status-period", type=float, default=UPDATE_SECONDS, help="cluster seconds")
+    return parser
+
+
+def settings_from(args: argparse.Namespace) -> tuple[NodeSettings, NodeFacts]:
+    """Checked flags. Raises ValueError."""
+    port = args.listen.rpartition(":")[2]
+    settings = NodeSettings(
+        name=args.node_name,
+        ip=args.node_ip,
+        port=int(port) if port.isdigit() else 10250,
+        cpu=args.cpu,
+        memory=args.memory,
+        max_pods=args.max_pods,
+        ephemeral_storage=disk_bytes(args.root),
+        labels=parse_labels(args.labels),
+        taints=parse_taints(args.taints),
+    )
+    try:
+        resolv_conf = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        resolv_conf = ""
+    facts = NodeFacts(
+        name=args.node_name,
+        ip=args.node_ip,
+        root=args.root.absolute(),
+        log_dir=args.log_dir.absolute(),
+        cgroup_root=args.cgroup_root,
+        cpu_milli=quantity.milli(args.cpu),
+        memory=quantity.value(args.memory),
+        cluster_dns=tuple(filter(None, args.cluster_dns.split(","))),
+        cluster_domain=args.cluster_domain,
+        host_resolver=dns.parse_resolv_conf(resolv_conf),
+    )
+    return settings, facts
+
+
+class Kubelet:
+    """All parts of one kubelet, wired; `run` until cancelled. Tests build it with their own client and clock."""
+
+    def __init__(
+        self, client: Client, runtime: Cri, clock: Any, settings: NodeSettings, facts: NodeFacts, **options: Any
+    ) -> None:
+        self._client = client
+        self._cri = runtime
+        self._clock = clock
+        self._settings = settings
+        self._facts = facts
+        self._listen: str = options.get("listen", "")
+        self._pair: KeyPair | None = options.get("pair")
+        self._informers = Informers(client, clock)
+        self._pod_informer: Informer[core_v1.Pod] = self._informers.informer(
+            core_v1.Pod, field_selector=f"spec.nodeName={settings.name}"
+        )
+        self._service_informer: Informer[core_v1.Service] = self._informers.informer(core_v1.Service)
+        node_informer: Informer[core_v1.Node] = self._informers.informer(
+            core_v1.Node, field_selector=f"metadata.name={settings.name}"
+        )
+        self.recorder = EventRecorder(client, clock, "kubelet", settings.name)
+        self.reporter = NodeReporter(
+            client,
+            runtime,
+            clock,
+            settings,
+            node_informer,
+            update_seconds=options.get("update_seconds", UPDATE_SECONDS),
+            pod_cidr=options.get("pod_cidr", ""),
+        )
+        self.serving = asyncio.Event()
+        self.pods: NodePods | None = None
+
+    async def run(self) -> None:
+        """Start everything that can start at once, side by side."""
+        facts, client, clock = self._facts, self._client, self._clock
+        facts.root.mkdir(parents=True, exist_ok=True, mode=0o750)
+        facts.log_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        cgroups = PodCgroups(facts.cgroup_root)
+        reader = ObjectReader(client, clock)
+        volumes = PodVolumes(facts, reader)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._informers.run())
+            tasks.create_task(self.recorder.run())
+            tasks.create_task(self.reporter.run())
+            shared = Services(
+                client=client,
+                cri=self._cri,
+                clock=clock,
+                recorder=self.recorder,
+                node=facts,
+                volumes=volumes,
+                reader=reader,
+                images=Images(self._cri),
+                statuses=StatusWriter(client, clock, tasks),
+                remover=PodRemover(self._cri, volumes, clock, facts.log_dir, cgroups),
+                cgroups=cgroups,
+                tasks=tasks,
+                services=self._service_informer.lister,
+                services_synced=self._service_informer.wait_synced,
+                scheme=await self._runtime_name(),
+            )
+            room = admission.allocatable(self._settings.cpu, self._settings.memory, self._settings.max_pods)
+            pods = self.pods = NodePods(shared, self._pod_informer, lambda: self.reporter.labels, room)
+            tasks.create_task(pods.run())
+            tasks.create_task(LogRotation(self._cri, clock, pods.workers).run())
+            if self._listen:
+                service = KubeletService(self._cri, clock, facts, pods, Usages(facts.name, cgroups))
+                tasks.create_task(serve(service, self._listen, self._pair, self.serving))
+
+    async def _runtime_name(self) -> str:
+        while True:
+            try:
+                return (await self._cri.version()).runtime_name or "nanokube"
+            except CriError:
+                await asyncio.sleep(RUNTIME_RETRY)
+
+
+async def run(ctx: ComponentContext, args: argparse.Namespace, settings: NodeSettings, facts: NodeFacts) -> None:
+    """The component's main."""
+    client = client_from_args(args, ctx.clock, field_manager="kubelet")
+    runtime = Cri(args.cri)
+    pair = KeyPair(args.ca, args.cert, args.key) if args.ca else None
+    kubelet = Kubelet(
+        client,
+        runtime,
+        ctx.clock,
+        settings,
+        facts,
+        listen=args.listen,
+        pair=pair,
+        update_seconds=args.node_status_period,
+        pod_cidr=args.pod_cidr,
+    )
+    ctx.log.info("Started kubelet", extra=kv(node=settings.name, listen=args.listen))
+
+    async def readiness() -> None:
+        await kubelet.reporter.ready.wait()
+        ctx.health.ready("node")
+
+    ctx.health.ready("node", False)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(readiness())
+            await ctx.until_stopped(kubelet.run())
+            watcher.cancel()
+    finally:
+        await runtime.close()
+        await client.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of the process."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        settings, facts = settings_from(args)
+    except ValueError as error:
+        parser.error(str(error))
+    return component.run("kubelet", args, lambda ctx: run(ctx, args, settings, facts))

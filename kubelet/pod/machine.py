@@ -1,0 +1,552 @@
+"""The life of one pod on this node as a state machine: events in, instructions out; no I/O, no clock, no tasks.
+
+Called by `pod.worker`, which carries the instructions out and feeds their results back. Level-based: after every event
+the whole situation is looked at again, so a lost or repeated event does no harm. Invariants, checked by the tests:
+never two live instances of a container; no container without a sandbox and volumes; after the end nothing is started.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from api.models import core_v1
+from kubelet.backoff import Backoff, format_duration
+from kubelet.pod import events as ev
+from kubelet.pod.config import container_hash, grace_of
+from kubelet.pod.slot import Kind, Op, Slot, slots_of
+from kubelet.records import ContainerRecord, ContainerState, SandboxRecord
+
+START_RETRY = 10.0  # cluster seconds between tries of a container that could not be made or started
+PULL_ERROR_SHOWN = 3.0  # how long ErrImagePull is shown before ImagePullBackOff
+TERMINAL = ("Succeeded", "Failed")
+LOST = "The container could not be located when the pod was deleted.  The container used to be Running"
+LOST_CODE = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One instant: cluster seconds and the wall, so that the runtime's timestamps find their place on the timeline."""
+
+    mono: float
+    wall_ns: int
+    scale: float = 1.0
+
+    def at(self, wall_ns: int) -> float:
+        """The cluster time of a wall timestamp."""
+        return self.mono - (self.wall_ns - wall_ns) / 1e9 * self.scale
+
+    def wall(self) -> datetime:
+        return datetime.fromtimestamp(self.wall_ns / 1e9, UTC)
+
+
+class PodMachine:
+    """Everything known about one pod (one uid), and what is to be done next."""
+
+    def __init__(self, pod: core_v1.Pod, now: Now) -> None:
+        meta, spec = pod.metadata, pod.spec
+        assert meta is not None and spec is not None
+        self.pod = pod
+        self.spec = spec
+        self.uid = meta.uid or ""
+        self.label = f"{meta.name}_{meta.namespace}({self.uid})"
+        self.slots = slots_of(spec)
+        self.sandbox: SandboxRecord | None = None
+        self.sandbox_attempt = -1
+        self.old_sandboxes: set[str] = set()
+        self.volumes_ready = False
+        self.verdict: tuple[str, str] | None = None
+        self.frozen = False  # the API server already holds a final status that we do not touch
+        self.over = False  # all containers have ended for good
+        self.deleting = False
+        self.gone = False
+        self.torn_down = False
+        self.busy = False  # some sandbox operation is under way
+        self.start_time = (pod.status.startTime if pod.status else None) or now.wall()
+        self._sandbox_backoff = Backoff(initial=1.0, maximum=60.0)
+        self._sandbox_retry = 0.0
+        self._volume_backoff = Backoff(initial=0.5, maximum=120.0)
+        self._volume_retry = 0.0
+        self._volumes_busy = False
+        self._stopped_sandbox = ""
+        self._tearing = False
+        self._deleted = False
+        self._changed_told = ""
+        self._grace_left = math.inf  # cluster time when the deletion grace ends
+        self._wake = math.inf
+        self._out: list[ev.Instruction] = []
+        self._remember(pod, now)
+
+    # ---- events ----
+
+    def handle(self, event: ev.Event, now: Now) -> list[ev.Instruction]:
+        """Take in one event; returns what is to be done."""
+        self._out = []
+        match event:
+            case ev.PodChanged(pod):
+                self._change(pod, now)
+            case ev.PodGone(grace):
+                self.gone = True
+                self._shorten(now, max(grace if grace is not None else grace_of(self.spec), 1))
+            case ev.Observed():
+                self._observe(event, now)
+            case ev.Rejected(reason, message):
+                if self.verdict is None and not self.over:
+                    self.verdict = (reason, message)
+            case ev.VolumesReady():
+                self._volumes_busy, self.volumes_ready = False, True
+                self._volume_backoff.reset()
+            case ev.VolumesFailed():
+                self._volumes_busy = False
+                self._volume_backoff.advance(now.mono, now.mono)
+                self._volume_retry = now.mono + self._volume_backoff.delay
+            case ev.SandboxStarted(sandbox):
+                self._sandbox_started(sandbox)
+            case ev.SandboxFailed(message):
+                self.busy = False
+                self._sandbox_backoff.advance(now.mono, now.mono)
+                self._sandbox_retry = now.mono + self._sandbox_backoff.delay
+                self._emit("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {message}")
+            case ev.SandboxStopped(sandbox_id):
+                self.busy = False
+                if self.sandbox is not None and self.sandbox.id == sandbox_id:
+                    self.sandbox = replace(self.sandbox, ready=False)
+            case ev.ImageReady(name, image_ref):
+                self._image(name, image_ref)
+            case ev.ImageFailed(name, reason, message):
+                self._image_failed(name, reason, message, now)
+            case ev.ContainerStarted(record):
+                self._started(record)
+            case ev.ContainerFailed(name, reason, message, failed):
+                self._start_failed(name, reason, message, failed, now)
+            case ev.ContainerKilled(name, record):
+                slot = self.slots.get(name)
+                if slot is not None:
+                    if slot.op is Op.KILL:
+                        slot.op = Op.IDLE
+                    if record is not None:
+                        self._take(slot, record)
+            case ev.ProbeResult():
+                self._probed(event)
+            case ev.TornDown():
+                self._tearing, self.torn_down = False, True
+            case ev.Woken():
+                self._wake = math.inf
+        self._plan(now)
+        return self._out
+
+    def _remember(self, pod: core_v1.Pod, now: Now) -> None:
+        """What the API server still knows when the runtime does not (a kubelet that was away)."""
+        status = pod.status
+        if status is None:
+            return
+        self.frozen = status.phase in TERMINAL
+        for known in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ())):
+            slot = self.slots.get(known.name)
+            if slot is None or not known.containerID:
+                continue
+            slot.base_attempt = known.restartCount or 0
+            running = known.state.running if known.state else None
+            ended = known.state.terminated if known.state else None
+            if ended is None and running is None and known.lastState:
+                ended = known.lastState.terminated
+            identity = known.containerID.partition("://")[2]
+            started = running.startedAt if running else ended.startedAt if ended else None
+            finished = ended.finishedAt if ended else None
+            slot.current = ContainerRecord(
+                id=identity,
+                name=known.name,
+                attempt=slot.base_attempt,
+                state=ContainerState.RUNNING if running else ContainerState.EXITED,
+                created_at=0,
+                started_at=_nanos(started),
+                finished_at=_nanos(finished),
+                exit_code=(ended.exitCode if ended else 0) or 0,
+                reason=(ended.reason if ended else "") or "",
+                message=(ended.message if ended else "") or "",
+                image_ref=known.imageID or "",
+                hash=slot.hash,
+            )
+            slot.started, slot.ready = (
+                bool(known.started) and running is not None,
+                bool(known.ready) and running is not None,
+            )
+
+    def _change(self, pod: core_v1.Pod, now: Now) -> None:
+        meta, spec, status = pod.metadata, pod.spec, pod.status
+        if meta is None or spec is None or (meta.uid or "") != self.uid:
+            return
+        self.pod, self.spec = pod, spec
+        for container in (*(spec.initContainers or ()), *spec.containers):
+            slot = self.slots.get(container.name)
+            if slot is not None:
+                slot.spec, slot.hash = container, container_hash(container)
+        if status is not None and status.phase in TERMINAL and not self.over and self.verdict is None:
+            self.frozen = True  # somebody else has ended this pod
+        if meta.deletionTimestamp is not None:
+            self.deleting = True
+            grace = meta.deletionGracePeriodSeconds
+            self._shorten(now, grace if grace is not None else grace_of(spec))
+
+    def _shorten(self, now: Now, grace: float) -> None:
+        self._grace_left = min(self._grace_left, now.mono + grace)
+
+    def _observe(self, event: ev.Observed, now: Now) -> None:
+        for sandbox in sorted(event.sandboxes, key=lambda each: each.attempt):
+            if self.sandbox is None or sandbox.attempt > self.sandbox.attempt:
+                if self.sandbox is not None:
+                    self.old_sandboxes.add(self.sandbox.id)
+                self.sandbox = sandbox
+                self.sandbox_attempt = max(self.sandbox_attempt, sandbox.attempt)
+            elif sandbox.id == self.sandbox.id:
+                ready = sandbox.ready and self.sandbox.ready  # a sandbox never comes back
+                self.sandbox = replace(sandbox, ready=ready, ips=sandbox.ips or self.sandbox.ips)
+            else:
+                self.old_sandboxes.add(sandbox.id)
+        for record in sorted(event.containers, key=lambda each: (each.attempt, each.created_at)):
+            slot = self.slots.get(record.name)
+            if slot is None:
+                continue
+            stale = (
+                slot.kind is Kind.INIT and record.sandbox_id and self.sandbox and record.sandbox_id != self.sandbox.id
+            )
+            if stale and record.ended:
+                slot.base_attempt = max(slot.base_attempt, record.attempt)
+                continue
+            self._take(slot, record)
+        if event.complete:
+            self._miss(event, now)
+
+    def _miss(self, event: ev.Observed, now: Now) -> None:
+        """Whatever a complete listing does not name is lost."""
+        if self.sandbox is not None and self.sandbox.id not in {each.id for each in event.sandboxes}:
+            self.sandbox = None
+        named = {record.id for record in event.containers}
+        for slot in self.slots.values():
+            lost = slot.current
+            if lost is None or not lost.running or lost.id in named or slot.op is not Op.IDLE:
+                continue
+            self._take(
+                slot,
+                replace(
+                    lost,
+                    state=ContainerState.EXITED,
+                    exit_code=LOST_CODE,
+                    reason="ContainerStatusUnknown",
+                    message=LOST,
+                    finished_at=now.wall_ns,
+                ),
+            )
+
+    def _take(self, slot: Slot, record: ContainerRecord) -> None:
+        """Let a slot learn a fact; containers that nobody can ask for any more are removed."""
+        before = {each.id: each for each in (slot.current, slot.previous) if each is not None}
+        ended = slot.observe(record)
+        kept = {each.id for each in (slot.current, slot.previous) if each is not None}
+        for old in before:
+            if old not in kept and not before[old].running:
+                self._out.append(ev.RemoveContainer(old))
+        if record.id not in kept and record.ended:
+            self._out.append(ev.RemoveContainer(record.id))
+        if slot.probing and (ended or slot.current is None or slot.current.id != slot.probing):
+            slot.probing = ""
+            self._out.append(ev.StopProbes(slot.name))
+        if slot.running and slot.op is not Op.START:
+            self._healthy(slot)
+
+    @staticmethod
+    def _healthy(slot: Slot) -> None:
+        """A running container without a probe has passed it."""
+        if slot.spec.startupProbe is None:
+            slot.started = True
+        if slot.started and slot.spec.readinessProbe is None:
+            slot.ready = True
+
+    def _sandbox_started(self, sandbox: SandboxRecord) -> None:
+        self.busy = False
+        if self.sandbox is not None and self.sandbox.id != sandbox.id:
+            self.old_sandboxes.add(self.sandbox.id)
+        for slot in self.slots.values():  # a new sandbox starts from its init containers
+            done = slot.current
+            if slot.kind is Kind.INIT and done is not None and not done.running and done.sandbox_id != sandbox.id:
+                slot.base_attempt = done.attempt
+                slot.previous, slot.current = done, None
+        self.sandbox, self.sandbox_attempt = sandbox, max(self.sandbox_attempt, sandbox.attempt)
+        self._sandbox_backoff.reset()
+
+    def _image(self, name: str, image_ref: str) -> None:
+        slot = self.slots.get(name)
+        if slot is not None and slot.op is Op.IMAGE:
+            slot.op, slot.image_ref, slot.pull_failure = Op.IDLE, image_ref, ""
+            slot.pull.reset()
+            if slot.waiting is not None and slot.waiting[0] in (
+                "ErrImagePull",
+                "ImagePullBackOff",
+                "ErrImageNeverPull",
+            ):
+                slot.waiting = None
+
+    def _image_failed(self, name: str, reason: str, message: str, now: Now) -> None:
+        slot = self.slots.get(name)
+        if slot is None or slot.op is not Op.IMAGE:
+            return
+        slot.op, slot.waiting = Op.IDLE, (reason, message)
+        if reason != "ErrImagePull":
+            slot.retry_at = now.mono + START_RETRY
+            return
+        slot.pull.advance(now.mono, now.mono)
+        slot.retry_at = now.mono + slot.pull.delay
+        slot.pull_failure, slot.flip_at = message, now.mono + PULL_ERROR_SHOWN
+
+    def _started(self, record: ContainerRecord) -> None:
+        slot = self.slots.get(record.name)
+        if slot is None:
+            return
+        if slot.op is Op.START:
+            slot.op = Op.IDLE
+        slot.waiting, slot.image_ref, slot.retry_at = None, "", 0.0
+        self._take(slot, record)
+
+    def _start_failed(self, name: str, reason: str, message: str, record: ContainerRecord | None, now: Now) -> None:
+        slot = self.slots.get(name)
+        if slot is None:
+            return
+        if slot.op is Op.START:
+            slot.op = Op.IDLE
+        slot.waiting, slot.image_ref, slot.retry_at = (reason, message), "", now.mono + START_RETRY
+        if record is not None:
+            self._take(slot, record)
+
+    def _probed(self, result: ev.ProbeResult) -> None:
+        slot = self.slots.get(result.container)
+        if slot is None or not slot.running or slot.current is None or slot.current.id != result.container_id:
+            return
+        if result.kind == "startup":
+            slot.started = result.ok
+            if result.ok:
+                self._healthy(slot)
+        elif result.kind == "readiness":
+            slot.ready = result.ok and slot.started
+        if not result.ok and result.kind in ("liveness", "startup"):
+            slot.unhealthy = f"Container {slot.name} failed {result.kind} probe, will be restarted"
+
+    # ---- what next ----
+
+    def _plan(self, now: Now) -> None:
+        wake = self._wake
+        self._wake = math.inf
+        if self.deleting or self.gone:
+            self._plan_end(now)
+        elif self.verdict is not None or self.frozen:
+            self._plan_stop(now, grace_of(self.spec))
+        else:
+            self._plan_alive(now)
+        if self._wake != wake and self._wake != math.inf:
+            self._out.append(ev.WakeAt(self._wake))
+
+    def _plan_alive(self, now: Now) -> None:
+        limit = self.spec.activeDeadlineSeconds
+        if limit is not None and not self.over:
+            ends = now.at(int(self.start_time.timestamp() * 1e9)) + limit
+            if now.mono >= ends:
+                self.verdict = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+                self._emit("Normal", self.verdict[0], self.verdict[1])
+                return self._plan_stop(now, grace_of(self.spec))
+            self._wake_at(ends)
+        mains = [slot for slot in self.slots.values() if slot.kind is Kind.MAIN]
+        inits = [slot for slot in self.slots.values() if slot.kind is Kind.INIT]
+        self.over = all(slot.finished() for slot in mains) or any(
+            slot.finished() and not slot.succeeded() for slot in inits
+        )
+        if self.over:
+            return self._plan_stop(now, grace_of(self.spec))
+        if not self.volumes_ready and not self._volumes_busy:
+            if now.mono >= self._volume_retry:
+                self._volumes_busy = True
+                self._out.append(ev.SetUpVolumes())
+            else:
+                self._wake_at(self._volume_retry)
+        if not self._keep_sandbox(now):
+            for slot in self._startable():
+                self._drive(slot, now, may_start=False)
+            return None
+        for slot in self._startable():
+            self._drive(slot, now, may_start=self.volumes_ready)
+        return None
+
+    def _keep_sandbox(self, now: Now) -> bool:
+        """Whether a usable sandbox exists; starts one where it does not."""
+        sandbox = self.sandbox
+        if sandbox is not None and sandbox.ready:
+            return True
+        if self.busy:
+            return False
+        live = [slot for slot in self.slots.values() if slot.running or slot.op in (Op.START, Op.KILL)]
+        if sandbox is not None and self._changed_told != sandbox.id:
+            self._changed_told = sandbox.id
+            if live or any(slot.current for slot in self.slots.values()):
+                self._emit("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+        if live:
+            for slot in live:
+                if slot.running and slot.op is Op.IDLE:
+                    self._kill(slot, now, grace_of(self.spec), f"Stopping container {slot.name}", pre_stop=False)
+            return False
+        if now.mono < self._sandbox_retry:
+            self._wake_at(self._sandbox_retry)
+            return False
+        self.busy = True
+        replaces = tuple(sorted({*self.old_sandboxes, *((sandbox.id,) if sandbox else ())}))
+        self._out.append(ev.StartSandbox(self.sandbox_attempt + 1, replaces))
+        return False
+
+    def _startable(self) -> Iterator[Slot]:
+        """The containers that are to run now: init containers one after the other, then all others."""
+        here = self.sandbox.id if self.sandbox else ""
+        begun = any(
+            slot.kind is Kind.MAIN and slot.current is not None and here and slot.current.sandbox_id == here
+            for slot in self.slots.values()
+        )
+        for slot in self.slots.values():
+            if slot.kind is Kind.SIDECAR:
+                yield slot
+                if not slot.started and not begun:
+                    return
+            elif slot.kind is Kind.INIT:
+                if slot.succeeded() or (begun and slot.current is None):
+                    continue
+                yield slot
+                return
+            else:
+                yield slot
+
+    def _drive(self, slot: Slot, now: Now, *, may_start: bool) -> None:
+        """One container that should be running (or has its reasons not to)."""
+        if slot.op is not Op.IDLE:
+            return
+        current = slot.current
+        if current is not None and slot.running:
+            self._supervise(slot, current, now)
+            return
+        if not slot.restarts():
+            return
+        if current is not None and slot.charged != current.id and not self._charge(slot, current, now):
+            return
+        if slot.flip_at and now.mono >= slot.flip_at:
+            slot.flip_at = 0.0
+            image = slot.spec.image or ""
+            slot.waiting = ("ImagePullBackOff", f'Back-off pulling image "{image}": {slot.pull_failure}')
+            self._emit("Normal", "BackOff", f'Back-off pulling image "{image}"', slot.name)
+            self._emit("Warning", "Failed", "Error: ImagePullBackOff", slot.name)
+        if now.mono < slot.retry_at:
+            self._wake_at(min(slot.retry_at, slot.flip_at or math.inf))
+            return
+        slot.flip_at = 0.0
+        if not slot.image_ref:
+            slot.op = Op.IMAGE
+            self._out.append(ev.EnsureImage(slot.name))
+        elif may_start:
+            slot.op = Op.START
+            self._out.append(ev.StartContainer(slot.name, slot.next_attempt, slot.image_ref))
+
+    def _charge(self, slot: Slot, ended: ContainerRecord, now: Now) -> bool:
+        """Whether the crash back-off lets this restart happen now."""
+        failed_at = now.at(ended.finished_at or ended.created_at or now.wall_ns)
+        due = slot.crash.due(failed_at)
+        if due > now.mono:
+            delay = format_duration(slot.crash.delay)
+            told = f"back-off {delay} restarting failed container={slot.name} pod={self.label}"
+            slot.waiting = ("CrashLoopBackOff", told)
+            if slot.announced != ended.id:
+                slot.announced = ended.id
+                told = f"Back-off restarting failed container {slot.name} in pod {self.label}"
+                self._emit("Warning", "BackOff", told, slot.name)
+            self._wake_at(due)
+            return False
+        slot.crash.advance(failed_at, now.mono)
+        slot.charged = ended.id
+        return True
+
+    def _supervise(self, slot: Slot, current: ContainerRecord, now: Now) -> None:
+        grace: float = grace_of(self.spec)
+        if slot.unhealthy:
+            probe = slot.spec.livenessProbe if "liveness" in slot.unhealthy else slot.spec.startupProbe
+            if probe is not None and probe.terminationGracePeriodSeconds is not None:
+                grace = probe.terminationGracePeriodSeconds
+            self._kill(slot, now, grace, slot.unhealthy)
+        elif current.hash and current.hash != slot.hash:
+            slot.crash.reset()
+            self._kill(slot, now, grace, f"Container {slot.name} definition changed, will be restarted")
+        elif self.sandbox is not None and current.sandbox_id not in ("", self.sandbox.id):
+            self._kill(slot, now, grace, f"Stopping container {slot.name}", pre_stop=False)
+        elif slot.probing != current.id:
+            slot.probing = current.id
+            self._out.append(ev.StartProbes(slot.name, current.id, current.started_at))
+
+    def _kill(self, slot: Slot, now: Now, grace: float, message: str, *, pre_stop: bool = True) -> None:
+        assert slot.current is not None
+        again = slot.op is Op.KILL
+        slot.op, slot.kill_by = Op.KILL, now.mono + grace
+        if not again:
+            self._emit("Normal", "Killing", message, slot.name)
+        if slot.probing:
+            self._out.append(ev.StopProbes(slot.name, keep_readiness=self.deleting))
+        self._out.append(ev.KillContainer(slot.name, slot.current.id, grace, message, pre_stop))
+
+    # ---- the end ----
+
+    def _plan_stop(self, now: Now, grace: float) -> None:
+        """End what runs, then give the network back; the object stays."""
+        if self._silence(now, grace) and not self.busy and self.sandbox is not None and self.sandbox.ready:
+            if self._stopped_sandbox == self.sandbox.id:
+                return
+            self._stopped_sandbox = self.sandbox.id
+            self.busy = True
+            self._out.append(ev.StopSandbox(self.sandbox.id))
+
+    def _plan_end(self, now: Now) -> None:
+        """End what runs within what is left of the grace, remove everything, then the object."""
+        left = max(self._grace_left - now.mono, 0.0)
+        if not self._silence(now, left) or self.busy:
+            return
+        if not self.torn_down:
+            if not self._tearing:
+                self._tearing = True
+                self._out.append(ev.TearDown())
+            return
+        if self.gone:
+            self._out.append(ev.Forget())
+        elif not self._deleted:
+            self._deleted = True
+            self._out.append(ev.DeleteFromApi())
+
+    def _silence(self, now: Now, grace: float) -> bool:
+        """Kill mains, then sidecars last-started first. True when nothing runs any more."""
+        active = [slot for slot in self.slots.values() if slot.running or slot.op in (Op.START, Op.KILL)]
+        if not active:
+            return True
+        mains = [slot for slot in active if slot.kind is not Kind.SIDECAR]
+        for slot in mains or active[-1:]:
+            if slot.running and slot.op in (Op.IDLE, Op.START):
+                self._kill(slot, now, grace, f"Stopping container {slot.name}")
+            elif slot.running and slot.op is Op.KILL and self._grace_left < slot.kill_by:
+                # the deletion has become more urgent than the kill under way
+                self._kill(slot, now, grace, f"Stopping container {slot.name}")
+        return False
+
+    # ---- small things ----
+
+    def _emit(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        self._out.append(ev.Emit(kind, reason, message, container))
+
+    def _wake_at(self, when: float) -> None:
+        self._wake = min(self._wake, when)
+
+    def idle(self) -> bool:
+        """Nothing is under way: a complete listing may be believed."""
+        return not (self.busy or self._tearing) and all(slot.op is Op.IDLE for slot in self.slots.values())
+
+
+def _nanos(moment: datetime | None) -> int:
+    return int(moment.timestamp() * 1e9) if moment is not None else 0

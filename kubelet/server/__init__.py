@@ -1,0 +1,1 @@
+"""KubeletService: logs, exec, attach, port-forward and statistics for the API server."""

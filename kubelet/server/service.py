@@ -1,0 +1,184 @@
+"""KubeletService: what the API server asks of this node on behalf of users.
+
+Thin: finds the pod, lets `logs`, `streams` and `stats` do the work, turns errors into Statuses. Only the API server's
+client certificate (or a member of system:masters) may call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+from kubelet.cri import Cri, CriError
+from kubelet.node_pods import NodePods
+from kubelet.pod.config import NodeFacts
+from kubelet.pod.worker import PodWorker
+from kubelet.server import selection, streams
+from kubelet.server.logs import LogOptions, read_log
+from kubelet.server.stats import Usages
+from machinery import grpc as transport
+from machinery.clock import Clock
+from machinery.errors import BadRequest, Forbidden, InternalError, NotFound, StatusError
+from machinery.meta import parse_time
+from proto.cri.v1 import cri_pb2 as cri
+from proto.kubelet.v1 import kubelet_pb2 as pb
+
+ALLOWED_NAMES = ("kube-apiserver-kubelet-client",)
+ALLOWED_GROUP = "system:masters"
+
+
+def allowed(auth: dict[str, Any]) -> bool:
+    """Whether a peer may ask anything, by gRPC's auth context of the call (empty without TLS: tests)."""
+    if not auth.get("transport_security_type"):
+        return True
+    names = [_text(name) for name in auth.get("x509_common_name") or ()]
+    subject = " ".join(_text(text) for text in auth.get("x509_subject") or ())
+    return any(name in ALLOWED_NAMES for name in names) or f"O={ALLOWED_GROUP}" in subject.replace(" = ", "=")
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+class KubeletService:
+    """The servicer of proto.kubelet.v1."""
+
+    def __init__(self, runtime: Cri, clock: Clock, node: NodeFacts, pods: NodePods, usages: Usages) -> None:
+        self._cri = runtime
+        self._clock = clock
+        self._node = node
+        self._pods = pods
+        self._usages = usages
+
+    async def _check(self, context: Any) -> None:
+        if not allowed(context.auth_context()):
+            await transport.abort(context, Forbidden("only the API server may ask a kubelet"))
+
+    def _worker(self, namespace: str, pod: str) -> PodWorker:
+        worker = self._pods.by_name(namespace, pod)
+        if worker is None:
+            raise NotFound.of("pods", pod)
+        return worker
+
+    async def GetLogs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogsChunk]:
+        await self._check(context)
+        try:
+            worker = self._worker(request.namespace, request.pod)
+            record = selection.log_record(worker.machine, request.container, previous=request.previous)
+            options = self._log_options(request)
+            path = selection.log_path(worker.machine, record, self._node)
+            slot = worker.machine.slots[record.name]
+
+            def alive() -> bool:
+                now = slot.current
+                return not context.cancelled() and now is not None and now.id == record.id and now.running
+
+            async for chunk in read_log(path, options, alive):
+                yield pb.LogsChunk(data=chunk)
+        except StatusError as error:
+            await transport.abort(context, error)
+        except OSError as error:
+            await transport.abort(context, InternalError(f"cannot read log: {error}"))
+
+    def _log_options(self, request: pb.LogsRequest) -> LogOptions:
+        since = ""
+        if request.since_time:
+            try:
+                since = parse_time(request.since_time).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            except ValueError as error:
+                raise BadRequest(str(error)) from error
+        elif request.HasField("since_seconds"):
+            earliest = self._clock.now() - timedelta(seconds=request.since_seconds)
+            since = earliest.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return LogOptions(
+            follow=request.follow and not request.previous,
+            timestamps=request.timestamps,
+            tail=request.tail_lines if request.HasField("tail_lines") else None,
+            limit=request.limit_bytes if request.HasField("limit_bytes") else None,
+            since=since,
+        )
+
+    async def Exec(self, inputs: AsyncIterator[pb.StreamInput], context: Any) -> AsyncIterator[pb.StreamOutput]:
+        await self._check(context)
+        try:
+            wish = await streams.first_of(inputs, "open")
+            worker = self._worker(wish.namespace, wish.pod)
+            container_id = selection.running_id(worker.machine, wish.container)
+            request = cri.ExecRequest(
+                container_id=container_id,
+                cmd=wish.command,
+                tty=wish.tty,
+                stdin=wish.stdin,
+                stdout=wish.stdout,
+                stderr=wish.stderr and not wish.tty,
+            )
+            url = await self._cri.exec_url(request)
+            async for output in streams.relay(url, inputs):
+                yield output
+        except StatusError as error:
+            await transport.abort(context, error)
+        except CriError as error:
+            await transport.abort(context, InternalError.of(error.message))
+
+    async def Attach(self, inputs: AsyncIterator[pb.StreamInput], context: Any) -> AsyncIterator[pb.StreamOutput]:
+        await self._check(context)
+        try:
+            wish = await streams.first_of(inputs, "open")
+            worker = self._worker(wish.namespace, wish.pod)
+            container_id = selection.running_id(worker.machine, wish.container)
+            request = cri.AttachRequest(
+                container_id=container_id,
+                tty=wish.tty,
+                stdin=wish.stdin,
+                stdout=wish.stdout,
+                stderr=wish.stderr and not wish.tty,
+            )
+            url = await self._cri.attach_url(request)
+            async for output in streams.relay(url, inputs):
+                yield output
+        except StatusError as error:
+            await transport.abort(context, error)
+        except CriError as error:
+            await transport.abort(context, InternalError.of(error.message))
+
+    async def PortForward(
+        self, inputs: AsyncIterator[pb.PortForwardData], context: Any
+    ) -> AsyncIterator[pb.PortForwardData]:
+        await self._check(context)
+        try:
+            wish = await streams.first_of(inputs, "open")
+            worker = self._worker(wish.namespace, wish.pod)
+            sandbox = worker.machine.sandbox
+            if sandbox is None or not sandbox.ready:
+                raise NotFound.of("pods", wish.pod)
+            url = await self._cri.port_forward_url(sandbox.id, wish.port)
+            async for output in streams.forward(url, wish.port, inputs):
+                yield output
+        except StatusError as error:
+            await transport.abort(context, error)
+        except CriError as error:
+            await transport.abort(context, InternalError.of(error.message))
+
+    async def GetStats(self, request: pb.StatsRequest, context: Any) -> pb.StatsSummary:
+        await self._check(context)
+        try:
+            return self._usages.summary(await self._cri.container_stats())
+        except CriError as error:
+            await transport.abort(context, InternalError.of(error.message))
+
+
+async def serve(service: KubeletService, address: str, pair: Any, ready: asyncio.Event) -> None:
+    """Listen until cancelled. Raises OSError when the address is taken."""
+    from proto.kubelet.v1 import kubelet_pb2_grpc as stubs
+
+    serving = transport.server()
+    stubs.add_KubeletServiceServicer_to_server(service, serving)  # type: ignore[arg-type]
+    transport.add_port(serving, address, pair)
+    await serving.start()
+    ready.set()
+    try:
+        await serving.wait_for_termination()
+    finally:
+        await serving.stop(0.2)

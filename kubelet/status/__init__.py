@@ -1,0 +1,1 @@
+"""PodStatus: computed from what the machine knows (pure), written by patches."""

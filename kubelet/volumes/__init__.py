@@ -1,0 +1,1 @@
+"""Pod volumes: payloads are planned purely, written atomically, removed with the pod."""

@@ -1,0 +1,117 @@
+"""Reads ConfigMaps, Secrets and service account tokens for pods.
+
+Concurrent reads of one object are one request; nothing else is cached, so a pod always sees what was there when it was
+made. Tokens are kept until four fifths of their life are over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from api.models import authentication_v1, core_v1
+from client.client import Client
+from machinery.clock import Clock
+from machinery.errors import NotFound
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    renew: float
+
+
+class ObjectReader:
+    """One per kubelet."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._flights: dict[tuple[Any, str, str], asyncio.Future[Any]] = {}
+        self._tokens: dict[tuple[str, str, int], _Token] = {}
+
+    async def config_maps(self, namespace: str, names: Iterable[str]) -> dict[str, core_v1.ConfigMap | None]:
+        """By name; None where there is none. Raises StatusError."""
+        return {name: await self._read(core_v1.ConfigMap, namespace, name) for name in names}
+
+    async def secrets(self, namespace: str, names: Iterable[str]) -> dict[str, core_v1.Secret | None]:
+        """By name; None where there is none. Raises StatusError."""
+        return {name: await self._read(core_v1.Secret, namespace, name) for name in names}
+
+    async def _read(self, kind: type[T], namespace: str, name: str) -> T | None:
+        async def fetch() -> T | None:
+            try:
+                return await self._client.get(kind, name, namespace)
+            except NotFound:
+                return None
+
+        return await self._shared((kind, namespace, name), fetch)
+
+    async def _shared(self, key: tuple[Any, str, str], fetch: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Join a read under way; the first asker does it for all."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            try:
+                joined: T = await asyncio.shield(flight)
+            except asyncio.CancelledError:
+                if not flight.cancelled():
+                    raise
+            else:
+                return joined
+        mine: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._flights[key] = mine
+        try:
+            result = await fetch()
+        except BaseException as error:
+            if isinstance(error, Exception):
+                mine.set_exception(error)
+                mine.exception()  # somebody may or may not be waiting
+            else:
+                mine.cancel()
+            raise
+        else:
+            mine.set_result(result)
+            return result
+        finally:
+            if self._flights.get(key) is mine:
+                del self._flights[key]
+
+    async def token(self, pod: core_v1.Pod, audience: str, lifetime: int) -> str:
+        """A token of the pod's service account, bound to the pod. Raises StatusError."""
+        meta, spec = pod.metadata, pod.spec
+        assert meta is not None and spec is not None
+        key = (meta.uid or "", audience, lifetime)
+        kept = self._tokens.get(key)
+        now = self._clock.monotonic()
+        if kept is not None and now < kept.renew:
+            return kept.text
+        request = authentication_v1.TokenRequest(
+            spec=authentication_v1.TokenRequestSpec(
+                audiences=[audience] if audience else [],
+                expirationSeconds=lifetime,
+                boundObjectRef=authentication_v1.BoundObjectReference(
+                    apiVersion="v1", kind="Pod", name=meta.name, uid=meta.uid
+                ),
+            )
+        )
+        account = spec.serviceAccountName or "default"
+        answer = await self._client.create_subresource(
+            core_v1.ServiceAccount, account, meta.namespace, "token", request
+        )
+        if answer.status is None or not answer.status.token:
+            raise NotFound("the API server issued no token")
+        self._tokens[key] = _Token(answer.status.token, now + self._life(answer.status.expirationTimestamp) * 0.8)
+        return answer.status.token
+
+    def _life(self, expires: datetime | None) -> float:
+        return max(-self._clock.elapsed(expires), 0.0) if expires is not None else 0.0
+
+    def forget(self, uid: str) -> None:
+        """Drop the tokens of a pod that is gone."""
+        for key in [key for key in self._tokens if key[0] == uid]:
+            del self._tokens[key]

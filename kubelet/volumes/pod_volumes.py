@@ -1,0 +1,174 @@
+"""The volumes of this node's pods on disk: set up, kept fresh, bound into containers, removed.
+
+Owns `<root>/pods/<uid>/volumes`. File work is blocking but small. Called by pod workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from api.models import core_v1
+from kubelet.downward import PodFacts
+from kubelet.env import expand
+from kubelet.pod.config import MountPlan, NodeFacts
+from kubelet.volumes.atomic import write_payload
+from kubelet.volumes.objects import ObjectReader
+from kubelet.volumes.payload import Given, VolumeError, payload, wants
+from linux import mount
+from machinery import quantity
+from machinery.errors import StatusError
+
+_HOST_TYPES = {
+    "Directory": (stat.S_ISDIR, "is not a directory"),
+    "File": (stat.S_ISREG, "is not a file"),
+    "Socket": (stat.S_ISSOCK, "is not a socket file"),
+    "CharDevice": (stat.S_ISCHR, "is not a character device"),
+    "BlockDevice": (stat.S_ISBLK, "is not a block device"),
+}
+
+
+class PodVolumes:
+    """One per kubelet."""
+
+    def __init__(self, node: NodeFacts, reader: ObjectReader) -> None:
+        self._node = node
+        self._reader = reader
+
+    def path(self, uid: str, volume: core_v1.Volume) -> Path:
+        """Where a volume lives on the node. Raises VolumeError for a kind we cannot do."""
+        if volume.hostPath is not None:
+            return Path(volume.hostPath.path)
+        plugins = {
+            "empty-dir": volume.emptyDir,
+            "configmap": volume.configMap,
+            "secret": volume.secret,
+            "downward-api": volume.downwardAPI,
+            "projected": volume.projected,
+        }
+        for name, source in plugins.items():
+            if source is not None:
+                return self._node.pod_dir(uid) / "volumes" / f"kubernetes.io~{name}" / volume.name
+        raise VolumeError("no volume plugin matched")
+
+    async def set_up(self, pod: core_v1.Pod, facts: PodFacts) -> None:
+        """Make every volume of the pod ready, or fresh. Raises VolumeError naming the volume."""
+        meta, spec = pod.metadata, pod.spec
+        assert meta is not None and spec is not None
+        volumes = spec.volumes or []
+        if not volumes:
+            return
+        uid = meta.uid or ""
+        given = await self._given(pod, volumes, facts)
+        group = spec.securityContext.fsGroup if spec.securityContext else None
+        for volume in volumes:
+            try:
+                self._set_up_one(pod, uid, volume, given, group)
+            except (VolumeError, OSError, ValueError) as error:
+                raise VolumeError(f'MountVolume.SetUp failed for volume "{volume.name}" : {error}') from error
+
+    async def _given(self, pod: core_v1.Pod, volumes: list[core_v1.Volume], facts: PodFacts) -> Given:
+        asked = wants(volumes)
+        namespace = (pod.metadata.namespace if pod.metadata else None) or ""
+        try:
+            async with asyncio.TaskGroup() as group:
+                maps = group.create_task(self._reader.config_maps(namespace, asked.config_maps))
+                secrets = group.create_task(self._reader.secrets(namespace, asked.secrets))
+                tokens = {key: group.create_task(self._reader.token(pod, *key)) for key in asked.tokens}
+        except* StatusError as errors:
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise VolumeError(f"MountVolume.SetUp failed for pod volumes : {first}") from errors
+        return Given(maps.result(), secrets.result(), {key: task.result() for key, task in tokens.items()}, facts)
+
+    def _set_up_one(self, pod: core_v1.Pod, uid: str, volume: core_v1.Volume, given: Given, group: int | None) -> None:
+        path = self.path(uid, volume)
+        if volume.hostPath is not None:
+            _host_path(path, volume.hostPath.type or "")
+            return
+        files = payload(pod, volume, given)
+        if files is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            write_payload(path, files, group)
+            return
+        if volume.emptyDir is not None and not path.is_dir():
+            path.mkdir(parents=True)
+            if volume.emptyDir.medium == "Memory":
+                size = volume.emptyDir.sizeLimit
+                mount.tmpfs(str(path), size=str(quantity.value(size)) if size else None, mode=0o777)
+            path.chmod(0o777)
+            if group is not None:
+                os.chown(path, -1, group)
+                path.chmod(0o2777)
+
+    def mounts(self, pod: core_v1.Pod, container: core_v1.Container, environment: Mapping[str, str]) -> list[MountPlan]:
+        """The container's bind mounts. Raises VolumeError."""
+        meta, spec = pod.metadata, pod.spec
+        assert meta is not None and spec is not None
+        volumes = {volume.name: volume for volume in spec.volumes or ()}
+        plans = []
+        for wish in container.volumeMounts or ():
+            volume = volumes.get(wish.name)
+            if volume is None:
+                raise VolumeError(f'unable to find volume "{wish.name}"')
+            source = self.path(meta.uid or "", volume)
+            sub = expand(wish.subPathExpr, environment) if wish.subPathExpr else wish.subPath or ""
+            if sub:
+                source = _sub_path(source, sub)
+            plans.append(
+                MountPlan(
+                    wish.mountPath if wish.mountPath.startswith("/") else f"/{wish.mountPath}",
+                    str(source),
+                    bool(wish.readOnly),
+                    wish.mountPropagation or "None",
+                )
+            )
+        return plans
+
+    def clean(self, uid: str) -> None:
+        """Remove everything a pod had on this node. Raises OSError."""
+        folder = self._node.pod_dir(uid)
+        self._reader.forget(uid)
+        if folder.is_dir():
+            mount.unmount_below(str(folder))
+            shutil.rmtree(folder)
+
+    def known(self) -> Iterable[str]:
+        """The uids of pods that have something on disk."""
+        try:
+            return [entry.name for entry in (self._node.root / "pods").iterdir()]
+        except FileNotFoundError:
+            return []
+
+
+def _host_path(path: Path, kind: str) -> None:
+    if kind == "DirectoryOrCreate":
+        path.mkdir(parents=True, exist_ok=True, mode=0o755)
+    elif kind == "FileOrCreate":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o644, exist_ok=True)
+    elif kind in _HOST_TYPES:
+        test, complaint = _HOST_TYPES[kind]
+        if not path.exists() or not test(path.stat().st_mode):
+            raise VolumeError(f"hostPath type check failed: {path} {complaint}")
+    elif not path.exists():  # the kernel would refuse the bind mount later, with a worse text
+        path.mkdir(parents=True, exist_ok=True, mode=0o755)
+
+
+def _sub_path(volume: Path, sub: str) -> Path:
+    """A path inside the volume that no link leads out of; a missing folder is made. Raises VolumeError."""
+    if sub.startswith("/") or ".." in sub.split("/"):
+        raise VolumeError(f'subPath "{sub}" is invalid')
+    base = Path(os.path.realpath(volume))
+    real = Path(os.path.realpath(volume / sub))
+    if base != real and base not in real.parents:
+        raise VolumeError(f'subPath "{sub}" leads out of its volume')
+    if not real.exists():
+        real.mkdir(parents=True, mode=0o750)
+        real.chmod(stat.S_IMODE(base.stat().st_mode))
+    return real
