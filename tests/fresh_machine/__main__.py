@@ -37,7 +37,8 @@ grep -E ' - cgroup2? ' /proc/self/mountinfo | while read -r _ _ _ _ point _ rest
     mkdir -p "$target"
     if [ "$type" = cgroup2 ]; then mount -t cgroup2 cgroup2 "$target"
     else
-        controllers=$(echo "$options" | tr , '\n' | grep -vE '^(rw|ro|xattr|clone_children|release_agent=.*)$' | paste -sd,)
+        skip='^(rw|ro|xattr|clone_children|release_agent=.*)$'
+        controllers=$(echo "$options" | tr , '\n' | grep -vE "$skip" | paste -sd,)
         mount -t cgroup -o "$controllers" cgroup "$target"
     fi
 done
@@ -99,7 +100,7 @@ def build(root: Path, suite: str) -> None:
         include = "--include=python3,git"
         subprocess.run(["debootstrap", "--variant=minbase", include, suite, root, mirror()], check=True)
         subprocess.run(["tar", "-C", root, "-cf", cache, "."], check=True)
-    # The network's own peculiarities (resolver, certificate authorities, pip settings) are the network's, not the machine's.
+    # What belongs to the network the machine stands in: resolver, certificate authorities, pip settings.
     for file in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
         if Path(file).exists():
             target = root / file.lstrip("/")
