@@ -21,7 +21,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _UP = 0x1
 _UNIVERSE, _LINK = 0, 253  # route scopes
-_STATIC, _UNICAST, _BLACKHOLE = 4, 1, 6
+_STATIC, _UNICAST, _UNREACHABLE = 4, 1, 7
 
 
 def _attr(kind: int, value: bytes | str | int) -> bytes:
@@ -134,6 +134,7 @@ class Netlink:
         master: int | None = None,
         up: bool = True,
         mtu: int | None = None,
+        mac: bytes | None = None,
         peer_mac: bytes | None = None,
     ) -> None:
         """A veth pair; `peer_ns` is an open file descriptor of the namespace in which the peer appears."""
@@ -143,7 +144,7 @@ class Netlink:
             other += _attr(4, mtu)
         if peer_ns is not None:
             other += _attr(28, peer_ns)
-        body = _link(0, flags, flags) + _attr(3, name)
+        body = _link(0, flags, flags) + (_attr(1, mac) if mac else b"") + _attr(3, name)
         if master is not None:
             body += _attr(10, master)
         if mtu is not None:
@@ -205,11 +206,11 @@ class Netlink:
         via: str | None = None,
         dev: str | None = None,
         source: str | None = None,
-        blackhole: bool = False,
+        unreachable: bool = False,
         replace: bool = True,
     ) -> None:
         """Add a route to `a.b.c.d/len` ("default" allowed). With `replace` an equal destination is overwritten."""
-        body = self._route(destination, via, dev, source, blackhole)
+        body = self._route(destination, via, dev, source, unreachable)
         flags = _CREATE | (_REPLACE if replace else _EXCL)
         self._request(RTM_NEWROUTE, flags, body, "add route", destination)
 
@@ -225,11 +226,13 @@ class Netlink:
             if not (missing_ok and error.errno == errno.ESRCH):
                 raise
 
-    def _route(self, destination: str, via: str | None, dev: str | None, source: str | None, blackhole: bool) -> bytes:
+    def _route(
+        self, destination: str, via: str | None, dev: str | None, source: str | None, unreachable: bool
+    ) -> bytes:
         network, _, length = ("0.0.0.0", "/", "0") if destination == "default" else destination.partition("/")
         prefix = int(length or "32")
-        scope = _UNIVERSE if via or blackhole else _LINK
-        kind = _BLACKHOLE if blackhole else _UNICAST
+        scope = _UNIVERSE if via or unreachable else _LINK
+        kind = _UNREACHABLE if unreachable else _UNICAST
         body = struct.pack("=BBBBBBBBI", socket.AF_INET, prefix, 0, 0, 254, _STATIC, scope, kind, 0)
         if prefix:
             body += _attr(1, socket.inet_aton(network))

@@ -10,6 +10,7 @@ import ctypes
 import os
 from functools import cache
 
+_OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
@@ -57,3 +58,17 @@ def sethostname(name: str) -> None:
     """sethostname(2) in the calling thread's UTS namespace."""
     raw = name.encode()
     _check(_libc().sethostname(raw, len(raw)), "sethostname", name)
+
+
+def open_in_root(root: str, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_IN_ROOT: open `path` as a process chrooted to `root` would, links included."""
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+        name = os.fsencode(path.lstrip("/") or ".")
+        fd = int(_libc().syscall(_OPENAT2, directory, name, ctypes.byref(how), ctypes.sizeof(how)))
+        if fd < 0:
+            _check(-1, "open", path)
+        return fd
+    finally:
+        os.close(directory)

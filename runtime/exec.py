@@ -1,0 +1,158 @@
+"""Commands inside running containers.
+
+`crun exec` is run once per command; it enters the container's namespaces and group and passes the exit code on. Whether
+the command ever ran is told by the pid file. Called by ExecSync and by the stream server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from linux.pidfd import ProcessRef
+from runtime.conmon import Crun, plan_start_error
+from runtime.containers import Container
+from runtime.faults import BadConfig, RuntimeFault, WrongState
+from runtime.records import RUNNING
+
+OUTPUT_LIMIT = 16 << 20  # the CRI's bound for ExecSync
+KILL_WAIT = 5.0
+_CHUNK = 65536
+
+
+class ExecFailed(RuntimeFault):
+    """The command could not be run at all."""
+
+
+@dataclass
+class ExecResult:
+    """What a finished command left."""
+
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+
+
+@dataclass
+class ExecFiles:
+    """Scratch files of one exec: whose pid it is, and what crun complained."""
+
+    folder: Path
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def pid(self) -> Path:
+        """Where crun writes the command's pid, once it runs."""
+        return self.folder / f"exec-{self.token}.pid"
+
+    @property
+    def errors(self) -> Path:
+        """Where crun writes its own errors, apart from the command's stderr."""
+        return self.folder / f"exec-{self.token}.log"
+
+    @property
+    def console(self) -> Path:
+        """Where crun hands over the terminal."""
+        return self.folder / f"{self.token}.con"
+
+    def argv(self, crun: Crun, container: Container, command: list[str], *, tty: bool = False) -> list[str]:
+        """crun's command line."""
+        extra = ["--tty", "--console-socket", str(self.console)] if tty else []
+        return [
+            crun.command, *crun.global_args, "--log", f"file:{self.errors}", "exec", *extra,
+            "--pid-file", str(self.pid), container.record.id, *command,
+        ]  # fmt: skip
+
+    def failure(self, command: list[str]) -> ExecFailed | None:
+        """Why the command never ran; None when it did."""
+        if self.pid.exists():
+            return None
+        said = ""
+        with suppress(OSError):
+            said = self.errors.read_text(errors="replace")
+        reason = plan_start_error(said, command[0])
+        return ExecFailed(
+            f"failed to exec in container: OCI runtime exec failed: unable to start container process: {reason}"
+        )
+
+    def kill(self) -> None:
+        """Kill the command, if it runs."""
+        with suppress(OSError, ValueError):
+            ref = ProcessRef.of(int(self.pid.read_text()))
+            if ref is not None:
+                ref.send(signal.SIGKILL)
+
+    def remove(self) -> None:
+        """Delete the scratch files."""
+        for path in (self.pid, self.errors, self.console):
+            path.unlink(missing_ok=True)
+
+
+async def exec_sync(crun: Crun, container: Container, command: list[str], timeout: float | None) -> ExecResult:
+    """Run a command to its end. Raises DEADLINE_EXCEEDED past the timeout, and ExecFailed when it cannot run."""
+    if not command:
+        raise BadConfig("exec needs a command")
+    if container.record.state != RUNNING:
+        raise WrongState(f"container is in {container.record.state} state")
+    files = ExecFiles(crun.sockets)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *files.argv(crun, container, command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        if process.stdout is None or process.stderr is None:
+            raise ExecFailed("exec has no output pipes")
+        try:
+            async with asyncio.timeout(timeout):
+                stdout, stderr, _ = await asyncio.gather(
+                    _bounded(process.stdout), _bounded(process.stderr), process.wait()
+                )
+        except BaseException as error:
+            files.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILL_WAIT):
+                    await process.wait()
+            if isinstance(error, TimeoutError):
+                raise RuntimeFault(
+                    f"failed to exec in container: timeout {timeout:g}s exceeded: context deadline exceeded",
+                    "DEADLINE_EXCEEDED",
+                ) from None
+            raise
+        failure = files.failure(command)
+        if failure is not None:
+            raise failure
+        return ExecResult(stdout, stderr, exit_code(process.returncode))
+    finally:
+        files.remove()
+
+
+def exit_code(returned: int | None) -> int:
+    """A process's end as a shell would tell it."""
+    code = returned or 0
+    return code if code >= 0 else 128 - code
+
+
+async def _bounded(stream: asyncio.StreamReader) -> bytes:
+    """Up to the limit; the rest is read and dropped so that the command is not blocked."""
+    kept: list[bytes] = []
+    size = 0
+    while piece := await stream.read(_CHUNK):
+        if size < OUTPUT_LIMIT:
+            kept.append(piece[: OUTPUT_LIMIT - size])
+            size += len(kept[-1])
+    return b"".join(kept)
+
+
+def close_quietly(fd: int) -> None:
+    """Close a descriptor that may be closed already."""
+    with suppress(OSError):
+        os.close(fd)
