@@ -20,6 +20,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 HOST_LINK, TABLE = "nk-fresh", "nanokube-fresh"
 HOST_IP, OWN_IP, PREFIX = "10.251.0.1", "10.251.0.2", 30
 CGROUP = "nanokube-fresh"
+BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+AUTHORITIES = "/etc/authorities.crt"  # not the bundle's own place: installing ca-certificates writes there
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 # Runs as process 1 of the new machine, before its root is entered.
@@ -101,12 +103,11 @@ def build(root: Path, suite: str) -> None:
         subprocess.run(["debootstrap", "--variant=minbase", include, suite, root, mirror()], check=True)
         subprocess.run(["tar", "-C", root, "-cf", cache, "."], check=True)
     # What belongs to the network the machine stands in: resolver, certificate authorities, pip settings.
-    for file in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
-        if Path(file).exists():
-            target = root / file.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
+    for file, name in ((Path("/etc/resolv.conf"), "etc/resolv.conf"), (BUNDLE, AUTHORITIES)):
+        if file.exists():
+            target = root / str(name).lstrip("/")
             target.unlink(missing_ok=True)
-            shutil.copy(Path(file).resolve(), target)
+            shutil.copy(file.resolve(), target)
     (root / "checkout").mkdir()
 
 
@@ -148,7 +149,7 @@ def run(root: Path, namespace: Path, arguments: Sequence[str]) -> int:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "TERM": "dumb",
-        "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
+        "PIP_CERT": AUTHORITIES,
         **{key: value for key, value in os.environ.items() if key.startswith("PIP_INDEX") or key.endswith("_proxy")},
     }
     argv = [
