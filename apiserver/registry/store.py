@@ -22,6 +22,7 @@ from apiserver.registry.hooks import Admission
 from apiserver.registry.strategy import Strategy, strategy_for
 from apiserver.registry.writing import ResourceStore
 from apiserver.storage.cache import ResourceCache
+from apiserver.storage.compactor import Compactor
 from apiserver.storage.entry import Event
 from apiserver.storage.feed import WatchCache
 from apiserver.storage.form import ObjectForm
@@ -95,6 +96,7 @@ class Registry:
         await self.feed.wait_ready()
 
     async def run(self) -> None:
-        """Keep the caches fed until cancelled."""
+        """Keep the caches fed and the history short until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feed.run())
+            group.create_task(Compactor(self._store, self.clock).run())
