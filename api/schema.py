@@ -77,6 +77,7 @@ class SchemaNode:
         "list_map_keys",
         "list_type",
         "map_type",
+        "name",
         "patch_merge_key",
         "patch_strategy",
         "preserve_unknown",
@@ -91,6 +92,7 @@ class SchemaNode:
         self.type: str = (next((t for t in kind if t != "null"), "") if isinstance(kind, list) else kind) or ""
         self.format = json.format
         self.ref = _ref_name(json.ref)
+        self.name = self.ref  # of the definition that this place shows, or that this node is; "" for nameless types
         self.required: tuple[str, ...] = tuple(json.required or ())
         self.list_type = json.list_type
         self.list_map_keys: tuple[str, ...] = tuple(json.list_map_keys or ())
@@ -239,6 +241,7 @@ def definition(name: str) -> SchemaNode | None:
         if name not in index.spans:
             return None
         node = SchemaNode(_decoder.decode(index.read(name)))
+        node.name = name
         # Quantity and IntOrString are `oneOf` in the file: say so on the definition itself as well.
         node.quantity = name == _QUANTITY
         node.int_or_string = name == _INT_OR_STRING
