@@ -7,7 +7,7 @@ Used by `ClusterSnapshot` only to write, by plugins only to read.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, MutableSequence
+from collections.abc import Callable, Hashable, MutableSequence
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 IdArray = NDArray[np.int32]
 
 V = TypeVar("V", bound=Hashable)
+A = TypeVar("A", bound=np.generic)
 
 
 def row_view(row: NDArray[Any]) -> MutableSequence[Any]:
@@ -26,8 +27,14 @@ def row_view(row: NDArray[Any]) -> MutableSequence[Any]:
     return cast("MutableSequence[Any]", memoryview(cast("Any", row)))
 
 
+_MEMO_LIMIT = 256
+
+
 class Interned(Generic[V]):
-    """Distinct values of one fact. Id 0 is the absence of a value (`absent`)."""
+    """Distinct values of one fact. Id 0 is the absence of a value (`absent`).
+
+    `answer` keeps what was asked about all values until a value comes or goes.
+    """
 
     def __init__(self, capacity: int, absent: V) -> None:
         self.values: list[V | None] = [absent]
@@ -35,6 +42,7 @@ class Interned(Generic[V]):
         self._index: dict[V, int] = {absent: 0}
         self._counts = [0]
         self._free: list[int] = []
+        self._answers: dict[Hashable, NDArray[Any]] = {}
 
     def set(self, column: int, value: V) -> None:
         """Give a node its value."""
@@ -49,6 +57,7 @@ class Interned(Generic[V]):
                 self.values.append(value)
                 self._counts.append(0)
             self._index[value] = new
+            self._answers.clear()
         if new == old:
             return
         self.ids[column] = new
@@ -74,6 +83,16 @@ class Interned(Generic[V]):
         del self._index[value]
         self.values[id_] = None
         self._free.append(id_)
+        self._answers.clear()
+
+    def answer(self, question: Hashable, ask: Callable[[list[V | None]], NDArray[A]]) -> NDArray[A]:
+        """One answer per id; `ask` is given the values (None for ids not in use)."""
+        known = self._answers.get(question)
+        if known is None:
+            if len(self._answers) >= _MEMO_LIMIT:
+                self._answers.clear()
+            known = self._answers[question] = ask(self.values)
+        return known
 
     def id_of(self, value: V) -> int | None:
         """The id of a value that some node has (or of the absent one)."""

@@ -30,11 +30,13 @@ WeightedScore = tuple[ScorePlugin, float]
 
 def normalize(raw: FloatArray, feasible: BoolArray, how: Normalization) -> FloatArray:
     """0-100 relative to the largest raw score among feasible nodes."""
-    largest = float(raw.max(initial=0.0, where=feasible))
+    largest = float((raw * feasible).max(initial=0.0))
     if not largest:
         return np.full(len(raw), float(MAX_SCORE if how is Normalization.REVERSED else 0))
-    scaled: FloatArray = np.floor(raw * MAX_SCORE / largest)
-    return MAX_SCORE - scaled if how is Normalization.REVERSED else scaled
+    scaled: FloatArray = raw * MAX_SCORE
+    scaled /= largest
+    np.floor(scaled, out=scaled)
+    return np.subtract(MAX_SCORE, scaled, out=scaled) if how is Normalization.REVERSED else scaled
 
 
 class Evaluation:
@@ -160,7 +162,7 @@ class Evaluation:
                 continue
             if weight != 1.0:
                 raw *= weight
-            fixed = raw if fixed is None else fixed + raw
+            fixed = raw if fixed is None else np.add(fixed, raw, out=raw)
         self._fixed = fixed if fixed is not None else np.zeros(snapshot.width)
         self._changing: FloatArray | None = None
         for weight, plugin, state in self._dynamic_scores:
@@ -175,14 +177,11 @@ class Evaluation:
         for weight, how, raw in self._raw:
             scaled = normalize(raw, self.feasible, how)
             scaled *= weight
-            base = base + scaled
+            base = np.add(base, scaled, out=scaled)
         self._base = base
         self._base_row = row_view(base)
-        total = np.full(len(base), NOWHERE)
-        if self._changing is None:
-            np.copyto(total, base, where=self.feasible)
-        else:
-            np.add(base, self._changing, out=total, where=self.feasible)
+        total = base.copy() if self._changing is None else base + self._changing
+        np.copyto(total, NOWHERE, where=~self.feasible)
         self.total = total
         self._total_row = row_view(total)
 

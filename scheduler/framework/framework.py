@@ -98,6 +98,10 @@ class Framework:
         """Every node's verdict and scores as of now."""
         return self._evaluate(pod, snapshot).verdicts(pod, self.scores)
 
+    def forget(self) -> None:
+        """Drop all kept results (benchmarks; nothing else needs it)."""
+        self._kept.clear()
+
     def signature(self, pod: PodInfo) -> bytes:
         """What the plugins' answers depend on."""
         if pod.signature is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray
 from scheduler.framework.events import Registration
@@ -41,8 +41,7 @@ class Normalization(enum.Enum):
     REVERSED = "reversed"  # the largest becomes 0
 
 
-@dataclass(frozen=True, slots=True)
-class PreFilterResult:
+class PreFilterResult(NamedTuple):
     """What a filter computed once for a pod.
 
     `node_names` narrows the choice to these nodes; `rejection` ends the attempt with this message for all nodes.

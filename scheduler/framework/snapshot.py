@@ -77,14 +77,14 @@ class ClusterSnapshot:
         self.requested: IntArray = np.zeros_like(self.allocatable)
         self.free: IntArray = np.zeros_like(self.allocatable)
         # For scores, CPU and memory only: hundredfold capacity, hundredfold room left by scoring requests, capacity
-        # with 1 for 0 (a divisor), use, and the balance of the node as it is now.
+        # with 1 for 0 (a divisor), use, and 150 less the balance of the node as it is now.
         self.capacity100: FloatArray = np.zeros((2, capacity))
         self.spare100: FloatArray = np.zeros((2, capacity))
         self.divisor: FloatArray = np.ones((2, capacity))
         self.used: FloatArray = np.zeros((2, capacity))
         self.kinds: FloatArray = np.ones(capacity)  # how many of the two the node has at all, at least 1
         self.evenness: FloatArray = np.zeros(capacity)  # 0.5, or 0 for a node that lacks one of the two
-        self.balance_now: FloatArray = np.zeros(capacity)
+        self.balance_gap: FloatArray = np.zeros(capacity)
         self._views()
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class ClusterSnapshot:
         cpu = min((self._used_rows[0][column] + wanted[0]) / self._divisor_rows[0][column], 1.0)
         memory = min((self._used_rows[1][column] + wanted[1]) / self._divisor_rows[1][column], 1.0)
         after: float = (1.0 - abs(cpu - memory) * self._evenness_row[column]) * 100.0 // 1.0
-        return float((150.0 + after - self._balance_row[column]) * 0.5 // 1.0)
+        return float((after + self._balance_row[column]) * 0.5 // 1.0)
 
     # --- nodes ---------------------------------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class ClusterSnapshot:
         used_cpu, used_memory = self._used_rows
         used_cpu[column] = cpu_used
         used_memory[column] = memory_used
-        self._balance_row[column] = facts.balance(cpu_used, cpu, memory_used, memory)
+        self._balance_row[column] = 150 - facts.balance(cpu_used, cpu, memory_used, memory)
 
     def _take_ports(self, column: int, ports: Iterable[HostPort], sign: int) -> None:
         for protocol, ip, number in ports:
@@ -414,7 +414,7 @@ class ClusterSnapshot:
         self._capacity_rows = [row_view(row) for row in self.capacity100]
         self._divisor_rows = [row_view(row) for row in self.divisor]
         self._evenness_row = row_view(self.evenness)
-        self._balance_row = row_view(self.balance_now)
+        self._balance_row = row_view(self.balance_gap)
 
     def _add_row(self, name: str) -> int:
         row = len(self.rows)
@@ -438,7 +438,7 @@ class ClusterSnapshot:
 
         for name in ("exists", "unschedulable", "allocatable", "requested", "free", "capacity100", "spare100", "used"):
             setattr(self, name, wide(getattr(self, name)))
-        for name in ("evenness", "balance_now"):
+        for name in ("evenness", "balance_gap"):
             setattr(self, name, wide(getattr(self, name)))
         self.divisor = wide(self.divisor, 1)
         self.kinds = wide(self.kinds, 1)

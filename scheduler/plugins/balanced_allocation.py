@@ -49,8 +49,7 @@ class BalancedAllocation:
         np.subtract(1.0, gap, out=gap)
         gap *= 100.0
         np.floor(gap, out=gap)
-        gap += 150.0
-        gap -= snapshot.balance_now[:width]
+        gap += snapshot.balance_gap[:width]
         gap *= 0.5
         return np.floor(gap, out=gap)
 

@@ -16,6 +16,7 @@ from scheduler.framework import node_facts
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray
 from scheduler.framework.events import Action, EventResource, Registration
 from scheduler.framework.interface import Normalization, PreFilterResult, Reads, Refusal
+from scheduler.framework.node_facts import TaintSet
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
 from scheduler.framework.tolerations import PREFER_NO_SCHEDULE, count_unwelcome, keeps_out
@@ -49,13 +50,15 @@ class TaintToleration:
         return [(each.key, each.operator, each.value, each.effect) for each in pod.spec.tolerations or ()]
 
     def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
-        if snapshot.taint_sets.is_empty:
+        sets = snapshot.taint_sets
+        if sets.is_empty:
             return None
         tolerations = pod.spec.tolerations or ()
-        table = np.array(
-            [taints is not None and not keeps_out(tolerations, taints) for taints in snapshot.taint_sets.values]
-        )
-        return None if table.all() else PreFilterResult(table)
+
+        def ask(values: Sequence[TaintSet | None]) -> BoolArray:
+            return np.array([taints is not None and not keeps_out(tolerations, taints) for taints in values])
+
+        return PreFilterResult(sets.answer((True, *self.sign(pod)), ask))
 
     def filter(self, state: BoolArray, snapshot: ClusterSnapshot) -> BoolArray:
         return state[snapshot.taint_sets.ids[: snapshot.width]]
@@ -70,9 +73,13 @@ class TaintToleration:
         sets = snapshot.taint_sets
         if sets.is_empty:
             return None
-        # A toleration that names another effect than PreferNoSchedule does not count here.
-        tolerations = [each for each in pod.spec.tolerations or () if each.effect in (None, "", PREFER_NO_SCHEDULE)]
-        table = np.array([float(count_unwelcome(tolerations, taints or ())) for taints in sets.values])
+
+        def ask(values: Sequence[TaintSet | None]) -> FloatArray:
+            # A toleration that names another effect than PreferNoSchedule does not count here.
+            matching = [each for each in pod.spec.tolerations or () if each.effect in (None, "", PREFER_NO_SCHEDULE)]
+            return np.array([float(count_unwelcome(matching, taints or ())) for taints in values])
+
+        table = sets.answer((False, *self.sign(pod)), ask)
         # Without such taints every node would get the same score: it would decide nothing.
         return table if table.any() else None
 

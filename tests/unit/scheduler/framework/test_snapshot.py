@@ -35,7 +35,7 @@ def image(snapshot: ClusterSnapshot) -> dict[str, Any]:
             "scores": [
                 *snapshot.spare100[:, at].tolist(),
                 *snapshot.used[:, at].tolist(),
-                float(snapshot.balance_now[at]),
+                float(snapshot.balance_gap[at]),
                 float(snapshot.kinds[at]),
                 float(snapshot.evenness[at]),
             ],
