@@ -29,7 +29,7 @@ from client.kinds import Target, Unstructured, View, resolve
 from client.listers import Indexer, Lister
 from machinery import log
 from machinery.clock import Clock
-from machinery.errors import Gone, StatusError
+from machinery.errors import Gone, MethodNotAllowed, NotFound, StatusError
 from machinery.log import kv
 from machinery.meta import ObjectKey
 from proto.api.v1 import resource_pb2 as pb
@@ -37,6 +37,7 @@ from proto.api.v1 import resource_pb2 as pb
 T = TypeVar("T")
 
 PAGE_SIZE: Final = 500
+UNSERVED_RETRY: Final = 10.0
 _log = log.get(__name__)
 
 
@@ -145,6 +146,11 @@ class Informer(Generic[T]):
                 self.relists += 1
                 _log.debug("Listing again", extra=kv(resource=self.resource.plural, version=self._revision))
                 await self._clock.sleep(self._backoff.next())
+            except (NotFound, MethodNotAllowed):
+                # The server does not know the kind (yet): there are none of it, and that is a complete answer.
+                self.state = State.EMPTY
+                self._replace({}, 0)
+                await self._clock.sleep(UNSERVED_RETRY)
             except StatusError as error:
                 self._disconnected()
                 _log.debug("Lost the API server", extra=kv(resource=self.resource.plural, error=error.message))

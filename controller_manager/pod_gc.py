@@ -1,7 +1,8 @@
 """Pod garbage collection: deletes pods that nobody else will ever delete.
 
 Owns: finished pods beyond a threshold, pods of nodes that no longer exist (after a quarantine), terminating pods that
-never had a node, terminating pods of nodes marked out of service. Never: deletes a pod that a living kubelet looks after.
+never had a node, terminating pods of nodes marked out of service. Never: deletes a pod that a living kubelet looks
+after.
 """
 # mypy: disable-error-code="union-attr"
 # Objects from the server carry metadata, spec and status; the models call them optional.

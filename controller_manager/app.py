@@ -1,0 +1,188 @@
+"""The controller manager's process: flags, the table of controllers, leader election, shared informers.
+
+Owns: what runs and for how long. A controller that fails is logged and started again; the process lives on. Started as
+`python -m controller_manager` or forked by the supervisor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from client.backoff import Backoff
+from client.client import Client, add_client_flags, client_from_args
+from client.controller import Controller
+from client.informer import Informers
+from client.leases import LeaderElector, LeadershipLost
+from controller_manager import (
+    namespace,
+    node_ipam,
+    pod_gc,
+    service_account,
+    taint_eviction,
+)
+from controller_manager.deployment import controller as deployment
+from controller_manager.endpoints import legacy, slices
+from controller_manager.environment import Build, Environment, Options, Runnable
+from controller_manager.garbage_collector import controller as garbage_collector
+from controller_manager.node_lifecycle import controller as node_lifecycle
+from controller_manager.replicaset import controller as replicaset
+from machinery import component, log
+from machinery.clock import Clock
+from machinery.component import ComponentContext
+from machinery.log import kv
+
+NAME: Final = "controller-manager"
+LEASE_NAMESPACE: Final = "kube-system"
+LEASE_NAME: Final = "kube-controller-manager"
+
+# A new controller is one module with `build(env)` and one line here. Names are upstream's.
+CONTROLLERS: Final[Mapping[str, Build]] = {
+    "deployment-controller": deployment.build,
+    "replicaset-controller": replicaset.build_replicaset,
+    "replicationcontroller-controller": replicaset.build_replication_controller,
+    "endpoints-controller": legacy.build,
+    "endpointslice-controller": slices.build,
+    "namespace-controller": namespace.build,
+    "serviceaccount-controller": service_account.build_service_account,
+    "root-ca-certificate-publisher-controller": service_account.build_root_ca,
+    "node-lifecycle-controller": node_lifecycle.build,
+    "node-ipam-controller": node_ipam.build,
+    "taint-eviction-controller": taint_eviction.build,
+    "pod-garbage-collector-controller": pod_gc.build,
+    "garbage-collector-controller": garbage_collector.build,
+}
+_log = log.get(__name__)
+
+
+def chosen(wish: str) -> list[str]:
+    """Names of the controllers that `--controllers` asks for: `*`, `-name`, `name`. Raises ValueError."""
+    wishes = [each.strip() for each in wish.split(",") if each.strip()]
+    unknown = [each for each in wishes if each != "*" and each.lstrip("-") not in CONTROLLERS]
+    if unknown:
+        raise ValueError(f"unknown controllers: {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
+    off = {each[1:] for each in wishes if each.startswith("-")}
+    return [name for name in CONTROLLERS if (name in wishes or "*" in wishes) and name not in off]
+
+
+class ControllerManager:
+    """Controllers over shared informers; also run in-process by integration tests."""
+
+    def __init__(self, client: Client, clock: Clock, options: Options, names: Sequence[str] | None = None) -> None:
+        self.environment = Environment(client, clock, Informers(client, clock), options)
+        self.running: list[Runnable] = []
+        for name in CONTROLLERS if names is None else names:
+            self.running.extend(CONTROLLERS[name](self.environment))
+
+    async def run(self) -> None:
+        """Run everything until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.environment.informers.run())
+            for recorder in self.environment.recorders.values():
+                group.create_task(self._keep(recorder.run, "events"))
+            for each in self.running:
+                group.create_task(self._keep(each.run, each.name))
+
+    async def _keep(self, run: object, name: str) -> None:
+        """Run it again whenever it fails: one broken controller must not take the others with it."""
+        backoff = Backoff(initial=1.0, cap=60.0)
+        while True:
+            try:
+                await run()  # type: ignore[operator]
+                return
+            except Exception:  # noqa: BLE001  # logged below
+                _log.exception("Controller failed", extra=kv(controller=name))
+                await self.environment.clock.sleep(backoff.next())
+
+
+def parser() -> argparse.ArgumentParser:
+    made = component.parser(NAME, "Runs the controllers that keep the cluster as its objects describe it.")
+    add_client_flags(made)
+    defaults = Options()
+    made.add_argument("--controllers", default="*", help="which to run: *, name, -name; comma-separated")
+    made.add_argument("--leader-elect", action="store_true", help="work only while holding the lease")
+    made.add_argument("--cluster-cidr", default="", help="range of pod addresses that nodes get a share of")
+    made.add_argument("--node-cidr-mask-size", type=int, default=defaults.node_cidr_mask_size)
+    made.add_argument("--root-ca-file", type=Path, help="CA certificate to publish to every namespace (default: --ca)")
+    made.add_argument("--node-monitor-period", type=float, default=defaults.node_monitor_period)
+    made.add_argument("--node-monitor-grace-period", type=float, default=defaults.node_monitor_grace_period)
+    made.add_argument("--node-startup-grace-period", type=float, default=defaults.node_startup_grace_period)
+    made.add_argument("--node-eviction-rate", type=float, default=defaults.node_eviction_rate)
+    made.add_argument("--secondary-node-eviction-rate", type=float, default=defaults.secondary_node_eviction_rate)
+    made.add_argument("--unhealthy-zone-threshold", type=float, default=defaults.unhealthy_zone_threshold)
+    made.add_argument("--large-cluster-size-threshold", type=int, default=defaults.large_cluster_size_threshold)
+    made.add_argument("--terminated-pod-gc-threshold", type=int, default=defaults.terminated_pod_gc_threshold)
+    return made
+
+
+def options_from(args: argparse.Namespace) -> Options:
+    root_ca = args.root_ca_file or args.ca
+    return Options(
+        cluster_cidr=args.cluster_cidr,
+        node_cidr_mask_size=args.node_cidr_mask_size,
+        root_ca=root_ca.read_text() if root_ca is not None else "",
+        node_monitor_period=args.node_monitor_period,
+        node_monitor_grace_period=args.node_monitor_grace_period,
+        node_startup_grace_period=args.node_startup_grace_period,
+        node_eviction_rate=args.node_eviction_rate,
+        secondary_node_eviction_rate=args.secondary_node_eviction_rate,
+        unhealthy_zone_threshold=args.unhealthy_zone_threshold,
+        large_cluster_size_threshold=args.large_cluster_size_threshold,
+        terminated_pod_gc_threshold=args.terminated_pod_gc_threshold,
+    )
+
+
+def _expose(context: ComponentContext, manager: ControllerManager) -> None:
+    for each in manager.running:
+        found = each if isinstance(each, Controller) else getattr(each, "controller", None)
+        if not isinstance(found, Controller):
+            continue
+        metrics, label, queue = found.metrics, f'{{controller="{found.name}"}}', found.queue
+        context.health.metric(f"controller_reconcile_total{label}", lambda m=metrics: float(m.reconciles))  # type: ignore[misc]
+        context.health.metric(f"controller_reconcile_errors_total{label}", lambda m=metrics: float(m.errors))  # type: ignore[misc]
+        context.health.metric(f"workqueue_depth{label}", lambda q=queue: float(len(q)))  # type: ignore[misc]
+
+
+def main(argv: Sequence[str]) -> int:
+    made = parser()
+    args = made.parse_args(argv)
+    try:
+        names = chosen(args.controllers)
+        options = options_from(args)
+    except (ValueError, OSError) as error:
+        made.error(str(error))
+
+    async def body(context: ComponentContext) -> None:
+        client = client_from_args(args, context.clock, field_manager="kube-controller-manager")
+        context.health.ready("informers", False)
+
+        async def work() -> None:
+            manager = ControllerManager(client, context.clock, options, names)
+            _expose(context, manager)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(manager.run())
+                await manager.environment.informers.wait_synced()
+                context.health.ready("informers")
+                context.log.info("Started controllers", extra=kv(count=len(manager.running)))
+
+        try:
+            if args.leader_elect:
+                context.health.ready("informers")  # a standby is as ready as it can be
+                identity = f"{socket.gethostname()}_{os.getpid()}"
+                elector = LeaderElector(client, context.clock, LEASE_NAMESPACE, LEASE_NAME, identity)
+                await context.until_stopped(elector.run(work))
+            else:
+                await context.until_stopped(work())
+        except LeadershipLost as error:
+            # Start over as a fresh process: half-done work of a lost leader is the surest way to two leaders.
+            context.log.error("Lost leadership", extra=kv(error=error))  # noqa: TRY400
+            raise SystemExit(1) from error
+        finally:
+            await client.close()
+
+    return component.run(NAME, args, body)

@@ -1,0 +1,152 @@
+"""core/v1 Endpoints: the same facts as EndpointSlices in one object per Service, for those who still read them.
+
+Owns: the Endpoints named like a Service with a selector. Never: touches Endpoints of Services without one.
+"""
+# mypy: disable-error-code="union-attr"
+# Objects from the server carry metadata, spec and status; the models call them optional.
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from api import resources
+from api.models import core_v1
+from client.controller import DONE, Controller, Result
+from client.informer import Informer
+from controller_manager.endpoints.pods import (
+    HEADLESS,
+    addresses,
+    counts,
+    follow_pods,
+    has_endpoints,
+    hostname_of,
+    is_headless,
+    ports_of,
+    selected,
+    target_of,
+)
+from controller_manager.environment import Environment
+from controller_manager.objects import is_ready, is_terminating
+from machinery.errors import NotFound
+from machinery.meta import ObjectKey
+
+MANAGED_BY: Final = "endpoints.kubernetes.io/managed-by"
+MANAGER: Final = "endpoint-controller"
+OVER_CAPACITY: Final = "endpoints.kubernetes.io/over-capacity"
+MAX_ADDRESSES: Final = 1000
+_ENDPOINTS: Final = resources.of(core_v1.Endpoints)
+
+Subset = dict[str, Any]
+
+
+def plan_subsets(service: core_v1.Service, pods: Sequence[core_v1.Pod]) -> tuple[list[Subset], bool]:
+    """Subsets by common ports, addresses in order, and whether addresses had to be left out."""
+    family = (service.spec.ipFamilies or ["IPv4"])[0]
+    all_ready = bool(service.spec.publishNotReadyAddresses)
+    groups: dict[bytes, Subset] = {}
+    total = 0
+    chosen = [pod for pod in selected(service, pods) if counts(pod, family, with_terminating=all_ready)]
+    for pod in sorted(chosen, key=lambda each: _address_order(each, family)):
+        if total >= MAX_ADDRESSES:
+            break
+        ports = ports_of(service, pod)
+        if not ports and not is_headless(service):
+            continue
+        total += 1
+        key = msgspec.json.encode(ports)
+        subset = groups.setdefault(key, {"ports": [_subset_port(port) for port in ports]})
+        address: dict[str, Any] = {"ip": addresses(pod, family), "targetRef": target_of(pod)}
+        if pod.spec.nodeName:
+            address["nodeName"] = pod.spec.nodeName
+        hostname = hostname_of(pod, service)
+        if hostname is not None:
+            address["hostname"] = hostname
+        ready = all_ready or (is_ready(pod) and not is_terminating(pod))
+        subset.setdefault("addresses" if ready else "notReadyAddresses", []).append(address)
+    subsets = [{name: value for name, value in groups[key].items() if value} for key in sorted(groups)]
+    return subsets, len(chosen) > MAX_ADDRESSES
+
+
+def _subset_port(port: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in port.items() if name != "name" or value}
+
+
+def _address_order(pod: core_v1.Pod, family: str) -> int:
+    return int(ipaddress.ip_address(addresses(pod, family) or "0.0.0.0"))
+
+
+def plan_endpoints(
+    service: core_v1.Service, pods: Sequence[core_v1.Pod], existing: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The Endpoints object to write, or None if what exists is right."""
+    subsets, truncated = plan_subsets(service, pods)
+    labels = {name: value for name, value in (service.metadata.labels or {}).items() if name != HEADLESS}
+    labels[MANAGED_BY] = MANAGER
+    if is_headless(service):
+        labels[HEADLESS] = ""
+    metadata = dict(existing["metadata"]) if existing is not None else {"name": service.metadata.name}
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != OVER_CAPACITY}
+    if truncated:
+        annotations[OVER_CAPACITY] = "truncated"
+    if existing is not None:
+        same = (existing.get("subsets") or []) == subsets and (metadata.get("labels") or {}) == labels
+        if same and (metadata.get("annotations") or {}) == annotations:
+            return None
+    metadata |= {"namespace": service.metadata.namespace, "labels": labels, "annotations": annotations or None}
+    planned: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {name: value for name, value in metadata.items() if value is not None},
+    }
+    if subsets:
+        planned["subsets"] = subsets
+    return planned
+
+
+class EndpointsController:
+    """Reads Services and pods; writes Endpoints."""
+
+    def __init__(self, env: Environment) -> None:
+        self._client = env.client
+        self._services: Informer[core_v1.Service] = env.informers.informer(core_v1.Service)
+        self._pods: Informer[core_v1.Pod] = env.informers.informer(core_v1.Pod)
+        self._endpoints = env.informers.informer(_ENDPOINTS)
+        self.controller = Controller(
+            "endpoints",
+            self.reconcile,
+            clock=env.clock,
+            informers=[self._services, self._pods, self._endpoints],
+            workers=env.options.concurrent_syncs,
+        )
+        self.controller.watches(self._services)
+        self.controller.watches(self._endpoints)
+        follow_pods(self.controller, self._pods, self._services)
+
+    async def reconcile(self, key: ObjectKey) -> Result:
+        service = self._services.lister.get(key)
+        existing = self._endpoints.lister.get(key)
+        if service is None:
+            if existing is not None and self._ours(existing):
+                try:
+                    await self._client.delete(_ENDPOINTS, key.name, key.namespace, uid=existing["metadata"].get("uid"))
+                except NotFound:
+                    return DONE
+            return DONE
+        if not has_endpoints(service) or service.metadata.deletionTimestamp is not None:
+            return DONE
+        planned = plan_endpoints(service, self._pods.lister.list(key.namespace), existing)
+        if planned is not None:
+            await (self._client.create(planned) if existing is None else self._client.update(planned))
+        return DONE
+
+    @staticmethod
+    def _ours(obj: Mapping[str, Any]) -> bool:
+        return bool((obj["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER)
+
+
+def build(env: Environment) -> list[Controller]:
+    return [EndpointsController(env).controller]

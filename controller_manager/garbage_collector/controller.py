@@ -1,0 +1,258 @@
+"""Watches the metadata of every kind, and carries out plan.py: deletes, orphans, lifts finalizers.
+
+Owns: the graph, the finalizers `foregroundDeletion` and `orphan`. Never: deletes on the word of a cache alone: the
+object and any absent owner are looked up first. Called by app.py through `build`.
+
+Keys of the queue are (what to do, uid): "collect" looks at an object's owners, "orphan" lets its dependents go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from api.resources import Resource
+from client.client import PatchType
+from client.controller import DONE, Controller, Result
+from client.informer import EventHandler, Informer, Informers
+from client.kinds import View
+from controller_manager.environment import Environment, Runnable
+from controller_manager.garbage_collector.graph import (
+    FOREGROUND,
+    ORPHAN,
+    Graph,
+    Metadata,
+    Node,
+    OwnerRef,
+    PartialObject,
+)
+from controller_manager.garbage_collector.plan import Delete, DropOwners, OwnerState, plan_collection
+from controller_manager.kinds import Kinds, built_in
+from machinery.errors import Conflict, MethodNotAllowed, NotFound, StatusError
+from machinery.meta import ObjectKey
+
+COLLECT: Final = "collect"
+LET_GO: Final = "orphan"
+_IGNORED: Final = {("", "events"), ("events.k8s.io", "events")}
+"""Events have no owners and come by the thousand."""
+
+
+class GarbageCollector:
+    """One graph over all kinds."""
+
+    name = "garbage-collector"
+
+    def __init__(self, env: Environment) -> None:
+        self._client = env.client
+        # Its informers are its own: they hold metadata only, and must not be taken for caches of whole objects.
+        self._informers = Informers(env.client, env.clock)
+        self._kinds = Kinds(env)
+        self._graph = Graph()
+        self._watched: dict[Resource, Informer[PartialObject]] = {}
+        self.controller = Controller(
+            self.name, self.reconcile, clock=env.clock, workers=env.options.concurrent_gc_syncs
+        )
+
+    async def run(self) -> None:
+        """Collect until cancelled. Nothing is deleted before every kind has been listed once."""
+        for resource in built_in():
+            self._watch(resource)
+        await self._kinds.definitions.wait_synced()
+        self._kinds.follow(self._watch)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._informers.run())
+            await self._informers.wait_synced()
+            group.create_task(self.controller.run())
+
+    def _watch(self, resource: Resource) -> None:
+        if resource in self._watched or (resource.group, resource.plural) in _IGNORED:
+            return
+        informer = self._informers.informer(View(resource, PartialObject))
+        self._watched[resource] = informer
+        informer.add_handler(
+            EventHandler(
+                on_add=lambda obj: self._observed(Node(resource, obj.metadata)),
+                on_update=lambda _, obj: self._observed(Node(resource, obj.metadata)),
+                on_delete=lambda obj: self._gone(obj.metadata),
+            )
+        )
+
+    # What the watches show
+
+    def _observed(self, node: Node) -> None:
+        old = self._graph.put(node)
+        uid = node.metadata.uid
+        if node.owners and (old is None or old.owners != node.owners):
+            self._enqueue(COLLECT, uid)
+        if old is not None and old.owners != node.owners:
+            # An owner that waits for this dependent may be free now.
+            for reference in old.owners:
+                self._wake_owner(reference.uid)
+        if node.orphans_dependents:
+            self._enqueue(LET_GO, uid)
+        elif node.waits_for_dependents and (old is None or not old.waits_for_dependents):
+            for dependent in self._graph.dependents(uid):
+                self._enqueue(COLLECT, dependent.metadata.uid)
+            self._enqueue(COLLECT, uid)
+
+    def _gone(self, metadata: Metadata) -> None:
+        old = self._graph.remove(metadata.uid)
+        for dependent in self._graph.dependents(metadata.uid):
+            self._enqueue(COLLECT, dependent.metadata.uid)
+        for reference in old.owners if old is not None else ():
+            self._wake_owner(reference.uid)
+
+    def _wake_owner(self, uid: str) -> None:
+        owner = self._graph.get(uid)
+        if owner is not None and owner.waits_for_dependents:
+            self._enqueue(COLLECT, uid)
+
+    def _enqueue(self, what: str, uid: str) -> None:
+        self.controller.enqueue(ObjectKey(what, uid))
+
+    # What to do
+
+    async def reconcile(self, key: ObjectKey) -> Result:
+        node = self._graph.get(key.name)
+        if node is None:
+            return DONE
+        if key.namespace == LET_GO:
+            await self._let_go(node)
+        elif node.waits_for_dependents:
+            await self._finish_foreground(node)
+        elif not node.deleting:
+            await self._collect(node)
+        return DONE
+
+    async def _collect(self, node: Node) -> None:
+        live = await self._live(node)
+        if live is None or not live.owners or live.deleting:
+            return
+        states = {reference.uid: await self._state_of(live, reference) for reference in live.owners}
+        uid = live.metadata.uid
+        action = plan_collection(
+            live.owners,
+            states,
+            finalizers=live.metadata.finalizers or (),
+            has_dependents=next(self._graph.dependents(uid), None) is not None,
+        )
+        if isinstance(action, DropOwners):
+            await self._drop_owners(live, action.uids)
+        elif isinstance(action, Delete):
+            await self._delete(live, action.policy)
+
+    async def _live(self, node: Node) -> Node | None:
+        """The object as it is now, if it is still the same one."""
+        try:
+            obj = await self._client.get(
+                View(node.resource, PartialObject), node.metadata.name, node.metadata.namespace
+            )
+        except NotFound:
+            return None
+        return Node(node.resource, obj.metadata) if obj.metadata.uid == node.metadata.uid else None
+
+    async def _state_of(self, node: Node, reference: OwnerRef) -> OwnerState:
+        """Present owners are believed (their end will wake us); absent ones are looked up."""
+        known = self._graph.get(reference.uid)
+        if known is not None and _in_scope(node, known):
+            return OwnerState.WAITING if known.waits_for_dependents else OwnerState.SOLID
+        resource = self._kinds.by_kind(reference.apiVersion, reference.kind)
+        if resource is None:
+            return OwnerState.SOLID  # a kind we do not know: its objects may well exist
+        if resource.namespaced and not node.metadata.namespace:
+            # A cluster-scoped object cannot have a namespaced owner: its namespace is unknowable. Leave it alone.
+            return OwnerState.SOLID
+        namespace = node.metadata.namespace if resource.namespaced else ""
+        try:
+            owner = await self._client.get(View(resource, PartialObject), reference.name, namespace)
+        except (NotFound, MethodNotAllowed):
+            return OwnerState.ABSENT
+        if owner.metadata.uid != reference.uid:
+            return OwnerState.ABSENT
+        waits = Node(resource, owner.metadata).waits_for_dependents
+        return OwnerState.WAITING if waits else OwnerState.SOLID
+
+    async def _delete(self, node: Node, policy: str) -> None:
+        try:
+            await self._client.delete(
+                node.resource,
+                node.metadata.name,
+                node.metadata.namespace,
+                uid=node.metadata.uid,
+                propagation_policy=policy,
+            )
+        except NotFound:
+            return
+
+    async def _drop_owners(self, node: Node, uids: frozenset[str]) -> None:
+        kept = [reference for reference in node.owners if reference.uid not in uids]
+        await self._write_owners(node, kept)
+
+    async def _write_owners(self, node: Node, owners: list[OwnerRef]) -> None:
+        """Replace the owners; fails with Conflict if the object changed since it was read."""
+        live = await self._client.get(node.resource, node.metadata.name, node.metadata.namespace)
+        metadata: dict[str, Any] = live["metadata"]
+        if metadata.get("uid") != node.metadata.uid:
+            return
+        wanted = {reference.uid for reference in owners}
+        references = [each for each in metadata.get("ownerReferences") or () if each.get("uid") in wanted]
+        await self._client.patch(
+            node.resource,
+            node.metadata.name,
+            {"metadata": {"ownerReferences": references or None}},
+            node.metadata.namespace,
+            type=PatchType.MERGE,
+            resource_version=metadata["resourceVersion"],
+        )
+
+    async def _finish_foreground(self, node: Node) -> None:
+        """Lift the finalizer once nothing blocks; until then see to it that what blocks is deleted."""
+        blocking = self._graph.blocking_dependents(node.metadata.uid)
+        if not blocking:
+            await self._lift(node, FOREGROUND)
+            return
+        for dependent in blocking:
+            if not dependent.deleting:
+                self._enqueue(COLLECT, dependent.metadata.uid)
+
+    async def _let_go(self, node: Node) -> None:
+        """Take the owner off all its dependents, then lift its finalizer."""
+        if not node.orphans_dependents:
+            return
+        uid = node.metadata.uid
+        errors: list[StatusError] = []
+        for dependent in list(self._graph.dependents(uid)):
+            try:
+                await self._write_owners(dependent, [each for each in dependent.owners if each.uid != uid])
+            except NotFound:
+                continue
+            except Conflict as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        await self._lift(node, ORPHAN)
+
+    async def _lift(self, node: Node, finalizer: str) -> None:
+        live = await self._live(node)
+        if live is None or finalizer not in (live.metadata.finalizers or ()):
+            return
+        kept = [each for each in live.metadata.finalizers or () if each != finalizer]
+        try:
+            await self._client.patch(
+                live.resource,
+                live.metadata.name,
+                {"metadata": {"finalizers": kept or None}},
+                live.metadata.namespace,
+                resource_version=live.metadata.resourceVersion,
+            )
+        except NotFound:
+            return
+
+
+def _in_scope(node: Node, owner: Node) -> bool:
+    """Owners live in the namespace of their dependents or are cluster-scoped; others are not owners."""
+    return not owner.resource.namespaced or owner.metadata.namespace == node.metadata.namespace
+
+
+def build(env: Environment) -> list[Runnable]:
+    return [GarbageCollector(env)]
