@@ -34,12 +34,14 @@ from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
 from apiserver.rest.door import RestDoor
 from apiserver.rest.limits import InFlight
-from apiserver.rest.resources import ResourceHandlers
+from apiserver.rest.request import Request
+from apiserver.rest.resources import Connect, ResourceHandlers
 from apiserver.rest.server import RestServer, listen, tls_context
 from apiserver.rest.system import Check, SystemHandlers
 from apiserver.rest.watch import WatchStreams
+from apiserver.streams.targets import Kubelets
 from machinery.clock import Clock
-from machinery.errors import NotFound, ServiceUnavailable
+from machinery.errors import NotFound, ServiceUnavailable, StatusError
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from apiserver.storage.interface import Store
 
 log = logging.getLogger("apiserver")
+
+Key = tuple[str, str, str]  # group, resource, subresource
 
 STOP_GRACE = 5.0  # real seconds for requests under way
 
@@ -94,6 +98,7 @@ class ApiServer:
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
         self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)
         self.streams = WatchStreams(clock)
+        self.kubelets = Kubelets(self.registry, settings.kubelet_pair)
         self._stopping = False
         self._bootstrapped = False
         self._ready = asyncio.Event()
@@ -101,7 +106,6 @@ class ApiServer:
         self._grpc: grpc.aio.Server | None = None
         self._service: ResourceService | None = None
         self.grpc_ports: list[int] = []
-        self._add_admission()
         self._add_gauges()
 
     # Assembly.
@@ -112,9 +116,6 @@ class ApiServer:
         key = TokenKey(self.settings.service_account_key)
         issuer = self.settings.service_account_issuer or DEFAULT_ISSUER
         return ServiceAccountTokens(self.clock, key, self._read_metadata, issuer)
-
-    def _add_admission(self) -> None:
-        return None
 
     def _add_gauges(self) -> None:
         counts = self.in_flight.counts
@@ -154,8 +155,20 @@ class ApiServer:
         system = SystemHandlers(self.metrics, self._checks(), self.accounts)
         return RestDoor(self.gate, resources, system, self.metrics, self.in_flight)
 
-    def _connects(self) -> tuple[dict[Any, Any], dict[Any, Any]]:
-        return {}, {}
+    def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
+        from apiserver.streams.logs import LogStreams
+        from apiserver.streams.remote import RemoteStreams
+
+        remote = RemoteStreams(self.kubelets)
+        connects: dict[Key, Connect] = {("", "pods", "log"): LogStreams(self.kubelets).serve}
+        for plural in ("pods", "services", "nodes"):
+            connects[("", plural, "proxy")] = _not_yet
+        websockets: dict[Key, Connect] = {
+            ("", "pods", "exec"): remote.execute,
+            ("", "pods", "attach"): remote.attach,
+            ("", "pods", "portforward"): _not_yet,
+        }
+        return connects, websockets
 
     # Life.
 
@@ -181,6 +194,7 @@ class ApiServer:
                 await self._stop_doors()
                 for task in tasks:
                     task.cancel()
+        await self.kubelets.close()
         await self.store.close()
 
     async def _get_ready(self) -> None:
@@ -231,6 +245,12 @@ class ApiServer:
                 group.create_task(self._rest.stop(STOP_GRACE))
             if self._grpc is not None:
                 group.create_task(_stopped(self._grpc))
+
+
+async def _not_yet(request: Request) -> None:
+    """Subresources that are declared but have no carrier yet."""
+    what = f"{request.info.resource}/{request.info.subresource}"
+    raise StatusError(f"{what} is not supported by this server yet", code=501, reason="NotImplemented")
 
 
 async def _stopped(server: grpc.aio.Server) -> None:

@@ -7,6 +7,8 @@ touches objects. `apiserver.rest.server` runs it under uvicorn; `apiserver.app` 
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import logging
 from collections.abc import MutableMapping
 from time import perf_counter
@@ -31,6 +33,7 @@ log = logging.getLogger("apiserver.rest")
 
 # Requests that may last; they take no place among those under way.
 LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 CLIENT_GONE = 499  # in metrics only
 _IMPERSONATION = (USER, GROUP, UID)
 
@@ -159,17 +162,21 @@ class RestDoor:
                 return
             info = paths.parse("GET", scope["path"])
             request.query = query.parse(scope["query_string"])
+            _token_from_protocols(request)
             await self._identify(request)
             if info is None or not info.is_resource:
                 raise NotFound.path()
             request.info = info
-            # Upgrades are reads by method, but `create` by right: upstream asks for both in its own way.
-            info.verb = "create" if info.subresource in ("exec", "attach", "portforward") else info.verb
-            self._gate.authorize(request.user, info)
-            request.info.verb = "get"
+            # An upgrade is a read by its method and changes things by what it does: both rights are needed.
+            for verb in ("create", "get"):
+                info.verb = verb
+                self._gate.authorize(request.user, info)
             request.send = send
             await self._resources.serve_websocket(request)
         except StatusError as error:
+            if request.code:
+                await send({"type": "websocket.close", "code": 1011})
+                return
             request.send = denial(send)
             await send_error(request, error)
         except ClientGone:
@@ -179,6 +186,19 @@ class RestDoor:
         except Exception:
             log.exception("Failed a stream", extra=kv(path=scope["path"]))
             await send({"type": "websocket.close", "code": 1011})
+
+
+def _token_from_protocols(request: Request) -> None:
+    """Browsers cannot set headers on a WebSocket, so a bearer token may come as an offered sub-protocol."""
+    offered = list(request.scope.get("subprotocols") or ())
+    for protocol in offered:
+        if protocol.startswith(BEARER_PROTOCOL):
+            encoded = protocol[len(BEARER_PROTOCOL) :]
+            with contextlib.suppress(ValueError):
+                token = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+                request.headers = {**request.headers, b"authorization": b"Bearer " + token}
+            request.scope["subprotocols"] = [other for other in offered if other != protocol]
+            return
 
 
 def denial(send: Send) -> Send:

@@ -90,14 +90,14 @@ class ResourceHandlers:
             text = DEPRECATED.get(resource.key())
             if text is not None:
                 request.warnings.append(text)
+        check_route(info, resource)
         if info.subresource:
+            if info.subresource in STREAMS:
+                raise BadRequest("Upgrade request required")
             connect = self._connects.get((info.group, info.resource, info.subresource))
             if connect is not None:
                 await connect(request)
                 return
-        check_route(info, resource)
-        if info.subresource in STREAMS:
-            raise BadRequest("Upgrade request required")
         if info.verb == "create" and self._virtual.serves(resource, info.subresource):
             await self._create_virtual(request, resource)
             return
@@ -111,6 +111,7 @@ class ResourceHandlers:
         if resource is None or stream is None:
             raise NotFound.path()
         check_route(info, resource)
+        request.namespace = info.namespace
         await stream(request)
 
     # Reading.

@@ -64,7 +64,23 @@ def _key(key: Any) -> str:
     raise ValueError(f"yaml: invalid map key of type {type(key).__name__}")
 
 
+class Dumper(_Dumper):  # type: ignore[misc]
+    """Writes text that could be read as something else in double quotes, and lines as blocks, as Kubernetes does."""
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    style = None
+    if "\n" in text:
+        style = "|"
+    elif not text or dumper.resolve(yaml.ScalarNode, text, (True, False)) != "tag:yaml.org,2002:str":
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Dumper.add_representer(str, _represent_text)
+
+
 def dump(value: Any) -> bytes:
     """A value as the YAML text an `Accept: application/yaml` answer carries (keys sorted)."""
-    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True)
     return text.encode()

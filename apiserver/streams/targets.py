@@ -1,0 +1,109 @@
+"""Where a pod's streams lead: which container, which kubelet.
+
+Owns: the choice of a container (`plan_container`), the address of a node's kubelet and the channels to kubelets, one
+per address, kept open. Never carries data. Called by the log and exec streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from apiserver.auth.user import SYSTEM_API_SERVER
+from apiserver.registry.context import RequestContext
+from apiserver.registry.store import Registry
+from machinery.errors import BadRequest, NotFound, ServiceUnavailable
+from machinery.tls import KeyPair
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+Obj = Mapping[str, Any]
+CHANNEL_LIMIT = 1024
+
+
+class Target(NamedTuple):
+    """A container and the kubelet that has it; `address` is empty while the pod has no node."""
+
+    container: str
+    address: str
+
+
+def plan_container(pod: Obj, wanted: str) -> str:
+    """The container a stream is for. Raises BadRequest."""
+    name, spec = pod["metadata"]["name"], pod.get("spec") or {}
+    groups = {
+        key: [container["name"] for container in spec.get(key) or ()]
+        for key in ("containers", "initContainers", "ephemeralContainers")
+    }
+    if wanted:
+        if not any(wanted in names for names in groups.values()):
+            raise BadRequest(f"container {wanted} is not valid for pod {name}")
+        return wanted
+    if len(groups["containers"]) == 1 and not groups["initContainers"] and not groups["ephemeralContainers"]:
+        return str(groups["containers"][0])
+    text = f"a container name must be specified for pod {name}, choose one of: [{' '.join(groups['containers'])}]"
+    if groups["initContainers"]:
+        text += f" or one of the init containers: [{' '.join(groups['initContainers'])}]"
+    if groups["ephemeralContainers"]:
+        text += f" or one of the ephemeral containers: [{' '.join(groups['ephemeralContainers'])}]"
+    raise BadRequest(text)
+
+
+def kubelet_address(node: Obj) -> str:
+    """`host:port` of a node's kubelet. Raises ServiceUnavailable while the node has not told it."""
+    status = node.get("status") or {}
+    addresses = {entry.get("type"): entry.get("address") for entry in status.get("addresses") or ()}
+    host = addresses.get("InternalIP") or addresses.get("Hostname")
+    port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
+    if not host or not port:
+        raise ServiceUnavailable(f"node {node['metadata']['name']} has not reported the address of its kubelet")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Kubelets:
+    """Finds targets and keeps channels."""
+
+    def __init__(self, registry: Registry, pair: KeyPair | None) -> None:
+        self._registry = registry
+        self._pair = pair
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def target(self, namespace: str, pod_name: str, container: str, *, need_node: bool = True) -> Target:
+        """Raises NotFound, BadRequest, ServiceUnavailable."""
+        pod = await self._get("pods", namespace, pod_name)
+        chosen = plan_container(pod, container)
+        node_name = (pod.get("spec") or {}).get("nodeName", "")
+        if not node_name:
+            if need_node:
+                raise BadRequest(f"pod {pod_name} does not have a host assigned")
+            return Target(chosen, "")
+        try:
+            node = await self._get("nodes", "", node_name)
+        except NotFound as exc:
+            raise ServiceUnavailable(f"node {node_name} of pod {pod_name} does not exist") from exc
+        return Target(chosen, kubelet_address(node))
+
+    async def _get(self, plural: str, namespace: str, name: str) -> Obj:
+        raw = await self._registry.resource("", "v1", plural).get(RequestContext(SYSTEM_API_SERVER), namespace, name)
+        found: Obj = msgspec.json.decode(raw)
+        return found
+
+    def stub(self, address: str) -> Any:
+        """The KubeletService behind an address."""
+        from machinery.grpc import channel
+        from proto.kubelet.v1 import kubelet_pb2_grpc
+
+        found = self._channels.get(address)
+        if found is None:
+            if len(self._channels) >= CHANNEL_LIMIT:  # addresses of nodes that are long gone
+                self._channels.clear()
+            found = self._channels[address] = channel(address, self._pair)
+        return kubelet_pb2_grpc.KubeletServiceStub(found)
+
+    async def close(self) -> None:
+        channels, self._channels = list(self._channels.values()), {}
+        await asyncio.gather(*(found.close() for found in channels))
