@@ -20,7 +20,7 @@ SWAPPED_OUT_LAST, KILLED_FIRST = -997, 1000
 
 @dataclass(frozen=True, slots=True)
 class LinuxResources:
-    """0 means unset, except `quota` -1 = unlimited."""
+    """0 means unset."""
 
     shares: int
     quota: int
@@ -66,8 +66,8 @@ def cpu_shares(milli_cpu: int) -> int:
 
 
 def cpu_quota(milli_cpu: int) -> int:
-    """CFS quota of a limit, -1 without one."""
-    return max(MIN_QUOTA, milli_cpu * CPU_PERIOD // 1000) if milli_cpu else -1
+    """CFS quota of a limit, 0 without one."""
+    return max(MIN_QUOTA, milli_cpu * CPU_PERIOD // 1000) if milli_cpu else 0
 
 
 def _milli(source: Mapping[str, Any] | None, name: str) -> int:
