@@ -1,7 +1,8 @@
 """PATCH: from a content type and a body to a function over documents.
 
-Owns the choice of the patch kind and what is told about bodies that are no patch. Applying is `machinery.patch`'s.
-Called by `ResourceStore.patch`; the returned function may run several times (retries after a conflict).
+Owns the choice of the patch kind and what is told about bodies that are no patch. Applying is `machinery.patch`'s,
+checking the result against the kind's schema `apiserver.fieldvalidation`'s. Called by `ResourceStore.patch`; the
+returned function may run several times (retries after a conflict).
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from apiserver.registry.context import RequestContext
 from apiserver.storage.keys import BUILT_IN_GROUPS
-from machinery.errors import UnsupportedMediaType
+from machinery.errors import BadRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from api.resources import Resource
+    from api.schema import SchemaNode
 
 Obj = dict[str, Any]
 
@@ -23,24 +26,66 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 
-def patcher(resource: Resource, kind: str, patch_type: str, patch: bytes, warnings: list[str]) -> Callable[[Obj], Obj]:
-    """What the patch does to a document of `kind`. Raises BadRequest or UnsupportedMediaType."""
-    from machinery import patch as patches  # with the first PATCH
+def patcher(
+    resource: Resource, subresource: str, patch_type: str, patch: bytes, ctx: RequestContext
+) -> Callable[[Obj], Obj]:
+    """What the patch does to a document. Raises BadRequest or UnsupportedMediaType."""
+    from apiserver import fieldvalidation  # the schema's reader is loaded with the first PATCH
+
+    shape = _Shape(resource, subresource)
+    apply, shown = _application(resource, shape, patch_type, patch, ctx.warnings)
+
+    def patched(doc: Obj) -> Obj:
+        result = apply(doc)
+        if not isinstance(result, dict) or not isinstance(result.get("metadata"), dict):
+            raise BadRequest("the patched object must have metadata")
+        kind = result.get("kind")
+        found: list[str] = []
+        node = shape.node(kind if isinstance(kind, str) and kind else shape.kind)
+        result = fieldvalidation.accept_patched(
+            result, node, patch=shown, directive=ctx.field_validation, warnings=found
+        )
+        ctx.warnings.extend(text for text in found if text not in ctx.warnings)
+        if kind not in (None, "", shape.kind):
+            raise BadRequest(f'{kind} in version "{shape.version}" cannot be handled as a {shape.kind}')
+        return dict(result, metadata=dict(result["metadata"]))
+
+    return patched
+
+
+class _Shape:
+    """What kind of document is patched: the resource's, or another one that a subresource shows."""
+
+    def __init__(self, resource: Resource, subresource: str) -> None:
+        self.kind, self.group, self.version = resource.kind, resource.group, resource.version
+        if subresource:
+            shown = resource.subresources[subresource]
+            self.kind = shown.kind
+            if shown.version:
+                self.group, self.version = shown.group, shown.version
+
+    def node(self, kind: str) -> SchemaNode | None:
+        from api import schema
+
+        return schema.for_kind(self.group, self.version, kind)
+
+
+def _application(
+    resource: Resource, shape: _Shape, patch_type: str, patch: bytes, warnings: list[str]
+) -> tuple[Callable[[Obj], Any], Obj | None]:
+    """The function, and the patch where error texts show it instead of the result."""
+    from machinery import patch as patches
 
     if patch_type == JSON_PATCH:
         operations, unknown = patches.decode_json_patch(patch)
         warnings.extend(unknown)
-        return lambda doc: patches.apply_json_patch(doc, operations)
+        return lambda doc: patches.apply_json_patch(doc, operations), None
     if patch_type == MERGE_PATCH:
         merge = patches.decode_merge_patch(patch)
-        return lambda doc: patches.apply_merge_patch(doc, merge)
+        return lambda doc: patches.apply_merge_patch(doc, merge), None
     if patch_type == STRATEGIC_PATCH and resource.group in BUILT_IN_GROUPS:
-        from api import schema
-
-        strategic = patches.decode_merge_patch(patch)
-        subject = resource if kind == resource.kind else None
-        node = schema.for_kind(resource.group, resource.version, kind) if subject else None
-        return lambda doc: patches.apply_strategic_merge(doc, strategic, node)
+        strategic, node = patches.decode_merge_patch(patch), shape.node(shape.kind)
+        return lambda doc: patches.apply_strategic_merge(doc, strategic, node), strategic
     accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
     if resource.group in BUILT_IN_GROUPS:
         accepted.insert(2, STRATEGIC_PATCH)

@@ -40,6 +40,11 @@ ATTEMPTS = 64
 NAME_ATTEMPTS = 8
 DELETES_AT_ONCE = 16
 
+ORPHANED_PODS = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
+
 Build = Callable[[Obj], Obj]
 Creator = Callable[[RequestContext, str, str, Obj], "asyncio.Future[bytes] | Any"]
 
@@ -209,14 +214,10 @@ class ResourceStore(ResourceReader):
         """Change an object by a patch of the given content type."""
         self.check_subresource(subresource)
         strategy = self.strategy.for_subresource(subresource)
-        kind = self.resource.subresources[subresource].kind if subresource else self.resource.kind
-        apply = patcher(self.resource, kind, patch_type, patch, ctx.warnings)
+        apply = patcher(self.resource, subresource, patch_type, patch, ctx)
 
         def build(current: Obj) -> Obj:
             patched = apply(strategy.view(current))
-            if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
-                raise BadRequest("the patched object must have metadata")
-            patched = dict(patched, metadata=dict(patched["metadata"]))
             self._check_name(self._metadata(patched, namespace), name)
             return strategy.merge(ctx, current, patched)
 
@@ -356,6 +357,8 @@ class ResourceStore(ResourceReader):
 
     async def delete(self, ctx: RequestContext, namespace: str, name: str, options: DeleteOptions) -> DeleteResult:
         """Remove an object, or mark it when something has to happen first."""
+        if self._orphans and options.propagation_policy is None and options.orphan_dependents is None:
+            self._warn_of_orphans(ctx)
         base = await self._current(namespace, name)
         for _ in range(ATTEMPTS):
             if base is None:
@@ -405,6 +408,10 @@ class ResourceStore(ResourceReader):
         if self._is_namespaces:
             return deletion.plan_namespace_deletion(obj, options, self._clock)
         return deletion.plan_deletion(obj, options, self.strategy, self._clock, orphan_by_default=self._orphans)
+
+    def _warn_of_orphans(self, ctx: RequestContext) -> None:
+        if self.resource.plural == "jobs" and ORPHANED_PODS not in ctx.warnings:
+            ctx.warnings.append(ORPHANED_PODS)
 
     def _encoded(self, update: Obj | None, base: Current) -> bytes:
         return base.raw if update is None else self.form.with_revision(self.form.encode(update), base.revision)
