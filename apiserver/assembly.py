@@ -18,6 +18,7 @@ import msgspec
 
 from api.resources import RESOURCES
 from apiserver.auth.authentication import Authenticator, load_static_tokens
+from apiserver.auth.escalation import EscalationCheck
 from apiserver.auth.feed import AuthorizerFeed
 from apiserver.auth.gate import Gate
 from apiserver.auth.jwt import TokenKey
@@ -95,6 +96,7 @@ class ApiServer:
             (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
         )
         self.gate.synced = False
+        self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
         self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)
         self.streams = WatchStreams(clock)
