@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from api.resources import RESOURCES
+from apiserver.admission.chain import install
 from apiserver.auth.authentication import Authenticator, load_static_tokens
 from apiserver.auth.escalation import EscalationCheck
 from apiserver.auth.feed import AuthorizerFeed
@@ -96,6 +97,7 @@ class ApiServer:
             (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
         )
         self.gate.synced = False
+        install(self)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
         self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)

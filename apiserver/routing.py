@@ -5,10 +5,14 @@ Owns: the rules of paths and of bodies' kinds. Called by both doors before the r
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from api.resources import Resource, by_kind
+from api.schema import SchemaNode, for_kind
 from apiserver.auth.attributes import Attributes
+from apiserver.fieldvalidation import accept_body
+from apiserver.registry.context import RequestContext
 from machinery.errors import BadRequest, MethodNotAllowed, NotFound
 
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"
@@ -50,6 +54,22 @@ def expected(resource: Resource, subresource: str = "") -> tuple[str, str]:
     if not found.version:
         return resource.group_version, found.kind
     return (f"{found.group}/{found.version}" if found.group else found.version), found.kind
+
+
+@cache
+def _schema(resource: Resource, subresource: str) -> SchemaNode | None:
+    api_version, kind = expected(resource, subresource)
+    group, _, version = api_version.rpartition("/")
+    return for_kind(group, version, kind)
+
+
+def check_fields(
+    body: dict[str, Any], raw: bytes | None, resource: Resource, subresource: str, context: RequestContext
+) -> dict[str, Any]:
+    """The body without fields nobody knows. Raises BadRequest on wrong types, and as fieldValidation asks."""
+    node = _schema(resource, subresource)
+    directive, kind = context.field_validation, expected(resource, subresource)[1]
+    return accept_body(body, raw, node, kind=kind, directive=directive, warnings=context.warnings)
 
 
 def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") -> None:

@@ -24,7 +24,7 @@ from apiserver.grpc.wire import batches
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.context import DeleteOptions, ListOptions, ListPage, RequestContext, WatchOptions
 from apiserver.registry.store import Registry
-from apiserver.routing import check_kind, check_route
+from apiserver.routing import check_fields, check_kind, check_route
 from apiserver.storage.watcher import Watcher
 from machinery.errors import BadRequest, InternalError, NotFound, StatusError, Unauthorized
 from machinery.grpc import abort, peer_identity
@@ -215,6 +215,7 @@ class ResourceService:
         body = decode_body(request.json)
         check_kind(body, resource, ref.subresource)
         context = self._context(user, request.options)
+        body = check_fields(body, request.json, resource, ref.subresource, context)
         if self._virtual.serves(resource, ref.subresource):
             raw = await self._virtual.create(context, resource, ref.namespace, ref.name, ref.subresource, body)
         else:
@@ -229,6 +230,7 @@ class ResourceService:
         check_kind(body, resource, ref.subresource)
         store = self._registry.resource(*resource.key())
         context = self._context(user, request.options)
+        body = check_fields(body, request.json, resource, ref.subresource, context)
         raw, _ = await store.update(context, ref.namespace, ref.name, body, subresource=ref.subresource)
         return to_object(raw)
 

@@ -6,8 +6,6 @@ the REST door's write handlers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -139,67 +137,6 @@ def go_json_error(exc: Exception, raw: bytes) -> str:
     if "truncated" in text:
         return "unexpected end of JSON input"
     return text
-
-
-def duplicate_keys(raw: bytes, decoded: Mapping[str, Any]) -> list[str]:
-    """Paths of object keys that occur twice in JSON text (`field validation` reports them).
-
-    The count of `":` equals the count of keys unless a key is repeated, is followed by blanks or occurs inside a
-    string: only then is the text read again, slowly.
-    """
-    if raw.count(b'":') == _count_keys(decoded):
-        return []
-    found: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in items:
-            if key in out:
-                repeated.append((id(out), key))
-            out[key] = value
-        kept.append(out)
-        return out
-
-    repeated: list[tuple[int, str]] = []
-    kept: list[dict[str, Any]] = []
-    try:
-        root = json.loads(raw, object_pairs_hook=pairs)
-    except (ValueError, RecursionError):
-        return []
-    if repeated:
-        paths = {id(obj): path for path, obj in _objects(root, "")}
-        for owner, key in repeated:
-            prefix = paths.get(owner)
-            if prefix is not None:
-                path = f"{prefix}.{key}" if prefix else key
-                if path not in found:
-                    found.append(path)
-    return found
-
-
-def _objects(value: Any, path: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    if isinstance(value, dict):
-        found.append((path, value))
-        for key, inner in value.items():
-            found += _objects(inner, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            found += _objects(inner, f"{path}[{index}]")
-    return found
-
-
-def _count_keys(value: Any) -> int:
-    total = 0
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        if type(current) is dict:
-            total += len(current)
-            stack.extend(current.values())
-        elif type(current) is list:
-            stack.extend(current)
-    return total
 
 
 def _excerpt(raw: bytes) -> str:

@@ -30,7 +30,7 @@ from apiserver.rest.negotiation import (
 from apiserver.rest.request import Request
 from apiserver.rest.responses import JSON_TYPE, encode_json, send_bytes, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
-from apiserver.routing import check_kind, check_route
+from apiserver.routing import check_fields, check_kind, check_route
 from machinery.clock import Clock
 from machinery.errors import BadRequest, NotFound, UnsupportedMediaType
 
@@ -223,14 +223,8 @@ class ResourceHandlers:
         kind = resource.subresources[request.info.subresource].kind if request.info.subresource else resource.kind
         body = bodies.decode(raw, content_type, kind)
         check_kind(body, resource, request.info.subresource)
-        if context.field_validation != "Ignore" and (not content_type or content_type.startswith(JSON)):
-            for path in bodies.duplicate_keys(raw, body):
-                if context.field_validation == "Strict":
-                    version = resource.group_version
-                    why = f'strict decoding error: duplicate field "{path}"'
-                    raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
-                context.warnings.append(f'duplicate field "{path}"')
-        return body
+        is_json = not content_type or content_type.startswith(JSON)
+        return check_fields(body, raw if is_json else None, resource, request.info.subresource, context)
 
     @staticmethod
     async def _delete_body(request: Request) -> dict[str, Any] | None:
