@@ -69,8 +69,8 @@ def up(
     started = time.monotonic()
     _spawn(paths, config, etcd)
     say(f"starting the control plane{f' and {len(config.nodes)} workers' if config.nodes else ''}")
-    _wait_ready(config, paths, say, started)
     file = kubeconfig.merge(config, paths)
+    _wait_ready(config, paths, say, started)
     context = kubeconfig.context_name(name)
     say(f"ready in {time.monotonic() - started:.1f} s; kubectl context {context!r} is current in {file}")
     return config
