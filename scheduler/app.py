@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from api.models import core_v1
 from client.client import Client, add_client_flags, client_from_args
@@ -18,7 +19,7 @@ from client.leases import LeaderElector
 from machinery import component
 from machinery.component import ComponentContext
 from scheduler.framework.framework import Framework
-from scheduler.framework.pod_info import DEFAULT_SCHEDULER
+from scheduler.framework.pod_info import DEFAULT_SCHEDULER, PodInfo
 from scheduler.plugins.node_resources_fit import Strategy
 from scheduler.plugins.registry import default_framework
 from scheduler.queue import Place
@@ -45,10 +46,8 @@ def parser() -> argparse.ArgumentParser:
 def profiles(args: argparse.Namespace, client: Client) -> dict[str, Framework]:
     """Profiles by scheduler name: a table, of which the flags describe one line."""
 
-    async def create_binding(binding: core_v1.Binding) -> object:
-        metadata = binding.metadata
-        assert metadata is not None
-        return await client.create_subresource(core_v1.Pod, metadata.name or "", metadata.namespace, "binding", binding)
+    async def create_binding(pod: PodInfo, binding: dict[str, Any]) -> object:
+        return await client.create_subresource(core_v1.Pod, pod.name, pod.namespace, "binding", binding)
 
     return {
         args.scheduler_name: default_framework(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from api.models import core_v1, meta_v1
 from scheduler.framework.events import Registration
 from scheduler.framework.pod_info import PodInfo
 
-CreateBinding = Callable[[core_v1.Binding], Awaitable[object]]
+CreateBinding = Callable[[PodInfo, dict[str, Any]], Awaitable[object]]
 
 
 class DefaultBinder:
@@ -23,12 +23,13 @@ class DefaultBinder:
         return ()
 
     async def bind(self, pod: PodInfo, node: str) -> None:
-        metadata = pod.pod.metadata
+        # A plain object, because the answer is not a Binding but a Status.
         await self._create(
-            core_v1.Binding(
-                target=core_v1.ObjectReference(kind="Node", name=node),
-                metadata=meta_v1.ObjectMeta(
-                    namespace=pod.namespace, name=pod.name, uid=metadata.uid if metadata is not None else None
-                ),
-            )
+            pod,
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid},
+                "target": {"kind": "Node", "name": node},
+            },
         )

@@ -1,0 +1,270 @@
+"""The scheduler against a real API server in this process: what a user sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from api.models import core_v1, meta_v1
+from client.client import Client
+from client.events import EventRecorder
+from client.informer import Informers
+from machinery.clock import RealClock
+from machinery.errors import Conflict, NotFound
+from scheduler import app
+from scheduler.binder import find_condition
+from scheduler.queue import Place
+from scheduler.scheduler import Scheduler
+from tests.harness.apiserver import RunningApiServer, running_apiserver
+from tests.unit.scheduler.objects import affinity, container, expression, node, pod, term
+
+SCALE = 20.0
+DEADLINE = 20.0
+IDENTITY = "system:kube-scheduler"
+
+
+@contextlib.asynccontextmanager
+async def running_scheduler(server: RunningApiServer, *flags: str) -> AsyncIterator[Scheduler]:
+    args = app.parser().parse_args(["--api-server", server.grpc_target, "--seed", "1", *flags])
+    clock = RealClock(SCALE)
+    client = Client.connect(server.grpc_target, server.pki.client(IDENTITY, "system:masters"))
+    informers = Informers(client, clock)
+    recorder = EventRecorder(client, clock, args.scheduler_name)
+    scheduler = Scheduler(client, clock, informers, recorder, app.profiles(args, client))
+    tasks = [asyncio.ensure_future(work) for work in (informers.run(), recorder.run(), scheduler.run())]
+    try:
+        yield scheduler
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.close()
+
+
+class Cluster:
+    """An administrator's hands."""
+
+    def __init__(self, server: RunningApiServer) -> None:
+        self.server = server
+        self.client = Client.connect(server.grpc_target, server.admin_tls)
+
+    async def add_node(self, made: core_v1.Node) -> None:
+        created = await self.client.create(made)
+        assert created.metadata is not None
+        status = made.status
+        assert status is not None
+        await self.client.patch(
+            core_v1.Node,
+            created.metadata.name or "",
+            {"status": {"allocatable": status.allocatable, "capacity": status.allocatable}},
+            subresource="status",
+        )
+        # A new node carries the not-ready taint; the node lifecycle controller would lift it.
+        await self.client.patch(core_v1.Node, created.metadata.name or "", {"spec": {"taints": None}})
+
+    async def add_pod(self, made: core_v1.Pod) -> None:
+        assert made.metadata is not None
+        made.metadata.uid = None
+        await self.client.create(made)
+
+    async def pod(self, name: str) -> core_v1.Pod:
+        return await self.client.get(core_v1.Pod, name, "default")
+
+    async def node_of(self, name: str) -> str:
+        spec = (await self.pod(name)).spec
+        return (spec.nodeName if spec is not None else None) or ""
+
+    async def condition(self, name: str) -> core_v1.PodCondition | None:
+        return find_condition(await self.pod(name), "PodScheduled")
+
+    async def messages(self, name: str, reason: str) -> list[str]:
+        events = (await self.client.list(core_v1.Event, "default")).items
+        return [event.message or "" for event in events if event.involvedObject.name == name and event.reason == reason]
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with running_apiserver() as server:
+        made = Cluster(server)
+        with contextlib.suppress(Conflict):
+            await ensure_namespace(made)
+        yield made
+        await made.client.close()
+
+
+async def ensure_namespace(cluster: Cluster) -> None:
+    try:
+        await cluster.client.get(core_v1.Namespace, "default")
+    except NotFound:
+        await cluster.client.create(core_v1.Namespace(metadata=meta_v1.ObjectMeta(name="default")))
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not await true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def bound(cluster: Cluster, name: str) -> str:
+    await until(lambda: is_bound(cluster, name))
+    return await cluster.node_of(name)
+
+
+async def is_bound(cluster: Cluster, name: str) -> bool:
+    return bool(await cluster.node_of(name))
+
+
+async def refused(cluster: Cluster, name: str) -> str:
+    async def told() -> bool:
+        condition = await cluster.condition(name)
+        return condition is not None and condition.reason == "Unschedulable"
+
+    await until(told)
+    condition = await cluster.condition(name)
+    assert condition is not None and condition.status == "False"
+    return condition.message or ""
+
+
+async def test_a_pod_is_bound_and_its_event_says_where(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1"))
+    await cluster.add_pod(pod("early", {"cpu": "1"}))
+    async with running_scheduler(cluster.server):
+        assert await bound(cluster, "early") == "worker-1"
+        await cluster.add_pod(pod("late", {"cpu": "1"}))
+        assert await bound(cluster, "late") == "worker-1"
+        condition = await cluster.condition("late")
+        assert condition is not None and condition.status == "True"
+
+        async def told() -> bool:
+            return await cluster.messages("late", "Scheduled") == ["Successfully assigned default/late to worker-1"]
+
+        await until(told)
+
+
+async def test_an_unschedulable_pod_waits_for_a_node(cluster: Cluster) -> None:
+    async with running_scheduler(cluster.server):
+        await cluster.add_pod(pod("web", {"cpu": "2"}))
+        assert await refused(cluster, "web") == "no nodes available to schedule pods"
+        await cluster.add_node(node("small", cpu="1"))
+        # The small node cannot help: the pod is not even tried again.
+        await cluster.add_node(node("large", cpu="4"))
+        assert await bound(cluster, "web") == "large"
+        await cluster.add_pod(pod("next", {"cpu": "3"}))
+        assert (await refused(cluster, "next")).startswith("0/2 nodes are available: 2 Insufficient cpu. preemption:")
+        await cluster.client.delete(core_v1.Pod, "web", "default", grace_period_seconds=0)
+        assert await bound(cluster, "next") == "large"
+        condition = await cluster.condition("next")
+        assert condition is not None and condition.status == "True"
+
+
+async def test_uncordoning_labelling_and_untainting_release_pods(cluster: Cluster) -> None:
+    async with running_scheduler(cluster.server):
+        await cluster.add_node(node("worker-1"))
+        await cluster.client.patch(
+            core_v1.Node,
+            "worker-1",
+            {"spec": {"unschedulable": True, "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}},
+        )
+        await cluster.add_pod(pod("web", nodeSelector={"disk": "ssd"}))
+        assert "1 node(s) were unschedulable" in await refused(cluster, "web")
+        await cluster.client.patch(core_v1.Node, "worker-1", {"spec": {"unschedulable": None}})
+
+        def says(text: str) -> Callable[[], Awaitable[bool]]:
+            async def told() -> bool:
+                return text in await refused(cluster, "web")
+
+            return told
+
+        await until(says("1 node(s) had untolerated taint(s)"))
+        await cluster.client.patch(core_v1.Node, "worker-1", {"spec": {"taints": None}})
+        await until(says("1 node(s) didn't match Pod's node affinity/selector"))
+        await cluster.client.patch(core_v1.Node, "worker-1", {"metadata": {"labels": {"disk": "ssd"}}})
+        assert await bound(cluster, "web") == "worker-1"
+
+
+async def test_many_pods_spread_and_never_exceed_a_node(cluster: Cluster) -> None:
+    for index in range(5):
+        await cluster.add_node(node(f"worker-{index}", cpu="2", pods="20"))
+    async with running_scheduler(cluster.server) as scheduler:
+        async with asyncio.TaskGroup() as group:
+            for index in range(120):
+                group.create_task(cluster.add_pod(pod(f"p{index}", {"cpu": "100m", "memory": "10Mi"})))
+
+        async def settled() -> bool:
+            return scheduler.scheduled == 100 and scheduler.queue.count(Place.WAITING) == 20
+
+        await until(settled)
+        pods = (await cluster.client.list(core_v1.Pod, "default")).items
+        counts = Counter(each.spec.nodeName or "" for each in pods if each.spec is not None)
+        assert counts == {"": 20, **{f"worker-{index}": 20 for index in range(5)}}
+
+
+async def test_pods_of_other_schedulers_and_gated_pods_are_left_alone(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1"))
+    async with running_scheduler(cluster.server):
+        await cluster.add_pod(pod("foreign", schedulerName="other-scheduler"))
+        await cluster.add_pod(pod("gated", schedulingGates=[core_v1.PodSchedulingGate(name="example.com/wait")]))
+        await cluster.add_pod(pod("plain"))
+        assert await bound(cluster, "plain") == "worker-1"
+        assert await cluster.node_of("foreign") == ""
+        assert await cluster.node_of("gated") == ""
+        await cluster.client.patch(core_v1.Pod, "gated", {"spec": {"schedulingGates": None}}, "default")
+        assert await bound(cluster, "gated") == "worker-1"
+        assert await cluster.node_of("foreign") == ""
+
+
+async def test_host_ports_and_affinity_to_a_name(cluster: Cluster) -> None:
+    for index in range(2):
+        await cluster.add_node(node(f"worker-{index}"))
+    async with running_scheduler(cluster.server):
+        for name in ("a", "b"):
+            await cluster.add_pod(pod(name, containers=[container(ports=[("TCP", "", 8080)])]))
+        assert {await bound(cluster, "a"), await bound(cluster, "b")} == {"worker-0", "worker-1"}
+        await cluster.add_pod(pod("c", containers=[container(ports=[("TCP", "", 8080)])]))
+        assert "2 node(s) didn't have free ports for the requested pod ports" in await refused(cluster, "c")
+        pinned = affinity(required=[term(fields=[expression("metadata.name", "In", "worker-1")])])
+        await cluster.add_pod(pod("daemon", affinity=pinned))
+        assert await bound(cluster, "daemon") == "worker-1"
+
+
+async def test_two_schedulers_racing_bind_every_pod_once(cluster: Cluster) -> None:
+    for index in range(3):
+        await cluster.add_node(node(f"worker-{index}", pods="40"))
+    async with running_scheduler(cluster.server) as one, running_scheduler(cluster.server) as other:
+        for index in range(60):
+            await cluster.add_pod(pod(f"p{index}"))
+
+        async def all_bound() -> bool:
+            pods = (await cluster.client.list(core_v1.Pod, "default")).items
+            return all(each.spec is not None and each.spec.nodeName for each in pods)
+
+        await until(all_bound)
+
+        async def agreed() -> bool:
+            return all(len(each.queue) == 0 and each.snapshot.pod_count == 60 for each in (one, other))
+
+        await until(agreed)
+        pods = (await cluster.client.list(core_v1.Pod, "default")).items
+        for each in pods:
+            assert each.metadata is not None and each.spec is not None
+            uid = each.metadata.uid or ""
+            assert one.snapshot.home_of(uid) == other.snapshot.home_of(uid) == each.spec.nodeName
+
+
+async def test_a_restarted_scheduler_continues(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1", cpu="2"))
+    async with running_scheduler(cluster.server):
+        await cluster.add_pod(pod("first", {"cpu": "1500m"}))
+        await bound(cluster, "first")
+    await cluster.add_pod(pod("second", {"cpu": "1"}))
+    async with running_scheduler(cluster.server) as scheduler:
+        assert "Insufficient cpu" in await refused(cluster, "second")
+        assert scheduler.snapshot.pod_count == 1
+        assert scheduler.decisions.get("default/second") is not None
