@@ -195,6 +195,7 @@ class Supervisor:
         return reader
 
     def _warm(self) -> None:
+        os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # read when grpc is imported; see machinery.component
         for name in PRELOAD:
             importlib.import_module(name)
         for module in {spec.module for spec in self._expected()}:

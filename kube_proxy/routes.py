@@ -21,7 +21,7 @@ _log = log.get(__name__)
 
 
 def plan_routes(nodes: Iterable[Node], own: str) -> dict[str, str]:
-    """Destination → gateway ("" for the own pod network, which is a black hole under its pods' host routes)."""
+    """Destination → gateway, for every machine but this one, whose own pods the runtime routes."""
     planned: dict[str, str] = {}
     for node in nodes:
         cidr = node.spec.podCIDR if node.spec else ""
@@ -29,9 +29,7 @@ def plan_routes(nodes: Iterable[Node], own: str) -> dict[str, str]:
         gateway = next((each.address for each in addresses if each.type == "InternalIP"), "")
         try:
             ipaddress.IPv4Network(cidr)
-            if node.metadata.name == own:
-                planned[cidr] = ""
-            elif gateway:
+            if gateway and node.metadata.name != own:
                 planned[cidr] = str(ipaddress.IPv4Address(gateway))
         except ValueError:  # no network yet, or not one of ours
             continue
@@ -78,12 +76,7 @@ class RouteReconciler:
             for destination, gateway in wanted.items():
                 if self._applied.get(destination) == gateway:
                     continue
-                if gateway:
-                    nl.add_route(destination, via=gateway)
-                else:
-                    nl.add_route(destination, blackhole=True)
+                nl.add_route(destination, via=gateway)
                 self._applied[destination] = gateway
             for destination in [each for each in self._applied if each not in wanted]:
-                gateway = self._applied[destination]
-                nl.delete_route(destination, via=gateway or None, missing_ok=True)
-                del self._applied[destination]
+                nl.delete_route(destination, via=self._applied.pop(destination), missing_ok=True)

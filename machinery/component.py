@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -66,6 +67,8 @@ def run(name: str, args: argparse.Namespace, main: Callable[[ComponentContext], 
     """Run a component to its end; returns the exit code (0 after a wish to stop, 1 after an error)."""
     import uvloop
 
+    # Components start programs (nft, conmon) by fork and exec while gRPC's threads run; gRPC must not act on that.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logs.setup(name, args.log_level)
     log = logs.get(name)
     try:

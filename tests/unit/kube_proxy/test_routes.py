@@ -16,7 +16,7 @@ def node(name: str, cidr: str = "10.244.1.0/24", ip: str = "10.250.0.11") -> Nod
     ("nodes", "routes"),
     [
         pytest.param([node("other")], {"10.244.1.0/24": "10.250.0.11"}, id="another machine"),
-        pytest.param([node("me")], {"10.244.1.0/24": ""}, id="own network is a black hole"),
+        pytest.param([node("me")], {}, id="own pods are the runtime's"),
         pytest.param([node("other", cidr="")], {}, id="no network yet"),
         pytest.param([node("other", ip="")], {}, id="no address yet"),
         pytest.param([node("other", cidr="nonsense")], {}, id="nonsense network"),
