@@ -233,3 +233,20 @@ def test_any_patch_succeeds_or_is_refused_and_never_touches_the_input(patch: dic
     except StatusError as error:
         assert error.code == 500
     assert before == (DOC, patch)
+
+
+def test_what_kubectl_apply_sends() -> None:
+    """Recorded from kubectl 1.32 after the containers were turned round, one image changed and one variable removed."""
+    patch = {
+        "$setElementOrder/containers": [{"name": "side"}, {"name": "main"}],
+        "containers": [
+            {
+                "$setElementOrder/env": [{"name": "B"}],
+                "env": [{"$patch": "delete", "name": "A"}],
+                "image": "nginx:99",
+                "name": "main",
+            }
+        ],
+    }
+    merged = apply_strategic_merge(DOC, patch, SCHEMA)
+    assert merged["containers"] == [SIDE, {**MAIN, "image": "nginx:99", "env": [{"name": "B", "value": "2"}]}]
