@@ -37,6 +37,17 @@ def node_label_warning(key: str) -> str | None:
     return _DEPRECATED_NODE_LABELS.get(key)
 
 
+def node_warnings(node: Obj, old: Obj | None) -> list[str]:
+    """Warnings about a Node."""
+    spec = node.get("spec") or {}
+    found: list[str] = []
+    if spec.get("configSource") is not None and old is None:
+        found.append("spec.configSource: the feature is no longer supported")
+    if spec.get("externalID") and (old or {}).get("spec", {}).get("externalID") != spec["externalID"]:
+        found.append("spec.externalID: this field is deprecated, and is unused by Kubernetes")
+    return found
+
+
 def pod_warnings(pod: Obj, old: Obj | None) -> list[str]:
     """Warnings about a Pod; updates that leave the spec alone warn of nothing."""
     if old is not None and old.get("spec") == pod.get("spec"):

@@ -6,13 +6,17 @@ Owns which kind gets which rules and nothing else. A new regular kind is one row
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from apiserver.registry.defaults import core as core_defaults
 from apiserver.registry.defaults import workloads as workload_defaults
 from apiserver.registry.strategies.daemon_sets import DaemonSetStrategy
+from apiserver.registry.strategies.events import EventStrategy
 from apiserver.registry.strategies.jobs import JobStrategy
-from apiserver.registry.strategies.pod_warnings import template_warnings
+from apiserver.registry.strategies.namespaces import NamespaceStrategy
+from apiserver.registry.strategies.pod_warnings import node_warnings, template_warnings
 from apiserver.registry.strategies.pods import PodStrategy
+from apiserver.registry.strategies.services import ServiceStrategy
 from apiserver.registry.strategy import PLAIN, Rules, Strategy
-from apiserver.registry.validation import batch, workloads
+from apiserver.registry.validation import batch, core, endpoints, limits, workloads
 from apiserver.registry.validation.names import dns_label
 
 if TYPE_CHECKING:
@@ -30,6 +34,12 @@ def _template_warnings(*path: str) -> Callable[[Obj, Obj | None], list[str]]:
         return obj or {}
 
     return lambda obj, old: template_warnings(at(obj), at(old) if old is not None else None, ".".join(path))
+
+
+def _slice_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    if obj.get("addressType") == "FQDN" and old is None:
+        return ["spec.addressType: FQDN endpoints are deprecated"]
+    return []
 
 
 _SPEC_TEMPLATE = _template_warnings("spec", "template")
@@ -88,6 +98,68 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=workloads.validate_pod_template,
         warnings=_template_warnings("template"),
     ),
+    ("", "configmaps"): Rules(
+        validate=core.validate_config_map,
+        validate_update=core.validate_config_map_update,
+    ),
+    ("", "secrets"): Rules(
+        default=core_defaults.default_secret,
+        validate=core.validate_secret,
+        validate_update=core.validate_secret_update,
+        fields={"type": lambda obj: str(obj.get("type") or "")},
+    ),
+    ("", "serviceaccounts"): PLAIN,
+    ("", "nodes"): Rules(
+        default=core_defaults.default_node,
+        validate=core.validate_node,
+        validate_update=core.validate_node_update,
+        fields={"spec.unschedulable": lambda obj: "true" if (obj.get("spec") or {}).get("unschedulable") else "false"},
+        warnings=node_warnings,
+    ),
+    ("", "endpoints"): Rules(
+        allow_create_on_update=True,
+        default=core_defaults.default_endpoints,
+        validate=endpoints.validate_endpoints,
+    ),
+    ("discovery.k8s.io", "endpointslices"): Rules(
+        generation=True,
+        desired_state=(),
+        default=core_defaults.default_endpoint_slice,
+        validate=endpoints.validate_slice,
+        validate_update=endpoints.validate_slice_update,
+        warnings=_slice_warnings,
+    ),
+    ("coordination.k8s.io", "leases"): Rules(
+        allow_create_on_update=True,
+        allow_unconditional_update=False,
+        default=core_defaults.default_lease,
+        validate=core.validate_lease,
+    ),
+    ("", "limitranges"): Rules(
+        allow_create_on_update=True,
+        default=core_defaults.default_limit_range,
+        validate=limits.validate_limit_range,
+    ),
+    ("", "resourcequotas"): Rules(
+        has_status=True,
+        new_status={},
+        default=core_defaults.default_quota,
+        validate=limits.validate_quota,
+        validate_update=limits.validate_quota_update,
+        validate_status=limits.validate_quota_status,
+    ),
+    ("scheduling.k8s.io", "priorityclasses"): Rules(
+        generation=True,
+        desired_state=(),
+        default=core_defaults.default_priority_class,
+        validate=core.validate_priority_class,
+        validate_update=core.validate_priority_class_update,
+    ),
+    ("node.k8s.io", "runtimeclasses"): Rules(
+        allow_unconditional_update=False,
+        validate=core.validate_runtime_class,
+        validate_update=core.validate_runtime_class_update,
+    ),
     ("batch", "cronjobs"): Rules(
         generation=True,
         has_status=True,
@@ -100,6 +172,9 @@ _RULES: dict[tuple[str, str], Rules] = {
 }
 _CLASSES: dict[tuple[str, str], type[Strategy]] = {
     ("", "pods"): PodStrategy,
+    ("", "services"): ServiceStrategy,
+    ("", "namespaces"): NamespaceStrategy,
+    ("", "events"): EventStrategy,
     ("apps", "daemonsets"): DaemonSetStrategy,
     ("batch", "jobs"): JobStrategy,
 }

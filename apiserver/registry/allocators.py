@@ -1,0 +1,185 @@
+"""Service cluster IPs and node ports: which are taken, which is next.
+
+Owns an in-memory index per kind of value, rebuilt from the stored services when first needed, and reservations that a
+write keeps or gives back. Never persists anything: the services themselves are the record. Safe for concurrent requests
+in one API server because every step runs in one event loop without waiting. Called by the service strategy only.
+"""
+
+import ipaddress
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Obj = dict[str, Any]
+
+
+class AllocationError(ValueError):
+    """A value cannot be had; the text is upstream's."""
+
+
+class PortAllocator:
+    """Node ports by protocol. Random ones come from above the static band, which is left to explicit requests."""
+
+    def __init__(self, low: int = 30000, high: int = 32767, rng: random.Random | None = None) -> None:
+        self.low, self.high = low, high
+        self._rng = rng or random.Random()
+        self._taken: dict[tuple[str, int], int] = {}
+        size = high - low + 1
+        self._static = min(max(16, size // 32), 128) if size > 16 else 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._taken.clear()
+
+    def hold(self, protocol: str, port: int) -> None:
+        """Take note of a stored service's port."""
+        key = (protocol, port)
+        self._taken[key] = self._taken.get(key, 0) + 1
+
+    def reserve(self, protocol: str, port: int) -> None:
+        """Take this very port."""
+        if not self.low <= port <= self.high:
+            valid = f"The range of valid ports is {self.low}-{self.high}"
+            raise AllocationError(f"provided port is not in the valid range. {valid}")
+        if (protocol, port) in self._taken:
+            raise AllocationError("provided port is already allocated")
+        self.hold(protocol, port)
+
+    def next(self, protocols: Iterable[str]) -> int:
+        """A port that is free for all the protocols; it is taken for each."""
+        wanted = tuple(protocols)
+        for low, high in ((self.low + self._static, self.high), (self.low, self.low + self._static - 1)):
+            size = high - low + 1
+            if size <= 0:
+                continue
+            start = self._rng.randrange(size)
+            for step in range(size):
+                port = low + (start + step) % size
+                if all((protocol, port) not in self._taken for protocol in wanted):
+                    for protocol in wanted:
+                        self.hold(protocol, port)
+                    return port
+        raise AllocationError("range is full")
+
+    def release(self, protocol: str, port: int) -> None:
+        """Give a port back."""
+        key = (protocol, port)
+        count = self._taken.get(key, 0)
+        if count > 1:
+            self._taken[key] = count - 1
+        else:
+            self._taken.pop(key, None)
+
+
+class AddressAllocator:
+    """Cluster IPs of one range. Random ones come from above the static band."""
+
+    def __init__(self, cidr: str = "10.96.0.0/16", rng: random.Random | None = None) -> None:
+        self.network = ipaddress.ip_network(cidr)
+        self._rng = rng or random.Random()
+        self._base = int(self.network.network_address)
+        # First and (IPv4) last address are no hosts; ranges beyond 2^16 are cut as upstream cuts them.
+        self._size = min(self.network.num_addresses, 1 << 16) - (2 if self.network.version == 4 else 1)
+        self._static = min(max(16, self._size // 16), 256) if self._size > 16 else 0
+        self._taken: set[int] = set()
+
+    @property
+    def family(self) -> str:
+        """`IPv4` or `IPv6`."""
+        return f"IPv{self.network.version}"
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._taken.clear()
+
+    def hold(self, address: str) -> None:
+        """Take note of a stored service's address."""
+        self._taken.add(int(ipaddress.ip_address(address)))
+
+    def reserve(self, address: str) -> None:
+        """Take this very address."""
+        parsed = ipaddress.ip_address(address)
+        if parsed not in self.network:
+            raise AllocationError(
+                f"failed to allocate IP {address}: the provided network does not match the current range"
+            )
+        offset = int(parsed) - self._base
+        if not 1 <= offset <= self._size:
+            raise AllocationError(
+                f"failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. "
+                f"The range of valid IPs is {self.network}"
+            )
+        if int(parsed) in self._taken:
+            raise AllocationError(f"failed to allocate IP {address}: provided IP is already allocated")
+        self._taken.add(int(parsed))
+
+    def next(self) -> str:
+        """A free address; it is taken."""
+        for low, high in ((1 + self._static, self._size), (1, self._static)):
+            size = high - low + 1
+            if size <= 0:
+                continue
+            start = self._rng.randrange(size)
+            for step in range(size):
+                number = self._base + low + (start + step) % size
+                if number not in self._taken:
+                    self._taken.add(number)
+                    return str(ipaddress.ip_address(number))
+        raise AllocationError("failed to allocate a serviceIP: range is full")
+
+    def release(self, address: str) -> None:
+        """Give an address back."""
+        self._taken.discard(int(ipaddress.ip_address(address)))
+
+
+class ServiceAllocators:
+    """Both allocators, filled from the stored services at first use. `services` reads the API server's cache."""
+
+    def __init__(
+        self,
+        cidr: str = "10.96.0.0/16",
+        node_ports: tuple[int, int] = (30000, 32767),
+        services: Callable[[], Iterable[Obj]] = tuple,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.addresses = AddressAllocator(cidr, rng)
+        self.ports = PortAllocator(*node_ports, rng=rng)
+        self._services = services
+        self._loaded = False
+
+    def load(self) -> None:
+        """Fill the index once; later calls do nothing."""
+        if not self._loaded:
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Forget what is known and read the stored services again."""
+        self.addresses.clear()
+        self.ports.clear()
+        for service in self._services():
+            for address in addresses_of(service):
+                if ipaddress.ip_address(address) in self.addresses.network:
+                    self.addresses.hold(address)
+            for protocol, port in ports_of(service):
+                self.ports.hold(protocol, port)
+        self._loaded = True
+
+
+def addresses_of(service: Obj) -> list[str]:
+    """The cluster IPs a stored service holds."""
+    spec = service.get("spec") or {}
+    if spec.get("type") == "ExternalName":
+        return []
+    found = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    return [address for address in found if address and address != "None"]
+
+
+def ports_of(service: Obj) -> list[tuple[str, int]]:
+    """The node ports a stored service holds, with their protocols."""
+    spec = service.get("spec") or {}
+    found = [
+        (port.get("protocol") or "TCP", port["nodePort"]) for port in spec.get("ports") or () if port.get("nodePort")
+    ]
+    if health := spec.get("healthCheckNodePort"):
+        found.append(("TCP", health))
+    return found

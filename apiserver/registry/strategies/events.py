@@ -1,0 +1,47 @@
+"""Events: fields that clients search by, and the leniency that event recorders rely on.
+
+Looked up through `strategy_for`. How long events live belongs to storage.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from apiserver.registry.defaults.core import default_event
+from apiserver.registry.strategy import Rules, Strategy
+from apiserver.registry.validation.core import validate_event, validate_event_update
+from apiserver.registry.validation.names import any_name
+
+Obj = dict[str, Any]
+_INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+
+
+def _involved(field: str) -> Callable[[Obj], str]:
+    return lambda event: str((event.get("involvedObject") or {}).get(field) or "")
+
+
+def _plain(field: str) -> Callable[[Obj], str]:
+    return lambda event: str(event.get(field) or "")
+
+
+def _source(event: Obj) -> str:
+    component = (event.get("source") or {}).get("component")
+    return str(component or event.get("reportingComponent") or "")
+
+
+class EventStrategy(Strategy):
+    """v1 Event."""
+
+    rules = Rules(
+        name=any_name,
+        allow_create_on_update=True,
+        default=default_event,
+        validate=validate_event,
+        validate_update=validate_event_update,
+        fields={
+            **{f"involvedObject.{field}": _involved(field) for field in _INVOLVED},
+            "reason": _plain("reason"),
+            "reportingComponent": _plain("reportingComponent"),
+            "source": _source,
+            "type": _plain("type"),
+        },
+    )

@@ -1,0 +1,265 @@
+"""Services: families, cluster IPs and node ports, and what survives a change of type.
+
+Owns the plan of allocation; the allocators own which values are free. Looked up through `strategy_for`; the application
+sets `allocators` before it serves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apiserver.registry.allocators import AllocationError, ServiceAllocators, addresses_of, ports_of
+from apiserver.registry.defaults.network import default_service
+from apiserver.registry.strategy import Finish, Rules, Strategy
+from apiserver.registry.validation.names import dns_label
+from apiserver.registry.validation.service import (
+    is_headless,
+    needs_address,
+    needs_health_port,
+    needs_node_ports,
+    service_warnings,
+    validate_service,
+    validate_service_status,
+    validate_service_update,
+)
+from machinery.field_errors import FieldError, invalid
+
+if TYPE_CHECKING:
+    from api.resources import Resource
+    from apiserver.registry.store import RequestContext
+
+Obj = dict[str, Any]
+
+
+def _spec(name: str, default: str = "") -> Any:
+    return lambda obj: str((obj.get("spec") or {}).get(name) or default)
+
+
+class ServiceStrategy(Strategy):
+    """v1 Service."""
+
+    rules = Rules(
+        has_status=True,
+        name=dns_label,
+        new_status={"loadBalancer": {}},
+        allow_create_on_update=True,
+        default=default_service,
+        validate=validate_service,
+        validate_update=validate_service_update,
+        validate_status=validate_service_status,
+        warnings=service_warnings,
+        fields={"spec.clusterIP": _spec("clusterIP"), "spec.type": _spec("type")},
+    )
+
+    def __init__(self, resource: Resource, rules: Rules | None = None) -> None:
+        super().__init__(resource, rules)
+        self.allocators = ServiceAllocators()
+
+    def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
+        super().prepare_create(ctx, obj)
+        spec = obj["spec"]
+        if spec.get("clusterIP") and not spec.get("clusterIPs"):
+            spec["clusterIPs"] = [spec["clusterIP"]]
+
+    def begin_create(self, ctx: RequestContext, obj: Obj) -> Finish | None:
+        return self._allocate(obj, None)
+
+    def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
+        super().prepare_update(ctx, new, old)
+        after, before = new["spec"], old["spec"]
+        _normalize_addresses(after, before)
+        _keep_allocated(after, before)
+        _drop_for_type(after, before)
+
+    def begin_update(self, ctx: RequestContext, new: Obj, old: Obj) -> Finish | None:
+        return self._allocate(new, old)
+
+    def after_delete(self, obj: Obj) -> None:
+        self.allocators.load()
+        self._release(addresses_of(obj), ports_of(obj))
+
+    def _release(self, addresses: list[str], ports: list[tuple[str, int]]) -> None:
+        for address in addresses:
+            self.allocators.addresses.release(address)
+        for protocol, port in ports:
+            self.allocators.ports.release(protocol, port)
+
+    def _allocate(self, new: Obj, old: Obj | None) -> Finish:
+        """Reserve all that is new; the result gives back the new or the old values."""
+        self.allocators.load()
+        held_addresses = addresses_of(old) if old else []
+        held_ports = ports_of(old) if old else []
+        got_addresses: list[str] = []
+        got_ports: list[tuple[str, int]] = []
+        spec = new["spec"]
+        findings = _plan_families(spec, old["spec"] if old else None, self.allocators.addresses.family)
+        if not findings:
+            findings = self._take_address(spec, held_addresses, got_addresses)
+        if not findings:
+            findings = self._take_ports(spec, held_ports, got_ports)
+        if findings:
+            self._release(got_addresses, got_ports)
+            raise invalid("Service", new["metadata"].get("name", ""), "", findings)
+
+        def finish(done: bool) -> None:
+            if not done:
+                self._release(got_addresses, got_ports)
+            elif old is not None:
+                kept, kept_ports = addresses_of(new), ports_of(new)
+                self._release(
+                    [address for address in held_addresses if address not in kept],
+                    [port for port in held_ports if port not in kept_ports],
+                )
+
+        return finish
+
+    def _take_address(self, spec: Obj, held: list[str], got: list[str]) -> list[FieldError]:
+        if not needs_address(spec) or is_headless(spec):
+            return []
+        addresses = self.allocators.addresses
+        wanted = spec.get("clusterIPs") or []
+        try:
+            if not wanted:
+                address = addresses.next()
+                got.append(address)
+                spec["clusterIP"], spec["clusterIPs"] = address, [address]
+            for address in wanted:
+                if address not in held:
+                    addresses.reserve(address)
+                    got.append(address)
+        except AllocationError as error:
+            return [FieldError.invalid("spec.clusterIPs", wanted, str(error))]
+        return []
+
+    def _take_ports(self, spec: Obj, held: list[tuple[str, int]], got: list[tuple[str, int]]) -> list[FieldError]:
+        ports = self.allocators.ports
+        if needs_node_ports(spec):
+            chosen: dict[int, int] = {}  # service port → node port: TCP and UDP of one port share it
+            for index, port in enumerate(spec.get("ports") or ()):
+                protocol = port.get("protocol") or "TCP"
+                try:
+                    if port.get("nodePort"):
+                        wanted = (protocol, port["nodePort"])
+                        if wanted not in held or wanted in got:
+                            ports.reserve(*wanted)
+                            got.append(wanted)
+                    else:
+                        port["nodePort"] = self._next_port(protocol, chosen.get(port.get("port") or 0), got)
+                except AllocationError as error:
+                    path = f"spec.ports[{index}].nodePort"
+                    return [FieldError.invalid(path, port.get("nodePort") or 0, str(error))]
+                chosen.setdefault(port.get("port") or 0, port["nodePort"])
+        if needs_health_port(spec):
+            health = spec.get("healthCheckNodePort")
+            try:
+                if not health:
+                    spec["healthCheckNodePort"] = health = ports.next(["TCP"])
+                    got.append(("TCP", health))
+                elif ("TCP", health) not in held:
+                    ports.reserve("TCP", health)
+                    got.append(("TCP", health))
+            except AllocationError as error:
+                return [FieldError.invalid("spec.healthCheckNodePort", health or 0, str(error))]
+        return []
+
+    def _next_port(self, protocol: str, shared: int | None, got: list[tuple[str, int]]) -> int:
+        ports = self.allocators.ports
+        if shared is not None:
+            try:
+                ports.reserve(protocol, shared)
+            except AllocationError:
+                shared = None
+        number = shared if shared is not None else ports.next([protocol])
+        got.append((protocol, number))
+        return number
+
+
+def _plan_families(spec: Obj, old: Obj | None, family: str) -> list[FieldError]:
+    """ipFamilies and ipFamilyPolicy on a single-stack cluster."""
+    if not needs_address(spec):
+        return []
+    policy, families = spec.get("ipFamilyPolicy"), spec.get("ipFamilies") or []
+    errors: list[FieldError] = []
+    open_headless = is_headless(spec) and not spec.get("selector")
+    if not open_headless:
+        if policy == "RequireDualStack":
+            detail = "this cluster is not configured for dual-stack services"
+            errors.append(FieldError.invalid("spec.ipFamilyPolicy", policy, detail))
+        for index, given in enumerate(families):
+            if given != family:
+                detail = "not configured on this cluster"
+                errors.append(FieldError.invalid(f"spec.ipFamilies[{index}]", given, detail))
+    if errors:
+        return errors
+    if open_headless and not policy and not families:
+        # Nobody selects endpoints for it, so it may have both families even here.
+        spec["ipFamilies"] = [family, "IPv6" if family == "IPv4" else "IPv4"]
+        spec["ipFamilyPolicy"] = "RequireDualStack"
+    else:
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+        if not families:
+            spec["ipFamilies"] = [family]
+    if is_headless(spec):
+        spec["clusterIPs"] = ["None"]
+    return []
+
+
+def _normalize_addresses(after: Obj, before: Obj) -> None:
+    """A changed or cleared clusterIP carries clusterIPs with it."""
+    address, was = after.get("clusterIP"), before.get("clusterIP")
+    if not after.get("clusterIPs") and address and address != was:
+        after["clusterIPs"] = [address]
+    elif address != was and after.get("clusterIPs") == before.get("clusterIPs"):
+        if address:
+            after["clusterIPs"] = [address]
+        elif was:
+            after.pop("clusterIPs", None)
+
+
+def _keep_allocated(after: Obj, before: Obj) -> None:
+    """What the client left out stays what it was."""
+    if needs_address(before) and needs_address(after):
+        if not after.get("clusterIP") and before.get("clusterIP"):
+            after["clusterIP"] = before["clusterIP"]
+        if (
+            not after.get("clusterIPs")
+            and after.get("clusterIP") == before.get("clusterIP")
+            and before.get("clusterIPs")
+        ):
+            after["clusterIPs"] = before["clusterIPs"]
+        for field in ("ipFamilies", "ipFamilyPolicy"):
+            if not after.get(field) and before.get(field):
+                after[field] = before[field]
+    if needs_node_ports(before) and needs_node_ports(after):
+        known = {(port.get("protocol"), port.get("port")): port.get("nodePort") for port in before.get("ports") or ()}
+        used = {port.get("nodePort") for port in after.get("ports") or ()}
+        for port in after.get("ports") or ():
+            number = known.get((port.get("protocol"), port.get("port")))
+            if not port.get("nodePort") and number and number not in used:
+                port["nodePort"] = number
+    if needs_health_port(before) and needs_health_port(after) and not after.get("healthCheckNodePort"):
+        after["healthCheckNodePort"] = before.get("healthCheckNodePort") or 0
+
+
+def _drop_for_type(after: Obj, before: Obj) -> None:
+    """Values that only made sense for the old type go, unless the client changed them."""
+
+    def drop(*fields: str) -> None:
+        for field in fields:
+            if field in after and after[field] == before.get(field):
+                del after[field]
+
+    if needs_address(before) and not needs_address(after):
+        drop("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
+    if needs_node_ports(before) and not needs_node_ports(after):
+        numbers = [port.get("nodePort") for port in before.get("ports") or ()]
+        if [port.get("nodePort") for port in after.get("ports") or ()] == numbers:
+            for port in after.get("ports") or ():
+                port.pop("nodePort", None)
+    if needs_health_port(before) and not needs_health_port(after):
+        drop("healthCheckNodePort")
+    if before.get("type") == "LoadBalancer" and after.get("type") != "LoadBalancer":
+        drop("allocateLoadBalancerNodePorts", "loadBalancerClass")
+    external = ("NodePort", "LoadBalancer")
+    if before.get("type") in external and after.get("type") not in external and not after.get("externalIPs"):
+        drop("externalTrafficPolicy")

@@ -1,0 +1,158 @@
+"""Limit ranges and resource quotas. Called by the rules of those kinds in the strategy table."""
+
+from typing import Any
+
+from apiserver.registry.validation import names
+from apiserver.registry.validation.fields import check_immutable, invalid_each
+from apiserver.registry.validation.resources import STANDARD, check_quantity, check_resource_name
+from machinery import quantity
+from machinery.field_errors import FieldError
+
+Obj = dict[str, Any]
+
+_SCOPES = (
+    "Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
+)  # fmt: skip
+_CONFLICTING = ({"Terminating", "NotTerminating"}, {"BestEffort", "NotBestEffort"})
+_QUOTA = STANDARD | {"count/"}
+_POSITIVE_SCOPES = ("Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "CrossNamespacePodAffinity")
+
+
+def validate_quota(obj: Obj) -> list[FieldError]:
+    """Known resources, quantities, scopes that fit together."""
+    spec = obj.get("spec") or {}
+    errors: list[FieldError] = []
+    for name, amount in (spec.get("hard") or {}).items():
+        path = f"spec.hard[{name}]"
+        errors += invalid_each(path, name, names.qualified_name(name))
+        if "/" not in name and name not in STANDARD and not name.startswith(("hugepages-", "requests.hugepages-")):
+            errors.append(FieldError.invalid(path, name, "must be a standard resource for quota"))
+        errors += check_quantity(path, name, amount)
+    errors += _validate_scopes(spec.get("scopes") or [], "spec.scopes")
+    return errors + _validate_scope_selector(spec.get("scopeSelector") or {}, "spec.scopeSelector.matchExpressions")
+
+
+def _validate_scopes(scopes: list[str], path: str) -> list[FieldError]:
+    errors = [FieldError.invalid(path, scopes, "unsupported scope") for scope in scopes if scope not in _SCOPES]
+    errors += [FieldError.invalid(path, scopes, "conflicting scopes") for pair in _CONFLICTING if pair <= set(scopes)]
+    return errors
+
+
+def _validate_scope_selector(selector: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    scopes: list[str] = []
+    for expression in selector.get("matchExpressions") or ():
+        scope, operator = expression.get("scopeName") or "", expression.get("operator") or ""
+        values = expression.get("values") or []
+        if scope not in _SCOPES:
+            errors.append(FieldError.invalid(f"{path}.scopeName", scope, "unsupported scope"))
+        if scope in _POSITIVE_SCOPES and operator != "Exists":
+            detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, "
+            detail += "ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort "
+            detail += "or ResourceQuotaScopeCrossNamespacePodAffinity"
+            errors.append(FieldError.invalid(f"{path}.operator", operator, detail))
+        if operator in ("In", "NotIn"):
+            if not values:
+                detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+                errors.append(FieldError.required(f"{path}.values", detail))
+        elif operator in ("Exists", "DoesNotExist"):
+            if values:
+                detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+                errors.append(FieldError.invalid(f"{path}.values", values, detail))
+        else:
+            errors.append(FieldError.invalid(f"{path}.operator", operator, "not a valid selector operator"))
+        scopes.append(scope)
+    errors += [FieldError.invalid(path, scopes, "conflicting scopes") for pair in _CONFLICTING if pair <= set(scopes)]
+    return errors
+
+
+def validate_quota_update(new: Obj, old: Obj) -> list[FieldError]:
+    """Scopes stay."""
+    errors = validate_quota(new)
+    after, before = (new.get("spec") or {}).get("scopes"), (old.get("spec") or {}).get("scopes")
+    return errors + check_immutable("spec.scopes", sorted(after or ()), sorted(before or ()))
+
+
+def validate_quota_status(new: Obj, old: Obj) -> list[FieldError]:
+    """Quantities."""
+    errors: list[FieldError] = []
+    for field in ("hard", "used"):
+        for name, amount in ((new.get("status") or {}).get(field) or {}).items():
+            errors += check_quantity(f"status.{field}[{name}]", name, amount)
+    return errors
+
+
+def validate_limit_range(obj: Obj) -> list[FieldError]:
+    """One item per type; min ≤ defaultRequest ≤ default ≤ max."""
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for index, item in enumerate((obj.get("spec") or {}).get("limits") or ()):
+        path = f"spec.limits[{index}]"
+        kind = item.get("type") or ""
+        if "/" not in kind and kind not in ("Pod", "Container", "PersistentVolumeClaim"):
+            detail = "must be a standard limit type or fully qualified"
+            errors.append(FieldError.invalid(f"{path}.type", kind, detail))
+        if kind in seen:
+            errors.append(FieldError.duplicate(f"{path}.type", kind))
+        seen.add(kind)
+        errors += _validate_limit_item(item, kind, path)
+    return errors
+
+
+def _validate_limit_item(item: Obj, kind: str, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    fields = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
+    amounts = {field: item.get(field) or {} for field in fields}
+    if kind == "Pod":
+        errors += [
+            FieldError.forbidden(f"{path}.{field}", "may not be specified when `type` is 'Pod'")
+            for field in ("default", "defaultRequest")
+            if amounts[field]
+        ]
+    if kind == "PersistentVolumeClaim" and "storage" not in amounts["min"] and "storage" not in amounts["max"]:
+        errors.append(
+            FieldError.required(
+                f"{path}.limits", "either minimum or maximum storage value is required, but neither was provided"
+            )
+        )
+    for field in fields:
+        for name, amount in amounts[field].items():
+            errors += check_resource_name(f"{path}.{field}[{name}]", name)
+            errors += check_quantity(f"{path}.{field}[{name}]", name, amount)
+    if errors:
+        return errors
+    for name in dict.fromkeys(name for field in fields for name in amounts[field]):
+        errors += _validate_order({field: amounts[field].get(name) for field in fields}, name, path)
+    return errors
+
+
+def _validate_order(amounts: dict[str, Any], name: str, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    value = {field: quantity.parse(amount) for field, amount in amounts.items() if amount is not None}
+
+    def above(left: str, right: str) -> bool:
+        return left in value and right in value and value[left] > value[right]
+
+    def add(field: str, shown: str, detail: str) -> None:
+        errors.append(FieldError.invalid(f"{path}.{field}[{name}]", str(amounts[shown]), detail))
+
+    if above("min", "max"):
+        add("min", "min", f"min value {amounts['min']} is greater than max value {amounts['max']}")
+    if above("min", "defaultRequest"):
+        text = f"min value {amounts['min']} is greater than default request value {amounts['defaultRequest']}"
+        add("defaultRequest", "defaultRequest", text)
+    if above("defaultRequest", "max"):
+        text = f"default request value {amounts['defaultRequest']} is greater than max value {amounts['max']}"
+        add("defaultRequest", "defaultRequest", text)
+    if above("defaultRequest", "default"):
+        text = f"default request value {amounts['defaultRequest']} is greater than default limit value {amounts['default']}"
+        add("defaultRequest", "defaultRequest", text)
+    if above("min", "default"):
+        add("default", "min", f"min value {amounts['min']} is greater than default value {amounts['default']}")
+    if above("default", "max"):
+        add("default", "max", f"default value {amounts['default']} is greater than max value {amounts['max']}")
+    ratio = value.get("maxLimitRequestRatio")
+    if ratio is not None and ratio < 1:
+        add("maxLimitRequestRatio", "maxLimitRequestRatio", f"ratio {amounts['maxLimitRequestRatio']} is less than 1")
+    return errors

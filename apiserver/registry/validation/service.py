@@ -1,0 +1,299 @@
+"""Services: types, ports, addresses, traffic policies; what each type needs.
+
+Called by the service strategy.
+"""
+
+import ipaddress
+from typing import Any
+
+from apiserver.registry.validation import names
+from apiserver.registry.validation.endpoints import reserved_address
+from apiserver.registry.validation.fields import (
+    check_enum,
+    check_port_or_name,
+    check_range,
+    invalid_each,
+)
+from apiserver.registry.validation.metadata import validate_labels
+from machinery.field_errors import FieldError
+
+Obj = dict[str, Any]
+
+_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
+_FAMILIES = ("IPv4", "IPv6")
+_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
+_DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
+_ONCE = "may not change once set"
+_ONLY_BALANCER = "may only be used when `type` is 'LoadBalancer'"
+
+
+def needs_address(spec: Obj) -> bool:
+    """All types but ExternalName have cluster IPs (or `None`)."""
+    return spec.get("type") in ("ClusterIP", "NodePort", "LoadBalancer")
+
+
+def is_headless(spec: Obj) -> bool:
+    """clusterIP None."""
+    return spec.get("clusterIP") == "None" or (spec.get("clusterIPs") or [None])[0] == "None"
+
+
+def needs_node_ports(spec: Obj) -> bool:
+    """NodePort, and LoadBalancer unless it declines them."""
+    kind = spec.get("type")
+    return kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False)
+
+
+def needs_health_port(spec: Obj) -> bool:
+    """A load balancer that keeps traffic on the node."""
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+def validate_service(obj: Obj) -> list[FieldError]:
+    """v1 Service."""
+    spec = obj.get("spec") or {}
+    kind = spec.get("type")
+    headless = is_headless(spec)
+    errors: list[FieldError] = []
+    ports = spec.get("ports") or []
+    if not ports and not headless and kind != "ExternalName":
+        errors.append(FieldError.required("spec.ports"))
+    if headless and kind in ("LoadBalancer", "NodePort"):
+        detail = f"may not be set to 'None' for {kind} services"
+        errors.append(FieldError.invalid("spec.clusterIPs[0]", "None", detail))
+    if kind == "ExternalName":
+        errors += _validate_external(spec)
+    errors += _validate_ports(ports, headless)
+    if selector := spec.get("selector"):
+        errors += validate_labels(selector, "spec.selector")
+    errors += _validate_affinity(spec)
+    errors += _validate_addresses(spec)
+    for index, address in enumerate(spec.get("externalIPs") or ()):
+        path = f"spec.externalIPs[{index}]"
+        texts = names.ip(address)
+        errors += invalid_each(path, address, texts) if texts else reserved_address(path, address)
+    errors += check_enum("spec.type", kind, _TYPES, required=True)
+    errors += _validate_node_ports(spec, ports)
+    for index, cidr in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        errors += invalid_each(f"spec.LoadBalancerSourceRanges[{index}]", cidr, names.cidr(cidr.strip()))
+    return errors + _validate_traffic(spec)
+
+
+def _validate_external(spec: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if spec.get("clusterIPs"):
+        errors.append(FieldError.forbidden("spec.clusterIPs", "may not be set for ExternalName services"))
+    name = (spec.get("externalName") or "").removesuffix(".")
+    if not name:
+        errors.append(FieldError.required("spec.externalName"))
+    else:
+        errors += invalid_each("spec.externalName", name, names.dns_subdomain(name))
+    return errors
+
+
+def _validate_ports(ports: list[Obj], headless: bool) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    pairs: set[tuple[Any, Any]] = set()
+    for index, port in enumerate(ports):
+        path = f"spec.ports[{index}]"
+        name = port.get("name") or ""
+        if not name:
+            if len(ports) > 1:
+                errors.append(FieldError.required(f"{path}.name"))
+        else:
+            errors += invalid_each(f"{path}.name", name, names.dns_label(name))
+            if name in seen:
+                errors.append(FieldError.duplicate(f"{path}.name", name))
+            seen.add(name)
+        number = port.get("port") or 0
+        errors += invalid_each(f"{path}.port", number, names.port_number(number))
+        errors += check_enum(f"{path}.protocol", port.get("protocol"), _PROTOCOLS, required=True)
+        errors += check_port_or_name(f"{path}.targetPort", port.get("targetPort"))
+        if protocol := port.get("appProtocol"):
+            errors += invalid_each(f"{path}.appProtocol", protocol, names.qualified_name(protocol))
+        pair = (port.get("protocol"), number)
+        if pair in pairs:
+            shown = {
+                "Name": "",
+                "Protocol": pair[0],
+                "AppProtocol": None,
+                "Port": number,
+                "TargetPort": 0,
+                "NodePort": 0,
+            }
+            errors.append(FieldError.duplicate(path, shown))
+        pairs.add(pair)
+    return errors
+
+
+def _validate_affinity(spec: Obj) -> list[FieldError]:
+    affinity = spec.get("sessionAffinity")
+    errors = check_enum("spec.sessionAffinity", affinity, ("ClientIP", "None"), required=True)
+    path = "spec.sessionAffinityConfig"
+    config = spec.get("sessionAffinityConfig")
+    if affinity == "ClientIP":
+        seconds = ((config or {}).get("clientIP") or {}).get("timeoutSeconds")
+        if seconds is None:
+            detail = "when session affinity type is ClientIP"
+            errors.append(FieldError.required(f"{path}.clientIP.timeoutSeconds", detail))
+        elif not 0 < seconds <= 86400:
+            detail = "must be greater than 0 and less than 86400"
+            errors.append(FieldError.invalid(f"{path}.clientIP.timeoutSeconds", seconds, detail))
+    elif config is not None:
+        detail = "must not be set when session affinity is None"
+        errors.append(FieldError.forbidden(path, detail))
+    return errors
+
+
+def _validate_addresses(spec: Obj) -> list[FieldError]:
+    kind, address, addresses = spec.get("type"), spec.get("clusterIP"), spec.get("clusterIPs") or []
+    if kind == "ExternalName":
+        return []
+    errors: list[FieldError] = []
+    for index, family in enumerate(spec.get("ipFamilies") or ()):
+        path = f"spec.ipFamilies[{index}]"
+        errors += check_enum(path, family, _FAMILIES)
+        if family in spec["ipFamilies"][:index]:
+            errors.append(FieldError.duplicate(path, family))
+    errors += check_enum("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), _POLICIES)
+    if address and not addresses:
+        detail = "must be set when `clusterIP` is specified"
+        errors.append(FieldError.required("spec.clusterIPs", detail))
+    elif addresses and not address:
+        detail = "must be empty when `clusterIP` is not specified"
+        errors.append(FieldError.invalid("spec.clusterIPs", addresses, detail))
+    elif addresses and addresses[0] != address:
+        detail = "first value must match `clusterIP`"
+        errors.append(FieldError.invalid("spec.clusterIPs", addresses, detail))
+    if errors:
+        return errors
+    for index, value in enumerate(addresses):
+        if value == "None":
+            if len(addresses) > 1:
+                detail = "clusterIPs with 'None' must have exactly one value"
+                errors.append(FieldError.invalid(f"spec.clusterIPs[{index}]", value, detail))
+        else:
+            errors += invalid_each(f"spec.clusterIPs[{index}]", value, names.ip(value))
+    return errors
+
+
+def _validate_node_ports(spec: Obj, ports: list[Obj]) -> list[FieldError]:
+    if spec.get("type") != "ClusterIP":
+        return []
+    return [
+        FieldError.forbidden(f"spec.ports[{index}].nodePort", "may not be used when `type` is 'ClusterIP'")
+        for index, port in enumerate(ports)
+        if port.get("nodePort")
+    ]
+
+
+def _validate_traffic(spec: Obj) -> list[FieldError]:
+    kind = spec.get("type")
+    errors: list[FieldError] = []
+    if kind != "LoadBalancer":
+        for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
+            if spec.get(field) is not None:
+                errors.append(FieldError.forbidden(f"spec.{field}", _ONLY_BALANCER))
+    elif (balancer := spec.get("loadBalancerClass")) is not None:
+        errors += invalid_each("spec.loadBalancerClass", balancer, names.qualified_name(balancer))
+    external = spec.get("externalTrafficPolicy")
+    accessible = kind in ("NodePort", "LoadBalancer") or bool(spec.get("externalIPs"))
+    if external and not accessible:
+        detail = "may only be set for externally-accessible services"
+        errors.append(FieldError.invalid("spec.externalTrafficPolicy", external, detail))
+    elif accessible:
+        errors += check_enum("spec.externalTrafficPolicy", external, ("Cluster", "Local"), required=True)
+    health = spec.get("healthCheckNodePort")
+    if health and not needs_health_port(spec):
+        detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+        errors.append(FieldError.invalid("spec.healthCheckNodePort", health, detail))
+    if needs_address(spec):
+        internal = spec.get("internalTrafficPolicy")
+        errors += check_enum("spec.internalTrafficPolicy", internal, ("Cluster", "Local"), required=True)
+    return errors + check_enum("spec.trafficDistribution", spec.get("trafficDistribution"), _DISTRIBUTIONS)
+
+
+def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
+    """Addresses and the load balancer class are set once."""
+    after, before = new["spec"], old["spec"]
+    errors: list[FieldError] = []
+    if needs_address(after) and needs_address(before):
+        errors += _validate_address_change(after.get("clusterIPs") or [], before.get("clusterIPs") or [])
+    if before.get("type") == after.get("type") == "LoadBalancer":
+        balancer = after.get("loadBalancerClass")
+        if balancer != before.get("loadBalancerClass"):
+            errors.append(FieldError.invalid("spec.loadBalancerClass", balancer, _ONCE))
+    if needs_health_port(before) and needs_health_port(after):
+        if after.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
+            errors.append(FieldError.forbidden("spec.healthCheckNodePort", "field is immutable"))
+    return errors + validate_service(new)
+
+
+def _validate_address_change(after: list[str], before: list[str]) -> list[FieldError]:
+    if not before:
+        return []
+    if not after:
+        return [FieldError.invalid("spec.clusterIPs[0]", after, "primary clusterIP can not be unset")]
+    if after[0] != before[0]:
+        return [FieldError.invalid("spec.clusterIPs[0]", after, _ONCE)]
+    return []
+
+
+def validate_service_status(new: Obj, old: Obj) -> list[FieldError]:
+    """Addresses of the load balancer."""
+    status = new.get("status") or {}
+    return validate_balancer((status.get("loadBalancer") or {}).get("ingress") or [], "status.loadBalancer.ingress")
+
+
+def validate_balancer(ingress: list[Obj], path: str) -> list[FieldError]:
+    """Where a load balancer answers; services and ingresses share this."""
+    errors: list[FieldError] = []
+    for index, point in enumerate(ingress):
+        at = f"{path}[{index}]"
+        if address := point.get("ip"):
+            errors += invalid_each(f"{at}.ip", address, names.ip(address))
+        if mode := point.get("ipMode"):
+            if not point.get("ip"):
+                errors.append(FieldError.forbidden(f"{at}.ipMode", "may not be specified when `ip` is not set"))
+            errors += check_enum(f"{at}.ipMode", mode, ("Proxy", "VIP"))
+        if hostname := point.get("hostname"):
+            errors += invalid_each(f"{at}.hostname", hostname, names.dns_subdomain(hostname))
+            if not names.ip(hostname):
+                errors.append(FieldError.invalid(f"{at}.hostname", hostname, "must be a DNS name, not an IP address"))
+        for position, port in enumerate(point.get("ports") or ()):
+            errors += check_range(f"{at}.ports[{position}].port", port.get("port"), 1, 65535)
+    return errors
+
+
+def service_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Fields that do nothing, or are on their way out."""
+    spec = obj.get("spec") or {}
+    if old is not None and old.get("spec") == spec:
+        return []
+    found: list[str] = []
+    if is_headless(spec):
+        for field, name in (("loadBalancerIP", "loadBalancerIP"), ("externalIPs", "externalIPs")):
+            if spec.get(field):
+                found.append(f"spec.{name} is ignored for headless services")
+        if spec.get("sessionAffinity") not in (None, "None"):
+            found.append("spec.SessionAffinity is ignored for headless services")
+    elif spec.get("externalIPs"):
+        found.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
+    for index, address in enumerate(spec.get("externalIPs") or ()):
+        found += _form_warning(address, f"spec.externalIPs[{index}]")
+    if spec.get("type") != "ExternalName" and spec.get("externalName"):
+        found.append('spec.externalName is ignored when spec.type is not "ExternalName"')
+    if spec.get("trafficDistribution") == "PreferClose":
+        found.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
+    return found
+
+
+def _form_warning(address: str, path: str) -> list[str]:
+    try:
+        canonical = str(ipaddress.ip_address(address))
+    except ValueError:
+        return []
+    if canonical == address:
+        return []
+    return [f'{path}: IPv6 address "{address}" should be in RFC 5952 canonical format ("{canonical}")']
