@@ -14,7 +14,7 @@ from client.client import Client
 from client.events import EventRecorder
 from client.informer import Informers
 from machinery.clock import RealClock
-from machinery.errors import Conflict, NotFound
+from machinery.errors import AlreadyExists
 from scheduler import app
 from scheduler.binder import find_condition
 from scheduler.queue import Place
@@ -93,17 +93,19 @@ class Cluster:
 async def cluster() -> AsyncIterator[Cluster]:
     async with running_apiserver() as server:
         made = Cluster(server)
-        with contextlib.suppress(Conflict):
-            await ensure_namespace(made)
+        await ensure_namespace(made)
         yield made
         await made.client.close()
 
 
 async def ensure_namespace(cluster: Cluster) -> None:
-    try:
-        await cluster.client.get(core_v1.Namespace, "default")
-    except NotFound:
-        await cluster.client.create(core_v1.Namespace(metadata=meta_v1.ObjectMeta(name="default")))
+    """What the controller manager would make."""
+    for made in (
+        core_v1.Namespace(metadata=meta_v1.ObjectMeta(name="default")),
+        core_v1.ServiceAccount(metadata=meta_v1.ObjectMeta(name="default", namespace="default")),
+    ):
+        with contextlib.suppress(AlreadyExists):
+            await cluster.client.create(made)
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
