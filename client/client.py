@@ -214,7 +214,7 @@ class Client:
             ref=_ref(resource, namespace, name, subresource), json=_encode(obj), options=self._options(False)
         )
         answer = await self._transport.create(request)
-        return _decode_like(obj, answer.json) if answer.json else obj
+        return _decode_like(obj, answer.json)
 
     async def update(self, obj: T, *, subresource: str = "") -> T:
         """Replace the object; its metadata.resourceVersion, if set, must be the stored one (Conflict otherwise)."""
@@ -424,7 +424,17 @@ def _encode(obj: Any) -> bytes:
     return codec.encode(obj)
 
 
+class _Kind(msgspec.Struct):
+    kind: str = ""
+
+
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+
+
 def _decode_like(obj: T, raw: bytes) -> T:
+    """The answer as what was sent; a bare Status (bindings, evictions) tells nothing more than that it worked."""
+    if not raw or _decode_kind(raw).kind == "Status":
+        return obj
     if isinstance(obj, dict):
         decoded: T = msgspec.json.decode(raw)
         return decoded

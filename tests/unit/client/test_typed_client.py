@@ -52,7 +52,7 @@ async def test_create_fills_in_kind_and_takes_the_namespace_of_the_object(transp
 
 async def test_a_binding_goes_to_its_pod(transport: ScriptedTransport) -> None:
     client = Client(transport)
-    transport.script("create", pb.Object())
+    transport.script("create", pb.Object(json=b'{"kind":"Status","status":"Success"}'))
     binding = core_v1.Binding(target=core_v1.ObjectReference(kind="Node", name="n1"))
     assert await client.create_subresource(core_v1.Pod, "a", "default", "binding", binding) is binding
     transport.script("create", pb.Object(json=b'{"target":{}}'))
