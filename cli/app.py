@@ -175,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("image", parents=[named], help="load images into the nodes, or list them")
     actions = one.add_subparsers(dest="action", required=True)
-    load = actions.add_parser("load", parents=[named], help="import a docker-archive or OCI archive into every node")
+    load = actions.add_parser("load", help="import a docker-archive or OCI archive into every node")
     load.add_argument("file")
-    actions.add_parser("list", parents=[named])
+    actions.add_parser("list", help="images of every node")
     one.set_defaults(run=_image)
 
     one = commands.add_parser("node", parents=[named], help="kill, start, freeze, add or remove a worker")
@@ -199,9 +199,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _name_first(argv: Sequence[str]) -> list[str]:
+    """Move `--name X` to the front of a command's arguments, so that it may stand anywhere among them.
+
+    Not for commands that hand their arguments on: there it must come first anyway.
+    """
+    command, *rest = argv or [""]
+    if command in ("kubectl", "test", "bench"):
+        return list(argv)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--name")
+    known, others = finder.parse_known_args(rest)
+    return [command, *([] if known.name is None else ["--name", known.name]), *others]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_args(_name_first(sys.argv[1:] if argv is None else argv))
     try:
         code: int = options.run(options)
     except CommandError as error:
