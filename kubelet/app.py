@@ -30,6 +30,7 @@ from kubelet.status.writer import StatusWriter
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.pod_volumes import PodVolumes
 from machinery import component, quantity
+from machinery.clock import Clock
 from machinery.component import ComponentContext
 from machinery.log import kv
 from machinery.tls import KeyPair
@@ -97,7 +98,7 @@ class Kubelet:
     """All parts of one kubelet, wired; `run` until cancelled. Tests build it with their own client and clock."""
 
     def __init__(
-        self, client: Client, runtime: Cri, clock: Any, settings: NodeSettings, facts: NodeFacts, **options: Any
+        self, client: Client, runtime: Cri, clock: Clock, settings: NodeSettings, facts: NodeFacts, **options: Any
     ) -> None:
         self._client = client
         self._cri = runtime
@@ -135,6 +136,21 @@ class Kubelet:
         cgroups = PodCgroups(facts.cgroup_root)
         reader = ObjectReader(client, clock)
         volumes = PodVolumes(facts, reader)
+        try:
+            await self._run(facts, client, clock, cgroups, reader, volumes)
+        finally:
+            if self.pods is not None:
+                self.pods.close()
+
+    async def _run(
+        self,
+        facts: NodeFacts,
+        client: Client,
+        clock: Clock,
+        cgroups: PodCgroups,
+        reader: ObjectReader,
+        volumes: PodVolumes,
+    ) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._informers.run())
             tasks.create_task(self.recorder.run())
@@ -161,7 +177,9 @@ class Kubelet:
             tasks.create_task(pods.run())
             tasks.create_task(LogRotation(self._cri, clock, pods.workers).run())
             if self._listen:
-                service = KubeletService(self._cri, clock, facts, pods, Usages(facts.name, cgroups))
+                service = KubeletService(
+                    self._cri, clock, facts, pods, Usages(facts.name, cgroups), secure=self._pair is not None
+                )
                 tasks.create_task(serve(service, self._listen, self._pair, self.serving))
 
     async def _runtime_name(self) -> str:

@@ -68,6 +68,11 @@ class NodePods:
         uid = pod.metadata.uid if pod is not None and pod.metadata else None
         return self._workers.get(uid or "")
 
+    def close(self) -> None:
+        """Stop working for all pods; the pods stay."""
+        for worker in self.workers():
+            worker.close()
+
     # ---- life ----
 
     async def run(self) -> None:
@@ -164,10 +169,8 @@ class NodePods:
             )
             if rejection is not None:
                 worker.tell("Warning", rejection.reason, rejection.message)
-                worker.machine.verdict = (rejection.reason, rejection.message)
+                worker.post(ev.Rejected(rejection.reason, rejection.message))
         self._tell(worker, record)
-        if meta.deletionTimestamp is not None:
-            worker.post(ev.PodChanged(pod))
 
     def _active(self, uid: str) -> list[core_v1.Pod]:
         """The admitted pods that still count."""

@@ -17,6 +17,7 @@ from kubelet.cri import Cri, CriError
 from kubelet.node import status as node_status
 from kubelet.node.machine_facts import machine_facts
 from kubelet.node.status import Health, NodeInfo, NodeSettings
+from kubelet.status.writer import plain
 from machinery import log
 from machinery.clock import Clock
 from machinery.errors import AlreadyExists, Conflict, NotFound, StatusError
@@ -57,6 +58,7 @@ class NodeReporter:
         self._info = NodeInfo()
         self._look = asyncio.Event()
         self._written: dict[str, Any] | None = None
+        self._found: dict[str, Any] = {}  # what a former life left in the API server
         self._written_at = 0.0
         self._images: list[dict[str, Any]] = []
         self.registered = asyncio.Event()
@@ -129,7 +131,7 @@ class NodeReporter:
         await self._note_images()
         if not self.registered.is_set():
             await self._register(health)
-        known = (self._written or {}).get("conditions") or ()
+        known = (self._written or self._found).get("conditions") or ()
         now = self._clock.now()
         status = node_status.node_status(self._settings, self._info, health, self._images, known, now)
         mono = self._clock.monotonic()
@@ -198,6 +200,7 @@ class NodeReporter:
         """An object of a former life: keep what others wrote, renew what is ours."""
         node = await self._client.get(core_v1.Node, self._settings.name)
         self._seen(node)
+        self._found = plain(node.status)
         have = (node.metadata.labels if node.metadata else None) or {}
         wanted = node_status.node_labels(self._settings)
         missing = {key: value for key, value in wanted.items() if have.get(key) != value}

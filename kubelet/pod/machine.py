@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 
 from api.models import core_v1
 from kubelet.backoff import Backoff, format_duration
 from kubelet.pod import events as ev
 from kubelet.pod.config import container_hash, grace_of
+from kubelet.pod.memory import remember
 from kubelet.pod.slot import Kind, Op, Slot, slots_of
+from kubelet.pod.timeline import Now
 from kubelet.records import ContainerRecord, ContainerState, SandboxRecord
 
 START_RETRY = 10.0  # cluster seconds between tries of a container that could not be made or started
@@ -24,22 +25,6 @@ PULL_ERROR_SHOWN = 3.0  # how long ErrImagePull is shown before ImagePullBackOff
 TERMINAL = ("Succeeded", "Failed")
 LOST = "The container could not be located when the pod was deleted.  The container used to be Running"
 LOST_CODE = 137
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """One instant: cluster seconds and the wall, so that the runtime's timestamps find their place on the timeline."""
-
-    mono: float
-    wall_ns: int
-    scale: float = 1.0
-
-    def at(self, wall_ns: int) -> float:
-        """The cluster time of a wall timestamp."""
-        return self.mono - (self.wall_ns - wall_ns) / 1e9 * self.scale
-
-    def wall(self) -> datetime:
-        return datetime.fromtimestamp(self.wall_ns / 1e9, UTC)
 
 
 class PodMachine:
@@ -77,7 +62,11 @@ class PodMachine:
         self._grace_left = math.inf  # cluster time when the deletion grace ends
         self._wake = math.inf
         self._out: list[ev.Instruction] = []
-        self._remember(pod, now)
+        if pod.status is not None:
+            self.frozen = pod.status.phase in TERMINAL
+            remember(self.slots, pod.status)
+        if meta.deletionTimestamp is not None:
+            self._doom(pod, now)
 
     # ---- events ----
 
@@ -137,43 +126,6 @@ class PodMachine:
         self._plan(now)
         return self._out
 
-    def _remember(self, pod: core_v1.Pod, now: Now) -> None:
-        """What the API server still knows when the runtime does not (a kubelet that was away)."""
-        status = pod.status
-        if status is None:
-            return
-        self.frozen = status.phase in TERMINAL
-        for known in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ())):
-            slot = self.slots.get(known.name)
-            if slot is None or not known.containerID:
-                continue
-            slot.base_attempt = known.restartCount or 0
-            running = known.state.running if known.state else None
-            ended = known.state.terminated if known.state else None
-            if ended is None and running is None and known.lastState:
-                ended = known.lastState.terminated
-            identity = known.containerID.partition("://")[2]
-            started = running.startedAt if running else ended.startedAt if ended else None
-            finished = ended.finishedAt if ended else None
-            slot.current = ContainerRecord(
-                id=identity,
-                name=known.name,
-                attempt=slot.base_attempt,
-                state=ContainerState.RUNNING if running else ContainerState.EXITED,
-                created_at=0,
-                started_at=_nanos(started),
-                finished_at=_nanos(finished),
-                exit_code=(ended.exitCode if ended else 0) or 0,
-                reason=(ended.reason if ended else "") or "",
-                message=(ended.message if ended else "") or "",
-                image_ref=known.imageID or "",
-                hash=slot.hash,
-            )
-            slot.started, slot.ready = (
-                bool(known.started) and running is not None,
-                bool(known.ready) and running is not None,
-            )
-
     def _change(self, pod: core_v1.Pod, now: Now) -> None:
         meta, spec, status = pod.metadata, pod.spec, pod.status
         if meta is None or spec is None or (meta.uid or "") != self.uid:
@@ -186,9 +138,12 @@ class PodMachine:
         if status is not None and status.phase in TERMINAL and not self.over and self.verdict is None:
             self.frozen = True  # somebody else has ended this pod
         if meta.deletionTimestamp is not None:
-            self.deleting = True
-            grace = meta.deletionGracePeriodSeconds
-            self._shorten(now, grace if grace is not None else grace_of(spec))
+            self._doom(pod, now)
+
+    def _doom(self, pod: core_v1.Pod, now: Now) -> None:
+        self.deleting = True
+        grace = pod.metadata.deletionGracePeriodSeconds if pod.metadata else None
+        self._shorten(now, grace if grace is not None else grace_of(self.spec))
 
     def _shorten(self, now: Now, grace: float) -> None:
         self._grace_left = min(self._grace_left, now.mono + grace)
@@ -546,7 +501,3 @@ class PodMachine:
     def idle(self) -> bool:
         """Nothing is under way: a complete listing may be believed."""
         return not (self.busy or self._tearing) and all(slot.op is Op.IDLE for slot in self.slots.values())
-
-
-def _nanos(moment: datetime | None) -> int:
-    return int(moment.timestamp() * 1e9) if moment is not None else 0

@@ -25,9 +25,10 @@ from kubelet.images import ImageFailure, Images
 from kubelet.pod import config as configs
 from kubelet.pod import events as ev
 from kubelet.pod.cgroups import PodCgroups
-from kubelet.pod.machine import Now, PodMachine
+from kubelet.pod.machine import PodMachine
 from kubelet.pod.remover import PodRemover
 from kubelet.pod.termination import termination_message
+from kubelet.pod.timeline import Now
 from kubelet.probes.handlers import target_of
 from kubelet.probes.hooks import run_hook
 from kubelet.probes.runner import ProbeRunner

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from machinery.meta import parse_time
 
 CHUNK = 64 * 1024
 LOOK_FIRST, LOOK_LAST = 0.02, 0.25  # real seconds between looks for new lines
@@ -33,7 +36,7 @@ class LineFormatter:
 
     def __init__(self, options: LogOptions) -> None:
         self._options = options
-        self._since = _comparable(options.since)
+        self._since = _comparable(options.since.encode())
         self._left = options.limit
         self._open = False
 
@@ -47,12 +50,12 @@ class LineFormatter:
         parts = line.split(b" ", 3)
         if len(parts) < 3 or parts[1] not in (b"stdout", b"stderr"):
             return b""
-        if self._since and _comparable(parts[0].decode("ascii", "replace")) < self._since:
+        if self._since and _comparable(parts[0]) < self._since:
             return b""
         text = parts[3] if len(parts) == 4 else b""
         partial = parts[2].partition(b":")[0] == b"P"
         if self._options.timestamps and not self._open:
-            text = parts[0] + b" " + text
+            text = _utc(parts[0]) + b" " + text
         self._open = partial
         if not partial:
             text += b"\n"
@@ -62,12 +65,26 @@ class LineFormatter:
         return text
 
 
-def _comparable(stamp: str) -> str:
+def _utc(stamp: bytes) -> bytes:
+    """A log line's time in UTC with its nanoseconds; the runtime writes local time."""
+    if stamp.endswith(b"Z"):
+        return stamp
+    if stamp.endswith(b"+00:00"):
+        return stamp[:-6] + b"Z"
+    try:
+        moment = parse_time(stamp.decode("ascii"))
+    except ValueError:
+        return stamp
+    fraction = re.search(rb"\.\d+", stamp)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S").encode() + (fraction[0] if fraction else b"") + b"Z"
+
+
+def _comparable(stamp: bytes) -> bytes:
     """RFC 3339 texts in UTC compare as texts once their fractions have one length."""
     if not stamp:
-        return ""
-    base, _, fraction = stamp.rstrip("Z").replace("+00:00", "").partition(".")
-    return f"{base}.{fraction.ljust(9, '0')}"
+        return b""
+    base, _, fraction = _utc(stamp).rstrip(b"Z").partition(b".")
+    return base + b"." + fraction.ljust(9, b"0")
 
 
 def log_files(path: Path) -> list[Path]:

@@ -26,6 +26,8 @@ async def connect(url: str) -> Any:
     from websockets.exceptions import WebSocketException
     from websockets.typing import Subprotocol
 
+    if not url:
+        raise InternalError.of("the runtime offers no streams")
     target = url.replace("http://", "ws://", 1).replace("https://", "wss://", 1)
     try:
         return await dial(
@@ -38,7 +40,7 @@ async def connect(url: str) -> Any:
             proxy=None,
         )
     except (OSError, TimeoutError, WebSocketException) as error:
-        raise InternalError(f"cannot open stream to the runtime: {error}") from error
+        raise InternalError.of(f"cannot open stream to the runtime: {error}") from error
 
 
 async def relay(url: str, inputs: AsyncIterator[pb.StreamInput]) -> AsyncIterator[pb.StreamOutput]:

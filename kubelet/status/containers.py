@@ -47,7 +47,7 @@ def container_status(slot: Slot, scheme: str, *, has_init: bool, initialized: bo
             "",
         )
         state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
-        if ended and current is None:
+        if ended and initialized and current is None:
             lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": NEVER_RAN}
             state = {"terminated": lost}
     elif current.running and slot.op is not Op.START:

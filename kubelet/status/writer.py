@@ -140,7 +140,7 @@ def _revision(pod: core_v1.Pod) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def plain(status: core_v1.PodStatus | None) -> dict[str, Any]:
+def plain(status: core_v1.PodStatus | core_v1.NodeStatus | None) -> dict[str, Any]:
     """A typed status as JSON with metav1.Time texts, comparable to what we compute."""
     if status is None:
         return {}
@@ -149,7 +149,7 @@ def plain(status: core_v1.PodStatus | None) -> dict[str, Any]:
     return result
 
 
-_TIMES = ("lastTransitionTime", "lastProbeTime", "startTime", "startedAt", "finishedAt")
+_TIMES = ("lastTransitionTime", "lastProbeTime", "lastHeartbeatTime", "startTime", "startedAt", "finishedAt")
 
 
 def _times(value: Any) -> None:

@@ -1,7 +1,8 @@
 """Reads ConfigMaps, Secrets and service account tokens for pods.
 
-Concurrent reads of one object are one request; nothing else is cached, so a pod always sees what was there when it was
-made. Tokens are kept until four fifths of their life are over.
+Concurrent reads of one object are one request, and every use is a fresh read, so a pod sees what was there when it was
+made. The last answers are kept only for when the API server is away: containers must still restart then. Tokens are
+kept until four fifths of their life are over.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any, TypeVar
 from api.models import authentication_v1, core_v1
 from client.client import Client
 from machinery.clock import Clock
-from machinery.errors import NotFound
+from machinery.errors import NotFound, ServiceUnavailable, Timeout
 
 T = TypeVar("T")
+KEPT = 500  # objects remembered for when the API server is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ObjectReader:
         self._client = client
         self._clock = clock
         self._flights: dict[tuple[Any, str, str], asyncio.Future[Any]] = {}
+        self._kept: dict[tuple[Any, str, str], Any] = {}
         self._tokens: dict[tuple[str, str, int], _Token] = {}
 
     async def config_maps(self, namespace: str, names: Iterable[str]) -> dict[str, core_v1.ConfigMap | None]:
@@ -44,13 +47,24 @@ class ObjectReader:
         return {name: await self._read(core_v1.Secret, namespace, name) for name in names}
 
     async def _read(self, kind: type[T], namespace: str, name: str) -> T | None:
+        key = (kind, namespace, name)
+
         async def fetch() -> T | None:
             try:
-                return await self._client.get(kind, name, namespace)
+                found: T | None = await self._client.get(kind, name, namespace)
             except NotFound:
-                return None
+                found = None
+            except (ServiceUnavailable, Timeout):
+                if key not in self._kept:
+                    raise
+                return self._kept[key]  # type: ignore[no-any-return]
+            self._kept.pop(key, None)
+            self._kept[key] = found
+            if len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+            return found
 
-        return await self._shared((kind, namespace, name), fetch)
+        return await self._shared(key, fetch)
 
     async def _shared(self, key: tuple[Any, str, str], fetch: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Join a read under way; the first asker does it for all."""
@@ -83,13 +97,23 @@ class ObjectReader:
 
     async def token(self, pod: core_v1.Pod, audience: str, lifetime: int) -> str:
         """A token of the pod's service account, bound to the pod. Raises StatusError."""
-        meta, spec = pod.metadata, pod.spec
-        assert meta is not None and spec is not None
-        key = (meta.uid or "", audience, lifetime)
+        key = ((pod.metadata.uid if pod.metadata else None) or "", audience, lifetime)
         kept = self._tokens.get(key)
         now = self._clock.monotonic()
         if kept is not None and now < kept.renew:
             return kept.text
+        try:
+            fresh = await self._request(pod, audience, lifetime)
+        except (ServiceUnavailable, Timeout):
+            if kept is None:
+                raise
+            return kept.text
+        self._tokens[key] = fresh
+        return fresh.text
+
+    async def _request(self, pod: core_v1.Pod, audience: str, lifetime: int) -> _Token:
+        meta, spec = pod.metadata, pod.spec
+        assert meta is not None and spec is not None
         request = authentication_v1.TokenRequest(
             spec=authentication_v1.TokenRequestSpec(
                 audiences=[audience] if audience else [],
@@ -105,8 +129,8 @@ class ObjectReader:
         )
         if answer.status is None or not answer.status.token:
             raise NotFound("the API server issued no token")
-        self._tokens[key] = _Token(answer.status.token, now + self._life(answer.status.expirationTimestamp) * 0.8)
-        return answer.status.token
+        life = self._life(answer.status.expirationTimestamp)
+        return _Token(answer.status.token, self._clock.monotonic() + life * 0.8)
 
     def _life(self, expires: datetime | None) -> float:
         return max(-self._clock.elapsed(expires), 0.0) if expires is not None else 0.0

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from api.models import core_v1
 from kubelet.pod import events as ev
-from kubelet.pod.machine import Now, PodMachine
+from kubelet.pod.machine import PodMachine
+from kubelet.pod.timeline import Now
 from kubelet.records import ContainerRecord, ContainerState, SandboxRecord
 
 START = 1_000_000.0

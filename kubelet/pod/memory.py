@@ -1,0 +1,46 @@
+"""What the API server still knows about containers when the runtime does not: a kubelet that was away reads it back.
+
+Pure; called when a `pod.machine` is made. The runtime's own facts, where there are any, replace these at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from api.models import core_v1
+from kubelet.pod.slot import Slot
+from kubelet.pod.timeline import nanos
+from kubelet.records import ContainerRecord, ContainerState
+
+
+def remember(slots: Mapping[str, Slot], status: core_v1.PodStatus) -> None:
+    """Fill slots from the statuses that were last written."""
+    for known in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ())):
+        slot = slots.get(known.name)
+        if slot is None or not known.containerID:
+            continue
+        slot.base_attempt = known.restartCount or 0
+        slot.current = _record(known, slot)
+        if slot.current.running:
+            slot.started, slot.ready = bool(known.started), bool(known.ready)
+
+
+def _record(known: core_v1.ContainerStatus, slot: Slot) -> ContainerRecord:
+    running = known.state.running if known.state else None
+    ended = known.state.terminated if known.state else None
+    if ended is None and running is None and known.lastState:
+        ended = known.lastState.terminated
+    started = running.startedAt if running else ended.startedAt if ended else None
+    return ContainerRecord(
+        id=(known.containerID or "").partition("://")[2],
+        name=known.name,
+        attempt=slot.base_attempt,
+        state=ContainerState.RUNNING if running else ContainerState.EXITED,
+        started_at=nanos(started),
+        finished_at=nanos(ended.finishedAt if ended else None),
+        exit_code=(ended.exitCode if ended else 0) or 0,
+        reason=(ended.reason if ended else "") or "",
+        message=(ended.message if ended else "") or "",
+        image_ref=known.imageID or "",
+        hash=slot.hash,
+    )
