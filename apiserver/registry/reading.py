@@ -116,9 +116,9 @@ class ResourceReader:
         """The cached object, possibly a moment old; for callers that can bear that (admission)."""
         return self.cache.get(namespace, name)
 
-    def entries(self) -> Iterator[Entry]:
-        """All cached objects in key order, possibly a moment old."""
-        return self.cache.select(Selection())
+    def entries(self, namespace: str = "") -> Iterator[Entry]:
+        """Cached objects in key order, possibly a moment old."""
+        return self.cache.select(Selection(namespace))
 
     async def sync(self) -> None:
         """Until the cache shows every acknowledged write."""

@@ -18,6 +18,7 @@ from apiserver.registry.context import (
     RequestContext,
     WatchOptions,
 )
+from apiserver.registry.eviction import Evictions
 from apiserver.registry.hooks import Admission
 from apiserver.registry.strategy import Strategy, strategy_for
 from apiserver.registry.writing import ResourceStore
@@ -82,6 +83,8 @@ class Registry:
         cache = ResourceCache(resource_prefix(resource.group, resource.plural), form, strategy.selectable_fields)
         self.feed.add(cache)
         found = ResourceStore(resource, strategy, self._store, self.feed, cache, self.clock, self.admission)
+        if resource.key() == ("", "v1", "pods"):
+            found.creators["eviction"] = Evictions(self, found, self.clock).create
         self._resources[resource.key()] = found
         return found
 
