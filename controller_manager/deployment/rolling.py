@@ -134,8 +134,11 @@ def _proportional(limits: Limits, active: Sequence[SetSize]) -> Targets:
         share = _share(limits, each, allowed, to_add, added)
         sizes[each.name] = each.replicas + share
         added += share
-    first = ordered[0].name
-    sizes[first] = max(0, sizes[first] + to_add - added)  # what rounding left over
+    left = to_add - added  # by rounding: the largest sets bear it
+    for each in ordered:
+        step = max(left, -sizes[each.name])
+        sizes[each.name] += step
+        left -= step
     return {each.name: sizes[each.name] for each in ordered if sizes[each.name] != each.replicas}
 
 
