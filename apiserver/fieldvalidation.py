@@ -16,7 +16,7 @@ import msgspec
 
 from api.schema import SchemaNode
 from apiserver.fieldtypes import fast_decoder
-from apiserver.fieldwalk import TypeMismatch, Walker, prune
+from apiserver.fieldwalk import TypeMismatch, Walker, merge_repeated, prune
 from machinery.errors import BadRequest, Invalid
 from machinery.golang import printed
 
@@ -40,8 +40,9 @@ def check(obj: dict[str, Any], raw: bytes | None, node: SchemaNode) -> Checked:
         return Checked(obj, [])
     walker = Walker()
     walker.walk(raw if raw is not None else text, node)
-    problems = walker.problems
-    return Checked(prune(obj, node) if walker.has_unknown else obj, problems)
+    if walker.has_duplicates and raw is not None:
+        obj = merge_repeated(raw, node)
+    return Checked(prune(obj, node) if walker.has_unknown else obj, walker.problems)
 
 
 def check_fields(obj: dict[str, Any], raw: bytes | None, node: SchemaNode) -> list[str]:
@@ -127,7 +128,9 @@ def accept_patched(
     try:
         checked = check(obj, None, node)
     except TypeMismatch as error:
-        raise _patch_invalid(obj, patch, str(error)) from error
+        # A strategic patch is not decoded from JSON upstream but converted, which words its errors differently.
+        why = str(error) if patch is None else error.conversion or str(error)
+        raise _patch_invalid(obj, patch, why) from error
     if checked.problems:
         if directive == STRICT:
             raise _patch_invalid(obj, patch, f"strict decoding error: {', '.join(checked.problems)}")
@@ -137,7 +140,8 @@ def accept_patched(
 
 
 def _patch_invalid(obj: Mapping[str, Any], patch: Mapping[str, Any] | None, why: str) -> Invalid:
-    shown = printed(patch) if patch is not None else msgspec.json.encode(obj).decode()
+    # Upstream's patched JSON has its outermost keys sorted.
+    shown = printed(patch) if patch is not None else msgspec.json.encode(dict(sorted(obj.items()))).decode()
     text = f"Invalid value: {msgspec.json.encode(shown).decode()}: {why}"
     cause = {"reason": "FieldValueInvalid", "message": text, "field": "patch"}
     return Invalid(f' "" is invalid: patch: {text}', details={"causes": [cause]})

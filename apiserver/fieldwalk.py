@@ -37,7 +37,11 @@ _TIME_PARTS = (
 
 
 class TypeMismatch(ValueError):
-    """A value that Go cannot decode into its field; the text is Go's."""
+    """A value that Go cannot decode into its field, in Go's words; `conversion` words it for unstructured data."""
+
+    def __init__(self, message: str, conversion: str = "") -> None:
+        super().__init__(message)
+        self.conversion = conversion
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -50,6 +54,7 @@ class Walker:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.has_unknown = False
+        self.has_duplicates = False
 
     def walk(self, text: bytes, node: SchemaNode) -> None:
         try:
@@ -59,7 +64,10 @@ class Walker:
         self._value(document, node, "", _Place(node, "", ""))
 
     def _problem(self, kind: str, path: str) -> None:
-        self.has_unknown = self.has_unknown or kind == "unknown"
+        if kind == "unknown":
+            self.has_unknown = True
+        else:
+            self.has_duplicates = True
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(f'{kind} field "{path}"')
 
@@ -111,7 +119,8 @@ class _Place:
         return _Place(self.root, struct, f"{self.path}.{name}" if self.path else name)
 
     def mismatch(self, value: Any, wanted: str) -> TypeMismatch:
-        return TypeMismatch(f"json: cannot unmarshal {_kind(value)} into Go {self._target()} of type {wanted}")
+        text = f"json: cannot unmarshal {_kind(value)} into Go {self._target()} of type {wanted}"
+        return TypeMismatch(text, _conversion(value, wanted))
 
     def _target(self) -> str:
         return f"struct field {self.struct}.{self.path}" if self.path else "value"
@@ -130,6 +139,17 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "array"
     return "string" if isinstance(value, str) else "number"
+
+
+def _conversion(value: Any, wanted: str) -> str:
+    """How Go's converter of unstructured objects words the same mismatch."""
+    given = {"object": "map", "array": "slice", "number": "float64" if isinstance(value, float) else "int64"}
+    kind = given.get(_kind(value), _kind(value))
+    if wanted.startswith("[]"):
+        return f"cannot restore slice from {kind}"
+    if wanted.startswith("map["):
+        return f"cannot restore map from {kind}"
+    return f"cannot restore struct from: {kind}" if "." in wanted else f"unrecognized type: {wanted}"
 
 
 def go_type(node: SchemaNode) -> str:
@@ -239,6 +259,38 @@ def _check_base64(text: str) -> None:
         bad = re.search(r"[^A-Za-z0-9+/]", compact)
         at = bad.start() if bad is not None and bad.group() != "=" else len(compact) // 4 * 4
         raise TypeMismatch(f"illegal base64 data at input byte {at}") from error
+
+
+def merge_repeated(text: bytes, node: SchemaNode) -> dict[str, Any]:
+    """The body as Go decodes it when keys are repeated: objects are merged, of anything else the last one stays."""
+    merged: dict[str, Any] = _merged(json.loads(text, object_pairs_hook=_Pairs), node)
+    return merged
+
+
+def _merged(value: Any, node: SchemaNode | None) -> Any:
+    if isinstance(value, _Pairs):
+        mergeable = node is not None and not node.open
+        result: dict[str, Any] = {}
+        for key, item in value:
+            made = _merged(item, node.child(key) if node is not None else None)
+            before = result.get(key)
+            if mergeable and isinstance(before, dict) and isinstance(made, dict):
+                made = _deep_merge(before, made)
+            result[key] = made
+        return result
+    if isinstance(value, list):
+        items = node.items if node is not None else None
+        return [_merged(item, items) for item in value]
+    return value
+
+
+def _deep_merge(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    result = dict(before)
+    for key, item in after.items():
+        known = result.get(key)
+        both = isinstance(known, dict) and isinstance(item, dict)
+        result[key] = _deep_merge(known, item) if both else item  # type: ignore[arg-type]
+    return result
 
 
 def prune(obj: dict[str, Any], node: SchemaNode) -> dict[str, Any]:

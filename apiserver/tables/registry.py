@@ -53,8 +53,12 @@ class TableRenderer:
         include_object: str,
         now: datetime,
         with_columns: bool = True,
+        version: str = "v1",
     ) -> dict[str, Any]:
-        """A Table without list metadata. `include_object` is Metadata, Object or None; watches send columns once."""
+        """A Table's columns and rows. `include_object` is Metadata, Object or None; watches send columns once.
+
+        `version` is that of meta.k8s.io in which the client asked for the table.
+        """
         cells, conditions = self._printer.cells, self._printer.conditions
         rows: list[dict[str, Any]] = []
         for obj in objects:
@@ -62,19 +66,19 @@ class TableRenderer:
             marks = conditions(obj) if conditions is not None else None
             if marks:
                 row["conditions"] = marks
-            row["object"] = _row_object(obj, include_object)
+            row["object"] = _row_object(obj, include_object, version)
             rows.append(row)
         columns = self._columns if with_columns else None
-        return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": columns, "rows": rows}
+        return {"columnDefinitions": columns, "rows": rows}
 
 
-def _row_object(obj: dict[str, Any], include_object: str) -> dict[str, Any] | None:
+def _row_object(obj: dict[str, Any], include_object: str, version: str) -> dict[str, Any] | None:
     if include_object == "None":
         return None
     if include_object == "Object":
         return obj
     metadata = obj.get("metadata") or {}
-    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": metadata}
 
 
 def table_for(resource: ResourceName) -> TableRenderer:

@@ -225,6 +225,30 @@ def test_custom_schemas() -> None:
     assert fv.check_fields(obj, None, node) == ['unknown field "spec.extra"']
 
 
+def test_repeated_objects_are_merged() -> None:
+    raw = b'{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"1","k":"2"},"data":{"z":"3"},"immutable":true,'
+    raw += b'"immutable":false}'
+    obj = accept(raw)[0]
+    assert obj["data"] == {"k": "2", "z": "3"}
+    assert obj["immutable"] is False
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        pytest.param({"replicas": "x"}, "unrecognized type: int32", id="scalar"),
+        pytest.param({"template": []}, "cannot restore struct from: slice", id="struct"),
+        pytest.param({"template": {"spec": {"containers": {}}}}, "cannot restore slice from map", id="list"),
+        pytest.param({"template": {"metadata": {"labels": 5}}}, "cannot restore map from int64", id="map"),
+    ],
+)
+def test_strategic_patches_word_wrong_types_differently(spec: dict[str, Any], why: str) -> None:
+    obj = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}
+    with pytest.raises(StatusError) as caught:
+        fv.accept_patched(obj, node_of("apps/v1", "Deployment"), patch={"a": 1}, directive="", warnings=[])
+    assert caught.value.message == f' "" is invalid: patch: Invalid value: "map[a:1]": {why}'
+
+
 def test_kinds_without_a_schema_are_accepted() -> None:
     assert fv.accept_body({"a": 1}, None, None, kind="X", directive="Strict", warnings=[]) == {"a": 1}
 
