@@ -32,6 +32,7 @@ class Binding:
 
     info: PodInfo
     node: str
+    before: Callable[[], Awaitable[None]]
     pre_bind: Sequence[PreBindPlugin]
     bind: Sequence[BindPlugin]
     on_bound: Callable[[], None]
@@ -72,6 +73,7 @@ class BindPipeline:
     @staticmethod
     async def _carry_out(binding: Binding) -> None:
         try:
+            await binding.before()
             for pre in binding.pre_bind:
                 await pre.pre_bind(binding.info, binding.node)
             for plugin in binding.bind:
@@ -123,6 +125,7 @@ class ConditionWriter:
         self._patch = patch
         self._concurrency = concurrency
         self._pending: dict[str, tuple[PodInfo, dict[str, Any]]] = {}
+        self._sending: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Semaphore(0)
 
     def failed(self, info: PodInfo, reason: str, message: str) -> None:
@@ -139,6 +142,13 @@ class ConditionWriter:
         """The pod is scheduled or gone: what was to be said is no longer true."""
         self._pending.pop(uid, None)
 
+    async def settle(self, uid: str) -> None:
+        """Before a binding: drop what is not sent yet and wait for what is, lest it overwrite PodScheduled=True."""
+        self._pending.pop(uid, None)
+        sent = self._sending.get(uid)
+        if sent is not None:
+            await sent.wait()
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
@@ -147,12 +157,18 @@ class ConditionWriter:
     async def _work(self) -> None:
         while True:
             await self._wake.acquire()
-            if not self._pending:
+            uid = next((uid for uid in self._pending if uid not in self._sending), None)
+            if uid is None:
                 continue
-            uid = next(iter(self._pending))
             info, patch = self._pending.pop(uid)
+            sent = self._sending[uid] = asyncio.Event()
             try:
                 await self._patch(info, patch)
             except StatusError as error:
                 # The next attempt says it again; a pod that is gone needs no condition.
                 _log.debug("Lost a pod condition", extra=kv(pod=info.key, error=error.message))
+            finally:
+                sent.set()
+                del self._sending[uid]
+                if uid in self._pending:
+                    self._wake.release()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from api.models import core_v1
@@ -20,11 +22,12 @@ from machinery import log
 from machinery.clock import Clock
 from machinery.errors import NotFound, StatusError
 from machinery.log import kv
+from machinery.meta import ObjectKey
 from scheduler import changes
 from scheduler.binder import Binding, BindPipeline, ConditionWriter
 from scheduler.decisions import DecisionLog, DecisionRecord
 from scheduler.framework import node_facts
-from scheduler.framework.decision import Decision, FitError
+from scheduler.framework.decision import Decision, FitError, NodeVerdict
 from scheduler.framework.events import Action, ClusterEvent, EventResource
 from scheduler.framework.framework import Framework
 from scheduler.framework.pod_info import PodInfo, is_terminal
@@ -38,6 +41,14 @@ SCHEDULED: Final = "Scheduled"
 PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
 _TURN: Final = 0.005  # real seconds of deciding before other tasks get the loop
 _log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a pod is where it is, or nowhere."""
+
+    last: DecisionRecord | None
+    nodes: Sequence[NodeVerdict]
 
 
 class Scheduler:
@@ -132,6 +143,7 @@ class Scheduler:
         return Binding(
             info,
             decision.node,
+            partial(self._conditions.settle, info.uid),
             framework.pre_bind,
             framework.bind,
             lambda: self._bound(framework, queued, decision.node),
@@ -214,6 +226,20 @@ class Scheduler:
         await self._client.patch(
             core_v1.Pod, info.name, patch, info.namespace, type=PatchType.STRATEGIC, subresource="status"
         )
+
+    # --- explaining ----------------------------------------------------------------------------------------------
+
+    def explain(self, key: ObjectKey) -> Explanation | None:
+        """The last decision about a pod, and for one still waiting every node's verdict and scores as of now."""
+        record = self.decisions.get(str(key))
+        pod = self._pods.lister.get(key)
+        if pod is None:
+            return Explanation(record, ()) if record is not None else None
+        verdicts: Sequence[NodeVerdict] = ()
+        if not is_assigned(pod):
+            info = PodInfo(pod)
+            verdicts = self.framework_of(info).explain(info, self.snapshot)
+        return Explanation(record, verdicts)
 
     # --- informer events -----------------------------------------------------------------------------------------
 

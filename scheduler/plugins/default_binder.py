@@ -17,14 +17,14 @@ class DefaultBinder:
     name = "DefaultBinder"
 
     def __init__(self, create: CreateBinding) -> None:
-        self._create = create
+        self.create = create
 
     def registrations(self) -> Sequence[Registration]:
         return ()
 
     async def bind(self, pod: PodInfo, node: str) -> None:
         # A plain object, because the answer is not a Binding but a Status.
-        await self._create(
+        await self.create(
             pod,
             {
                 "apiVersion": "v1",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,17 @@ from api.models import core_v1, meta_v1
 from client.client import Client
 from client.events import EventRecorder
 from client.informer import Informers
+from machinery import log
 from machinery.clock import RealClock
-from machinery.errors import AlreadyExists
+from machinery.component import ComponentContext
+from machinery.errors import AlreadyExists, ServiceUnavailable
+from machinery.health import HealthServer
+from machinery.meta import ObjectKey
 from scheduler import app
 from scheduler.binder import find_condition
+from scheduler.framework.pod_info import PodInfo
+from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
+from scheduler.plugins.registry import default_framework
 from scheduler.queue import Place
 from scheduler.scheduler import Scheduler
 from tests.harness.apiserver import RunningApiServer, running_apiserver
@@ -27,14 +35,22 @@ DEADLINE = 20.0
 IDENTITY = "system:kube-scheduler"
 
 
+Wrap = Callable[[CreateBinding], CreateBinding]
+
+
 @contextlib.asynccontextmanager
-async def running_scheduler(server: RunningApiServer, *flags: str) -> AsyncIterator[Scheduler]:
-    args = app.parser().parse_args(["--api-server", server.grpc_target, "--seed", "1", *flags])
+async def running_scheduler(server: RunningApiServer, wrap: Wrap | None = None) -> AsyncIterator[Scheduler]:
+    args = app.parser().parse_args(["--api-server", server.grpc_target, "--seed", "1"])
     clock = RealClock(SCALE)
     client = Client.connect(server.grpc_target, server.pki.client(IDENTITY, "system:masters"))
     informers = Informers(client, clock)
     recorder = EventRecorder(client, clock, args.scheduler_name)
-    scheduler = Scheduler(client, clock, informers, recorder, app.profiles(args, client))
+    profiles = app.profiles(args, client)
+    if wrap is not None:
+        (binder,) = profiles[args.scheduler_name].bind
+        assert isinstance(binder, DefaultBinder)
+        profiles = {args.scheduler_name: default_framework(create_binding=wrap(binder.create))}
+    scheduler = Scheduler(client, clock, informers, recorder, profiles)
     tasks = [asyncio.ensure_future(work) for work in (informers.run(), recorder.run(), scheduler.run())]
     try:
         yield scheduler
@@ -270,3 +286,112 @@ async def test_a_restarted_scheduler_continues(cluster: Cluster) -> None:
         assert "Insufficient cpu" in await refused(cluster, "second")
         assert scheduler.snapshot.pod_count == 1
         assert scheduler.decisions.get("default/second") is not None
+
+
+async def test_a_failed_binding_is_taken_back_and_tried_again(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1", cpu="2"))
+    failures = 0
+
+    def failing(create: CreateBinding) -> CreateBinding:
+        async def bind(target: PodInfo, binding: dict[str, Any]) -> object:
+            nonlocal failures
+            if failures < 3:
+                failures += 1
+                raise ServiceUnavailable("connection refused")
+            return await create(target, binding)
+
+        return bind
+
+    async with running_scheduler(cluster.server, failing) as scheduler:
+        await cluster.add_pod(pod("web", {"cpu": "2"}))
+        assert await bound(cluster, "web") == "worker-1"
+        assert failures == 3
+        assert scheduler.errors == 3
+        condition = await cluster.condition("web")
+        assert condition is not None and condition.status == "True"
+        assert scheduler.snapshot.pod_count == 1
+
+
+async def test_a_binding_whose_answer_was_lost_counts_once(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1", cpu="4"))
+
+    def deaf(create: CreateBinding) -> CreateBinding:
+        async def bind(target: PodInfo, binding: dict[str, Any]) -> object:
+            await create(target, binding)
+            raise ServiceUnavailable("the answer got lost")
+
+        return bind
+
+    async with running_scheduler(cluster.server, deaf) as scheduler:
+        for name in ("a", "b"):
+            await cluster.add_pod(pod(name, {"cpu": "2"}))
+            assert await bound(cluster, name) == "worker-1"
+
+        async def settled() -> bool:
+            return len(scheduler.queue) == 0 and scheduler.snapshot.pod_count == 2
+
+        await until(settled)
+        record = scheduler.snapshot.record("worker-1")
+        assert record is not None and len(record.pods) == 2
+
+
+async def test_a_pod_deleted_while_it_is_bound_frees_its_place(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1", cpu="2"))
+    reached = asyncio.Event()
+    gone = asyncio.Event()
+
+    def slow(create: CreateBinding) -> CreateBinding:
+        async def bind(target: PodInfo, binding: dict[str, Any]) -> object:
+            if target.name == "first":
+                reached.set()
+                await gone.wait()
+            return await create(target, binding)
+
+        return bind
+
+    async with running_scheduler(cluster.server, slow) as scheduler:
+        await cluster.add_pod(pod("first", {"cpu": "2"}))
+        async with asyncio.timeout(DEADLINE):
+            await reached.wait()
+        await cluster.add_pod(pod("second", {"cpu": "2"}))
+        assert "Insufficient cpu" in await refused(cluster, "second")
+        await cluster.client.delete(core_v1.Pod, "first", "default", grace_period_seconds=0)
+        gone.set()
+        assert await bound(cluster, "second") == "worker-1"
+        assert scheduler.snapshot.pod_count == 1
+
+
+async def test_every_node_is_explained(cluster: Cluster) -> None:
+    await cluster.add_node(node("worker-1", cpu="1"))
+    await cluster.add_node(node("worker-2", labels={"disk": "ssd"}, cpu="1"))
+    async with running_scheduler(cluster.server) as scheduler:
+        await cluster.add_pod(pod("web", {"cpu": "2"}, nodeSelector={"disk": "ssd"}))
+        await refused(cluster, "web")
+        explanation = scheduler.explain(ObjectKey("default", "web"))
+        assert explanation is not None and explanation.last is not None
+        assert {verdict.node: verdict.reasons for verdict in explanation.nodes} == {
+            "worker-1": ("node(s) didn't match Pod's node affinity/selector",),
+            "worker-2": ("Insufficient cpu",),
+        }
+        assert explanation.last.reasons == {
+            "Insufficient cpu": 1,
+            "node(s) didn't match Pod's node affinity/selector": 1,
+        }
+        assert scheduler.explain(ObjectKey("default", "nobody")) is None
+
+
+async def test_the_process_schedules_as_leader_and_stops_when_asked(cluster: Cluster) -> None:
+    server = cluster.server
+    pair = server.pki.client(IDENTITY, "system:masters")
+    files = ["--ca", str(pair.ca), "--cert", str(pair.cert), "--key", str(pair.key)]
+    args = app.parser().parse_args(["--api-server", server.grpc_target, *files, "--leader-elect"])
+    stop = asyncio.Event()
+    context = ComponentContext(app.NAME, RealClock(SCALE), stop, HealthServer(), log.get("test"))
+    running = asyncio.ensure_future(app.serve(context, args))
+    await cluster.add_node(node("worker-1"))
+    await cluster.add_pod(pod("web"))
+    assert await bound(cluster, "web") == "worker-1"
+    assert context.health.is_ready
+    stop.set()
+    async with asyncio.timeout(DEADLINE):
+        await running

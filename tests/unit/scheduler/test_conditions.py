@@ -80,6 +80,32 @@ async def test_only_the_newest_condition_of_a_pod_is_sent() -> None:
         runner.cancel()
 
 
+async def test_a_binding_waits_for_the_condition_under_way() -> None:
+    """Else `PodScheduled=False` could be written over the True that the binding sets."""
+    sent: list[str] = []
+    answer = asyncio.Event()
+
+    async def patch(target: PodInfo, body: dict[str, Any]) -> None:
+        sent.append(body["status"]["conditions"][0]["message"])
+        await answer.wait()
+
+    writer = ConditionWriter(VirtualClock(), patch)
+    runner = asyncio.ensure_future(writer.run())
+    try:
+        writer.failed(info("a"), "Unschedulable", "first")
+        await until(lambda: bool(sent))
+        writer.failed(info("a"), "Unschedulable", "second")
+        settled = asyncio.ensure_future(writer.settle("uid-a"))
+        await asyncio.sleep(0)
+        assert not settled.done()
+        answer.set()
+        async with asyncio.timeout(5):
+            await settled
+        assert sent == ["first"]
+    finally:
+        runner.cancel()
+
+
 async def test_bindings_run_side_by_side_up_to_a_limit() -> None:
     release = asyncio.Event()
     most = running = 0
@@ -102,12 +128,21 @@ async def test_bindings_run_side_by_side_up_to_a_limit() -> None:
             if target.name == "p4":
                 raise RuntimeError("a fault of the plugin")
 
+    async def nothing() -> None:
+        pass
+
     pipeline = BindPipeline(concurrency=4)
     runner = asyncio.ensure_future(pipeline.run())
 
     def binding(name: str) -> Binding:
         return Binding(
-            info(name), "n", (), (Bind(),), lambda: outcome.append(name), lambda error: outcome.append(f"!{error.code}")
+            info(name),
+            "n",
+            nothing,
+            (),
+            (Bind(),),
+            lambda: outcome.append(name),
+            lambda error: outcome.append(f"!{error.code}"),
         )
 
     try:
