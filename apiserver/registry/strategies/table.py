@@ -7,7 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults import core as core_defaults
+from apiserver.registry.defaults import extensions as extension_defaults
+from apiserver.registry.defaults import network as network_defaults
+from apiserver.registry.defaults import storage as storage_defaults
 from apiserver.registry.defaults import workloads as workload_defaults
+from apiserver.registry.strategies.certificates import CertificateRequestStrategy
+from apiserver.registry.strategies.crds import CustomResourceDefinitionStrategy
 from apiserver.registry.strategies.daemon_sets import DaemonSetStrategy
 from apiserver.registry.strategies.events import EventStrategy
 from apiserver.registry.strategies.jobs import JobStrategy
@@ -15,9 +20,25 @@ from apiserver.registry.strategies.namespaces import NamespaceStrategy
 from apiserver.registry.strategies.pod_warnings import node_warnings, template_warnings
 from apiserver.registry.strategies.pods import PodStrategy
 from apiserver.registry.strategies.services import ServiceStrategy
+from apiserver.registry.strategies.volumes import (
+    ClaimStrategy,
+    IngressStrategy,
+    VolumeStrategy,
+)
 from apiserver.registry.strategy import PLAIN, Rules, Strategy
-from apiserver.registry.validation import batch, core, endpoints, limits, workloads
-from apiserver.registry.validation.names import dns_label
+from apiserver.registry.validation import (
+    autoscaling,
+    batch,
+    core,
+    endpoints,
+    extensions,
+    limits,
+    network,
+    rbac,
+    storage,
+    workloads,
+)
+from apiserver.registry.validation.names import any_name, dns_label, path_segment
 
 if TYPE_CHECKING:
     from api.resources import Resource
@@ -42,6 +63,18 @@ def _slice_warnings(obj: Obj, old: Obj | None) -> list[str]:
     return []
 
 
+def _spec_text(label: str) -> Callable[[Obj], str]:
+    field = label.removeprefix("spec.")
+    return lambda obj: str((obj.get("spec") or {}).get(field) or "")
+
+
+_WEBHOOKS = Rules(
+    generation=True,
+    desired_state=("webhooks",),
+    allow_unconditional_update=False,
+    default=extension_defaults.default_webhooks,
+    validate=extensions.validate_webhooks,
+)
 _SPEC_TEMPLATE = _template_warnings("spec", "template")
 
 _RULES: dict[tuple[str, str], Rules] = {
@@ -160,6 +193,158 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=core.validate_runtime_class,
         validate_update=core.validate_runtime_class_update,
     ),
+    ("networking.k8s.io", "ingressclasses"): Rules(
+        generation=True,
+        default=network_defaults.default_ingress_class,
+        validate=network.validate_ingress_class,
+        validate_update=network.validate_ingress_class_update,
+    ),
+    ("networking.k8s.io", "networkpolicies"): Rules(
+        generation=True,
+        default=network_defaults.default_network_policy,
+        validate=network.validate_network_policy,
+    ),
+    ("networking.k8s.io", "ipaddresses"): Rules(
+        name=any_name,
+        validate=network.validate_ip_address,
+        validate_update=network.validate_ip_address_update,
+    ),
+    ("networking.k8s.io", "servicecidrs"): Rules(has_status=True, validate=network.validate_service_cidr),
+    ("storage.k8s.io", "storageclasses"): Rules(
+        default=storage_defaults.default_storage_class,
+        validate=storage.validate_storage_class,
+        validate_update=storage.validate_storage_class_update,
+        warnings=storage.storage_class_warnings,
+    ),
+    ("storage.k8s.io", "csinodes"): Rules(
+        allow_unconditional_update=False,
+        validate=storage.validate_csi_node,
+    ),
+    ("storage.k8s.io", "csidrivers"): Rules(
+        allow_unconditional_update=False,
+        default=storage_defaults.default_csi_driver,
+        validate=storage.validate_csi_driver,
+        validate_update=storage.validate_csi_driver_update,
+        warnings=storage.csi_driver_warnings,
+    ),
+    ("storage.k8s.io", "volumeattachments"): Rules(
+        has_status=True,
+        new_status={"attached": False},
+        allow_unconditional_update=False,
+        validate=storage.validate_attachment,
+        validate_update=storage.validate_attachment_update,
+    ),
+    ("storage.k8s.io", "csistoragecapacities"): Rules(
+        allow_unconditional_update=False,
+        validate=storage.validate_capacity,
+        validate_update=storage.validate_capacity_update,
+    ),
+    ("storage.k8s.io", "volumeattributesclasses"): Rules(
+        validate=storage.validate_attributes_class,
+        validate_update=storage.validate_attributes_class_update,
+    ),
+    ("rbac.authorization.k8s.io", "roles"): Rules(
+        name=path_segment,
+        allow_create_on_update=True,
+        default=extension_defaults.default_role,
+        validate=rbac.validate_role,
+    ),
+    ("rbac.authorization.k8s.io", "clusterroles"): Rules(
+        name=path_segment,
+        allow_create_on_update=True,
+        default=extension_defaults.default_role,
+        validate=rbac.validate_cluster_role,
+    ),
+    ("rbac.authorization.k8s.io", "rolebindings"): Rules(
+        name=path_segment,
+        allow_create_on_update=True,
+        default=extension_defaults.default_binding,
+        validate=rbac.validate_role_binding,
+        validate_update=rbac.validate_role_binding_update,
+    ),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"): Rules(
+        name=path_segment,
+        allow_create_on_update=True,
+        default=extension_defaults.default_binding,
+        validate=rbac.validate_cluster_role_binding,
+        validate_update=rbac.validate_cluster_role_binding_update,
+    ),
+    ("autoscaling", "horizontalpodautoscalers"): Rules(
+        has_status=True,
+        new_status={"desiredReplicas": 0, "currentMetrics": None},
+        default=extension_defaults.default_autoscaler,
+        validate=autoscaling.validate_autoscaler,
+    ),
+    ("policy", "poddisruptionbudgets"): Rules(
+        generation=True,
+        has_status=True,
+        new_status={"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
+        allow_unconditional_update=False,
+        validate=autoscaling.validate_budget,
+        validate_status=autoscaling.validate_budget_status,
+    ),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): _WEBHOOKS,
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): _WEBHOOKS,
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"): Rules(
+        generation=True,
+        has_status=True,
+        new_status={},
+        allow_unconditional_update=False,
+        default=extension_defaults.default_admission_policy,
+        validate=extensions.validate_admission_policy,
+    ),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): Rules(
+        generation=True,
+        allow_unconditional_update=False,
+        default=extension_defaults.default_admission_binding,
+        validate=extensions.validate_policy_binding,
+    ),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"): Rules(
+        generation=True,
+        allow_unconditional_update=False,
+        default=extension_defaults.default_admission_policy,
+        validate=extensions.validate_mutating_policy,
+    ),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"): Rules(
+        generation=True,
+        allow_unconditional_update=False,
+        default=extension_defaults.default_admission_binding,
+        validate=extensions.validate_mutating_binding,
+    ),
+    ("apiregistration.k8s.io", "apiservices"): Rules(
+        has_status=True,
+        allow_unconditional_update=False,
+        default=extension_defaults.default_api_service,
+        validate=extensions.validate_api_service,
+    ),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"): Rules(
+        generation=True,
+        has_status=True,
+        new_status={},
+        default=extension_defaults.default_flow_schema,
+        validate=extensions.validate_flow_schema,
+    ),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"): Rules(
+        generation=True,
+        has_status=True,
+        new_status={},
+        default=extension_defaults.default_priority_level,
+        validate=extensions.validate_priority_level,
+    ),
+    ("resource.k8s.io", "deviceclasses"): Rules(generation=True),
+    ("resource.k8s.io", "resourceslices"): Rules(
+        generation=True, fields={field: _spec_text(field) for field in ("spec.nodeName", "spec.driver")}
+    ),
+    ("resource.k8s.io", "resourceclaims"): Rules(
+        has_status=True,
+        new_status={},
+        default=extension_defaults.default_resource_claim,
+        validate=extensions.validate_resource_claim,
+    ),
+    ("resource.k8s.io", "resourceclaimtemplates"): Rules(
+        default=extension_defaults.default_resource_claim_template,
+        validate=extensions.validate_resource_claim_template,
+    ),
     ("batch", "cronjobs"): Rules(
         generation=True,
         has_status=True,
@@ -176,7 +361,12 @@ _CLASSES: dict[tuple[str, str], type[Strategy]] = {
     ("", "namespaces"): NamespaceStrategy,
     ("", "events"): EventStrategy,
     ("apps", "daemonsets"): DaemonSetStrategy,
+    ("", "persistentvolumes"): VolumeStrategy,
+    ("", "persistentvolumeclaims"): ClaimStrategy,
+    ("networking.k8s.io", "ingresses"): IngressStrategy,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): CustomResourceDefinitionStrategy,
     ("batch", "jobs"): JobStrategy,
+    ("certificates.k8s.io", "certificatesigningrequests"): CertificateRequestStrategy,
 }
 
 

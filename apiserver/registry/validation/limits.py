@@ -146,7 +146,8 @@ def _validate_order(amounts: dict[str, Any], name: str, path: str) -> list[Field
         text = f"default request value {amounts['defaultRequest']} is greater than max value {amounts['max']}"
         add("defaultRequest", "defaultRequest", text)
     if above("defaultRequest", "default"):
-        text = f"default request value {amounts['defaultRequest']} is greater than default limit value {amounts['default']}"
+        request, default = amounts["defaultRequest"], amounts["default"]
+        text = f"default request value {request} is greater than default limit value {default}"
         add("defaultRequest", "defaultRequest", text)
     if above("min", "default"):
         add("default", "min", f"min value {amounts['min']} is greater than default value {amounts['default']}")

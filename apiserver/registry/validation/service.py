@@ -224,9 +224,9 @@ def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
         balancer = after.get("loadBalancerClass")
         if balancer != before.get("loadBalancerClass"):
             errors.append(FieldError.invalid("spec.loadBalancerClass", balancer, _ONCE))
-    if needs_health_port(before) and needs_health_port(after):
-        if after.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
-            errors.append(FieldError.forbidden("spec.healthCheckNodePort", "field is immutable"))
+    both = needs_health_port(before) and needs_health_port(after)
+    if both and after.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
+        errors.append(FieldError.forbidden("spec.healthCheckNodePort", "field is immutable"))
     return errors + validate_service(new)
 
 

@@ -1,12 +1,364 @@
-"""Persistent volumes, claims and the storage.k8s.io kinds."""
+"""Persistent volumes, claims and the storage.k8s.io kinds.
+
+Called by the rules of those kinds in the strategy table; `validate_claim_spec` by pods and stateful sets too.
+"""
 
 from typing import Any
 
+from apiserver.registry.validation import names
+from apiserver.registry.validation.fields import check_enum, check_immutable, invalid_each, unsupported
+from apiserver.registry.validation.metadata import IMMUTABLE
+from apiserver.registry.validation.resources import check_quantity
+from apiserver.registry.validation.scheduling import validate_node_selector
+from machinery import quantity
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 
+_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+_VOLUME_MODES = ("Block", "Filesystem")
+_VOLUME_SOURCES: dict[str, tuple[str, ...]] = {
+    "hostPath": ("path",),
+    "gcePersistentDisk": ("pdName",),
+    "awsElasticBlockStore": ("volumeID",),
+    "glusterfs": ("endpoints", "path"),
+    "flocker": (),
+    "nfs": ("server", "path"),
+    "rbd": ("monitors", "image"),
+    "quobyte": ("registry", "volume"),
+    "cephfs": ("monitors",),
+    "iscsi": ("targetPortal", "iqn"),
+    "cinder": ("volumeID",),
+    "fc": (),
+    "flexVolume": ("driver",),
+    "azureFile": ("secretName", "shareName"),
+    "vsphereVolume": ("volumePath",),
+    "photonPersistentDisk": ("pdID",),
+    "portworxVolume": ("volumeID",),
+    "azureDisk": ("diskName", "diskURI"),
+    "scaleIO": ("gateway", "system", "volumeName"),
+    "local": ("path",),
+    "storageos": (),
+    "csi": ("driver", "volumeHandle"),
+}
+
+
+def _validate_modes(modes: list[str], path: str) -> list[FieldError]:
+    errors = [unsupported(path, mode, _MODES) for mode in modes if mode not in _MODES]
+    if "ReadWriteOncePod" in modes and len(modes) > 1:
+        errors.append(FieldError.forbidden(path, "may not use ReadWriteOncePod with other access modes"))
+    return errors
+
+
+def validate_volume(obj: Obj) -> list[FieldError]:
+    """v1 PersistentVolume."""
+    spec = obj.get("spec") or {}
+    errors: list[FieldError] = []
+    modes = spec.get("accessModes") or []
+    if not modes:
+        errors.append(FieldError.required("spec.accessModes"))
+    errors += _validate_modes(modes, "spec.accessModes")
+    capacity = spec.get("capacity") or {}
+    if not capacity:
+        errors.append(FieldError.required("spec.capacity"))
+    if set(capacity) != {"storage"}:
+        errors.append(unsupported("spec.capacity", capacity or None, ("storage",)))
+    for name, amount in capacity.items():
+        errors += _positive(f"spec.capacity[{name}]", amount)
+    if (affinity := spec.get("nodeAffinity")) is not None:
+        if (required := affinity.get("required")) is None:
+            errors.append(FieldError.required("spec.nodeAffinity.required", "must specify required node constraints"))
+        else:
+            errors += validate_node_selector(required, "spec.nodeAffinity.required")
+    errors += _validate_volume_source(spec)
+    reclaim = spec.get("persistentVolumeReclaimPolicy")
+    errors += check_enum("spec.persistentVolumeReclaimPolicy", reclaim, ("Delete", "Recycle", "Retain"))
+    if name := spec.get("storageClassName"):
+        errors += invalid_each("spec.storageClassName", name, names.dns_subdomain(name))
+    return errors + check_enum("spec.volumeMode", spec.get("volumeMode"), _VOLUME_MODES)
+
+
+def _positive(path: str, amount: Any) -> list[FieldError]:
+    if errors := check_quantity(path, "storage", amount):
+        negative = errors[0].text.endswith("greater than or equal to 0")
+        return [FieldError.invalid(path, str(amount), "must be greater than zero")] if negative else errors
+    if quantity.parse(amount) <= 0:
+        return [FieldError.invalid(path, str(amount), "must be greater than zero")]
+    return []
+
+
+def _validate_volume_source(spec: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
+    count = 0
+    for kind, fields in _VOLUME_SOURCES.items():
+        if (source := spec.get(kind)) is None:
+            continue
+        count += 1
+        if count > 1:
+            errors.append(FieldError.forbidden(f"spec.{kind}", "may not specify more than 1 volume type"))
+            continue
+        errors += [FieldError.required(f"spec.{kind}.{field}") for field in fields if not source.get(field)]
+        if kind == "local" and (spec.get("nodeAffinity") or {}).get("required") is None:
+            errors.append(FieldError.required("spec.nodeAffinity", "Local volume requires node affinity"))
+        if kind == "hostPath" and ".." in (source.get("path") or "").split("/"):
+            errors.append(FieldError.invalid("spec.hostPath.path", source["path"], "must not contain '..'"))
+    if not count:
+        errors.append(FieldError.required("spec", "must specify a volume type"))
+    return errors
+
+
+def validate_volume_update(new: Obj, old: Obj) -> list[FieldError]:
+    """The source stays."""
+    errors = validate_volume(new)
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    if any(after.get(kind) != before.get(kind) for kind in _VOLUME_SOURCES):
+        detail = "spec.persistentvolumesource is immutable after creation"
+        errors.append(FieldError.forbidden("spec.persistentvolumesource", detail))
+    return errors + check_immutable("spec.volumeMode", after.get("volumeMode"), before.get("volumeMode"))
+
+
+def volume_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Deprecated ways."""
+    spec, annotations = obj.get("spec") or {}, obj["metadata"].get("annotations") or {}
+    found: list[str] = []
+    if "volume.beta.kubernetes.io/storage-class" in annotations:
+        path = "metadata.annotations[volume.beta.kubernetes.io/storage-class]"
+        found.append(f'{path}: deprecated since v1.8; use "storageClassName" attribute instead')
+    if "volume.beta.kubernetes.io/mount-options" in annotations:
+        path = "metadata.annotations[volume.beta.kubernetes.io/mount-options]"
+        found.append(f'{path}: deprecated since v1.31; use "spec.mountOptions" instead')
+    if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
+        found.append(
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. "
+            "Instead, the recommended approach is to use dynamic provisioning."
+        )
+    return found
+
+
+def validate_claim(obj: Obj) -> list[FieldError]:
+    """v1 PersistentVolumeClaim."""
+    return validate_claim_spec(obj.get("spec") or {}, "spec")
+
 
 def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
     """PersistentVolumeClaimSpec."""
+    modes = spec.get("accessModes") or []
+    errors: list[FieldError] = []
+    if not modes:
+        errors.append(FieldError.required(f"{path}.accessModes", "at least 1 access mode is required"))
+    errors += _validate_modes(modes, f"{path}.accessModes")
+    amount = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    if amount is None:
+        errors.append(FieldError.required(f"{path}.resources[storage]"))
+    else:
+        errors += _positive(f"{path}.resources[storage]", amount)
+    if name := spec.get("storageClassName"):
+        errors += invalid_each(f"{path}.storageClassName", name, names.dns_subdomain(name))
+    errors += check_enum(f"{path}.volumeMode", spec.get("volumeMode"), _VOLUME_MODES)
+    for field in ("dataSource", "dataSourceRef"):
+        if (source := spec.get(field)) is not None:
+            errors += [
+                FieldError.required(f"{path}.{field}.{part}") for part in ("name", "kind") if not source.get(part)
+            ]
+            group = source.get("apiGroup") or ""
+            if not group and source.get("kind") not in (None, "", "PersistentVolumeClaim"):
+                detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
+                errors.append(FieldError.invalid(f"{path}.{field}", source.get("kind"), detail))
+    return errors
+
+
+_CLAIM_IMMUTABLE = (
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+)
+
+
+def validate_claim_update(new: Obj, old: Obj) -> list[FieldError]:
+    """Bound claims may grow; a claim is bound to its volume once."""
+    errors = validate_claim(new)
+    after, before = dict(new.get("spec") or {}), dict(old.get("spec") or {})
+    if not before.get("volumeName"):
+        before["volumeName"] = after.get("volumeName")
+        if not before.get("storageClassName"):
+            before["storageClassName"] = after.get("storageClassName")
+    bound = (old.get("status") or {}).get("phase") == "Bound"
+    grown, was = after.pop("resources", None) or {}, before.pop("resources", None) or {}
+    after.pop("volumeAttributesClassName", None)
+    before.pop("volumeAttributesClassName", None)
+    if _present(after) != _present(before) or (not bound and grown != was):
+        errors.append(FieldError.forbidden("spec", _CLAIM_IMMUTABLE))
+        return errors
+    size, before_size = (grown.get("requests") or {}).get("storage"), (was.get("requests") or {}).get("storage")
+    if size is not None and before_size is not None and quantity.parse(size) < quantity.parse(before_size):
+        detail = "field can not be less than status.capacity"
+        errors.append(FieldError.forbidden("spec.resources.requests.storage", detail))
+    return errors
+
+
+def _present(spec: Obj) -> Obj:
+    return {key: value for key, value in spec.items() if value is not None}
+
+
+def claim_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Fractional bytes and the old annotation."""
+    found: list[str] = []
+    if "volume.beta.kubernetes.io/storage-class" in (obj["metadata"].get("annotations") or {}):
+        path = "metadata.annotations[volume.beta.kubernetes.io/storage-class]"
+        found.append(f'{path}: deprecated since v1.8; use "storageClassName" attribute instead')
+    amount = (((obj.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage")
+    if amount is not None and quantity.parse(amount).denominator != 1:
+        path = "spec.resources.requests[storage]"
+        found.append(f'{path}: fractional byte value "{amount}" is invalid, must be an integer')
+    return found
+
+
+def validate_storage_class(obj: Obj) -> list[FieldError]:
+    """storage.k8s.io/v1 StorageClass."""
+    provisioner = obj.get("provisioner")
+    errors: list[FieldError] = []
+    if not provisioner:
+        errors.append(FieldError.required("provisioner"))
+    else:
+        errors += invalid_each("provisioner", provisioner, names.qualified_name(provisioner.lower()))
+    errors += check_enum("reclaimPolicy", obj.get("reclaimPolicy"), ("Delete", "Retain"))
+    modes = ("Immediate", "WaitForFirstConsumer")
+    errors += check_enum("volumeBindingMode", obj.get("volumeBindingMode"), modes, required=True)
+    for key in obj.get("parameters") or {}:
+        if not key:
+            errors.append(FieldError.invalid("parameters", key, "field can not be empty."))
+    return errors
+
+
+def validate_storage_class_update(new: Obj, old: Obj) -> list[FieldError]:
+    """All that says how volumes are made stays."""
+    errors: list[FieldError] = []
+    if (new.get("parameters") or {}) != (old.get("parameters") or {}):
+        errors.append(FieldError.forbidden("parameters", "updates to parameters are forbidden."))
+    for field in ("provisioner", "reclaimPolicy", "volumeBindingMode"):
+        errors += check_immutable(field, new.get(field), old.get(field))
+    return errors + validate_storage_class(new)
+
+
+def storage_class_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Deprecated topology keys."""
+    from apiserver.registry.strategies.pod_warnings import node_label_warning
+
+    found: list[str] = []
+    for index, term in enumerate(obj.get("allowedTopologies") or ()):
+        for position, expression in enumerate(term.get("matchLabelExpressions") or ()):
+            if text := node_label_warning(expression.get("key") or ""):
+                found.append(f"allowedTopologies[{index}].matchLabelExpressions[{position}].key: {text}")
+    return found
+
+
+def validate_csi_node(obj: Obj) -> list[FieldError]:
+    """Drivers by unique name."""
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for index, driver in enumerate((obj.get("spec") or {}).get("drivers") or ()):
+        path = f"spec.drivers[{index}]"
+        name = driver.get("name") or ""
+        errors += _driver_name(f"{path}.name", name)
+        if not driver.get("nodeID"):
+            errors.append(FieldError.required(f"{path}.nodeID"))
+        if name in seen:
+            errors.append(FieldError.duplicate(f"{path}.name", name))
+        seen.add(name)
+    return errors
+
+
+def _driver_name(path: str, name: str) -> list[FieldError]:
+    if not name:
+        return [FieldError.required(path)]
+    if len(name) > 63:
+        return [FieldError.too_long(path, 63)]
+    return invalid_each(path, name, names.dns_subdomain(name.lower()))
+
+
+def validate_csi_driver(obj: Obj) -> list[FieldError]:
+    """Modes and policies."""
+    spec = obj.get("spec") or {}
+    errors: list[FieldError] = []
+    for mode in spec.get("volumeLifecycleModes") or ():
+        if mode not in ("Persistent", "Ephemeral"):
+            errors.append(unsupported("spec.volumeLifecycleModes", mode, ("Ephemeral", "Persistent")))
+    policies = ("File", "None", "ReadWriteOnceWithFSType")
+    return errors + check_enum("spec.fsGroupPolicy", spec.get("fsGroupPolicy"), policies)
+
+
+def validate_csi_driver_update(new: Obj, old: Obj) -> list[FieldError]:
+    """How volumes attach stays."""
+    errors = validate_csi_driver(new)
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    for field in ("attachRequired", "fsGroupPolicy", "volumeLifecycleModes"):
+        if field != "fsGroupPolicy":
+            errors += check_immutable(f"spec.{field}", after.get(field), before.get(field))
+    return errors
+
+
+def csi_driver_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Tokens belong into secrets."""
+    spec = obj.get("spec") or {}
+    if spec.get("tokenRequests") and spec.get("serviceAccountTokenInSecrets") is None:
+        text = "if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes"
+        return [f"spec.serviceAccountTokenInSecrets is unset; {text}"]
     return []
+
+
+def validate_attachment(obj: Obj) -> list[FieldError]:
+    """storage.k8s.io/v1 VolumeAttachment."""
+    spec = obj.get("spec") or {}
+    errors = _driver_name("spec.attacher", spec.get("attacher") or "")
+    source = spec.get("source") or {}
+    inline, name = source.get("inlineVolumeSpec"), source.get("persistentVolumeName")
+    if inline is None and name is None:
+        detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+        errors.append(FieldError.required("spec.source", detail))
+    elif inline is not None and name is not None:
+        detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+        errors.append(FieldError.forbidden("spec.source", detail))
+    node = spec.get("nodeName") or ""
+    return errors + invalid_each("spec.nodeName", node, names.dns_subdomain(node))
+
+
+def validate_attachment_update(new: Obj, old: Obj) -> list[FieldError]:
+    """The spec stays."""
+    if new.get("spec") != old.get("spec"):
+        return [FieldError.invalid("spec", new.get("spec"), IMMUTABLE)]
+    return []
+
+
+def validate_capacity(obj: Obj) -> list[FieldError]:
+    """storage.k8s.io/v1 CSIStorageCapacity."""
+    name = obj.get("storageClassName") or ""
+    errors = invalid_each("storageClassName", name, names.dns_subdomain(name))
+    for field in ("capacity", "maximumVolumeSize"):
+        if obj.get(field) is not None:
+            errors += check_quantity(field, "storage", obj[field])
+    return errors
+
+
+def validate_capacity_update(new: Obj, old: Obj) -> list[FieldError]:
+    """Class and topology stay."""
+    errors = validate_capacity(new)
+    for field in ("nodeTopology", "storageClassName"):
+        errors += check_immutable(field, new.get(field), old.get(field))
+    return errors
+
+
+def validate_attributes_class(obj: Obj) -> list[FieldError]:
+    """storage.k8s.io/v1 VolumeAttributesClass."""
+    driver = obj.get("driverName")
+    errors = _driver_name("driverName", driver or "")
+    if not obj.get("parameters"):
+        errors.append(FieldError.required("parameters"))
+    return errors
+
+
+def validate_attributes_class_update(new: Obj, old: Obj) -> list[FieldError]:
+    """Driver and parameters stay."""
+    errors: list[FieldError] = []
+    if new.get("driverName") != old.get("driverName"):
+        errors.append(FieldError.forbidden("driverName", "updates to driverName are forbidden."))
+    if new.get("parameters") != old.get("parameters"):
+        errors.append(FieldError.forbidden("parameters", "updates to parameters are forbidden."))
+    return errors

@@ -1,0 +1,95 @@
+"""Volumes, claims and ingresses: kinds whose creation differs from their update.
+
+Looked up through `strategy_for`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apiserver.registry.defaults.network import default_ingress
+from apiserver.registry.defaults.storage import default_claim, default_volume
+from apiserver.registry.strategy import Rules, StatusStrategy, Strategy
+from apiserver.registry.validation import network, storage
+
+if TYPE_CHECKING:
+    from apiserver.registry.store import RequestContext
+
+Obj = dict[str, Any]
+
+
+class VolumeStrategy(Strategy):
+    """v1 PersistentVolume: notes when its phase changed."""
+
+    rules = Rules(
+        has_status=True,
+        default=default_volume,
+        validate=storage.validate_volume,
+        validate_update=storage.validate_volume_update,
+        warnings=storage.volume_warnings,
+    )
+
+    def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
+        super().prepare_create(ctx, obj)
+        since = obj["metadata"].get("creationTimestamp")
+        obj["status"] = {"phase": "Pending", "lastPhaseTransitionTime": since}
+
+
+class ClaimStrategy(Strategy):
+    """v1 PersistentVolumeClaim: dataSource and dataSourceRef are told alike."""
+
+    rules = Rules(
+        has_status=True,
+        new_status={"phase": "Pending"},
+        default=default_claim,
+        validate=storage.validate_claim,
+        validate_update=storage.validate_claim_update,
+        warnings=storage.claim_warnings,
+    )
+
+    def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
+        super().prepare_create(ctx, obj)
+        _mirror_sources(obj["spec"])
+
+    def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
+        super().prepare_update(ctx, new, old)
+        _mirror_sources(new["spec"])
+
+    def make_subresource(self, name: str) -> Strategy:
+        return _ClaimStatusStrategy(self)
+
+
+class _ClaimStatusStrategy(StatusStrategy):
+    """Conditions always show both of their times."""
+
+    def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
+        super().prepare_update(ctx, new, old)
+        for condition in (new.get("status") or {}).get("conditions") or ():
+            condition.setdefault("lastProbeTime", None)
+            condition.setdefault("lastTransitionTime", None)
+
+
+def _mirror_sources(spec: Obj) -> None:
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if source is not None and reference is None:
+        spec["dataSourceRef"] = dict(source)
+    elif source is None and reference is not None and not reference.get("namespace"):
+        plain = {key: value for key, value in reference.items() if key != "namespace"}
+        known = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+        if (reference.get("apiGroup") or "", reference.get("kind")) in known:
+            spec["dataSource"] = plain
+
+
+class IngressStrategy(Strategy):
+    """networking.k8s.io/v1 Ingress."""
+
+    rules = Rules(
+        generation=True,
+        has_status=True,
+        new_status={"loadBalancer": {}},
+        default=default_ingress,
+        validate=network.validate_ingress_create,
+        validate_update=network.validate_ingress_update,
+        validate_status=network.validate_ingress_status,
+        warnings=network.ingress_warnings,
+    )

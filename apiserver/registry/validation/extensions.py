@@ -1,0 +1,301 @@
+"""Admission configuration, API services, flow control and device claims.
+
+Called by the rules of those kinds in the strategy table. Expressions (CEL) are not compiled here.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from apiserver.registry.validation import names
+from apiserver.registry.validation.fields import check_enum, check_label_selector, invalid_each, unsupported
+from machinery.field_errors import FieldError
+
+Obj = dict[str, Any]
+
+_OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
+_SCOPES = ("*", "Cluster", "Namespaced")
+_REVIEW_VERSIONS = ("v1", "v1beta1")
+
+
+def validate_webhooks(obj: Obj) -> list[FieldError]:
+    """Both webhook configurations."""
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for index, hook in enumerate(obj.get("webhooks") or ()):
+        path = f"webhooks[{index}]"
+        name = hook.get("name") or ""
+        errors += _validate_hook(hook, path)
+        if name in seen:
+            errors.append(FieldError.duplicate(f"{path}.name", name))
+        seen.add(name)
+    return errors
+
+
+def _qualified(path: str, name: str) -> list[FieldError]:
+    if not name:
+        return [FieldError.required(path)]
+    errors = invalid_each(path, name, names.dns_subdomain(name))
+    if name.count(".") < 2:
+        detail = "should be a domain with at least three segments separated by dots"
+        errors.append(FieldError.invalid(path, name, detail))
+    return errors
+
+
+def _validate_hook(hook: Obj, path: str) -> list[FieldError]:
+    errors = _qualified(f"{path}.name", hook.get("name") or "")
+    for index, rule in enumerate(hook.get("rules") or ()):
+        errors += _validate_rule(rule, f"{path}.rules[{index}]")
+    errors += check_enum(f"{path}.failurePolicy", hook.get("failurePolicy"), ("Fail", "Ignore"))
+    errors += check_enum(f"{path}.matchPolicy", hook.get("matchPolicy"), ("Equivalent", "Exact"))
+    effects = hook.get("sideEffects")
+    if not effects:
+        detail = "must specify one of None, NoneOnDryRun"
+        errors.append(FieldError.required(f"{path}.sideEffects", detail))
+    else:
+        errors += check_enum(f"{path}.sideEffects", effects, ("None", "NoneOnDryRun"))
+    timeout = hook.get("timeoutSeconds")
+    if timeout is not None and not 1 <= timeout <= 30:
+        detail = "the timeout value must be between 1 and 30 seconds"
+        errors.append(FieldError.invalid(f"{path}.timeoutSeconds", timeout, detail))
+    errors += check_label_selector(f"{path}.namespaceSelector", hook.get("namespaceSelector"))
+    errors += check_label_selector(f"{path}.objectSelector", hook.get("objectSelector"))
+    versions = hook.get("admissionReviewVersions") or []
+    if not versions:
+        detail = f"must specify one of {', '.join(_REVIEW_VERSIONS)}"
+        errors.append(FieldError.required(f"{path}.admissionReviewVersions", detail))
+    elif not any(version in _REVIEW_VERSIONS for version in versions):
+        detail = f"must include at least one of {', '.join(_REVIEW_VERSIONS)}"
+        errors.append(FieldError.invalid(f"{path}.admissionReviewVersions", versions, detail))
+    return errors + _validate_client(hook.get("clientConfig") or {}, f"{path}.clientConfig")
+
+
+def _validate_client(client: Obj, path: str) -> list[FieldError]:
+    url, service = client.get("url"), client.get("service")
+    if (url is None) == (service is None):
+        return [FieldError.required(path, "exactly one of url or service is required")]
+    errors: list[FieldError] = []
+    if url is not None:
+        wanted = "; desired format: https://host[/path]"
+        parts = urlsplit(url)
+        if parts.scheme != "https":
+            detail = f"'https' is the only allowed URL scheme{wanted}"
+            errors.append(FieldError.invalid(f"{path}.url", parts.scheme, detail))
+        if not parts.netloc:
+            errors.append(FieldError.invalid(f"{path}.url", "", f"host must be specified{wanted}"))
+        if parts.username is not None:
+            errors.append(FieldError.invalid(f"{path}.url", "", "user information is not permitted in the URL"))
+        if parts.fragment:
+            errors.append(FieldError.invalid(f"{path}.url", parts.fragment, "fragments are not permitted in the URL"))
+        if parts.query:
+            detail = "query parameters are not permitted in the URL"
+            errors.append(FieldError.invalid(f"{path}.url", parts.query, detail))
+        return errors
+    assert service is not None
+    for field in ("name", "namespace"):
+        if not service.get(field):
+            errors.append(FieldError.required(f"{path}.service.{field}", f"service {field} is required"))
+    port = service.get("port", 443)
+    if names.port_number(port):
+        errors.append(
+            FieldError.invalid(
+                f"{path}.service.port", port, "port is not valid: must be between 1 and 65535, inclusive"
+            )
+        )
+    return errors
+
+
+def _validate_rule(rule: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for field in ("apiGroups", "apiVersions", "resources"):
+        values = rule.get(field) or []
+        if not values:
+            errors.append(FieldError.required(f"{path}.{field}"))
+        elif len(values) > 1 and "*" in values:
+            detail = (
+                "if '*' is present, must not specify other "
+                + {
+                    "apiGroups": "API groups",
+                    "apiVersions": "API versions",
+                    "resources": "resources",
+                }[field]
+            )
+            errors.append(FieldError.invalid(f"{path}.{field}", values, detail))
+    operations = rule.get("operations") or []
+    if not operations:
+        errors.append(FieldError.required(f"{path}.operations"))
+    elif len(operations) > 1 and "*" in operations:
+        detail = "if '*' is present, must not specify other operations"
+        errors.append(FieldError.invalid(f"{path}.operations", operations, detail))
+    for index, operation in enumerate(operations):
+        if operation not in _OPERATIONS:
+            errors.append(unsupported(f"{path}.operations[{index}]", operation, _OPERATIONS))
+    return errors + check_enum(f"{path}.scope", rule.get("scope"), _SCOPES)
+
+
+def validate_admission_policy(obj: Obj) -> list[FieldError]:
+    """ValidatingAdmissionPolicy."""
+    spec = obj.get("spec") or {}
+    errors = check_enum("spec.failurePolicy", spec.get("failurePolicy"), ("Fail", "Ignore"))
+    errors += _validate_constraints(spec.get("matchConstraints"), "spec.matchConstraints")
+    validations, annotations = spec.get("validations") or [], spec.get("auditAnnotations") or []
+    if not validations and not annotations:
+        detail = "validations or auditAnnotations must contain at least one item"
+        errors += [
+            FieldError.required("spec.validations", detail),
+            FieldError.required("spec.auditAnnotations", detail),
+        ]
+    for index, validation in enumerate(validations):
+        if not (validation.get("expression") or "").strip():
+            errors.append(FieldError.required(f"spec.validations[{index}].expression", "expression is not specified"))
+    return errors
+
+
+def _validate_constraints(match: Obj | None, path: str) -> list[FieldError]:
+    if match is None:
+        return [FieldError.required(path)]
+    errors = check_enum(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
+    rules = match.get("resourceRules") or []
+    if not rules:
+        errors.append(FieldError.required(f"{path}.resourceRules"))
+    for index, rule in enumerate(rules):
+        errors += _validate_rule(rule, f"{path}.resourceRules[{index}]")
+    return errors
+
+
+def validate_mutating_policy(obj: Obj) -> list[FieldError]:
+    """MutatingAdmissionPolicy."""
+    spec = obj.get("spec") or {}
+    errors = _validate_constraints(spec.get("matchConstraints"), "spec.matchConstraints")
+    if not spec.get("mutations"):
+        errors.append(FieldError.required("spec.mutations", "mutations must contain at least one item"))
+    policies = ("IfNeeded", "Never")
+    return errors + check_enum("spec.reinvocationPolicy", spec.get("reinvocationPolicy"), policies, required=True)
+
+
+def validate_policy_binding(obj: Obj) -> list[FieldError]:
+    """ValidatingAdmissionPolicyBinding."""
+    spec = obj.get("spec") or {}
+    errors = [] if spec.get("policyName") else [FieldError.required("spec.policyName")]
+    actions = spec.get("validationActions") or []
+    if not actions:
+        errors.append(FieldError.required("spec.validationActions", "at least one validation action is required"))
+    for index, action in enumerate(actions):
+        path = f"spec.validationActions[{index}]"
+        if action not in ("Audit", "Deny", "Warn"):
+            errors.append(unsupported(path, action, ("Audit", "Deny", "Warn")))
+        elif action in actions[:index]:
+            errors.append(FieldError.duplicate(path, action))
+    if "Deny" in actions and "Warn" in actions:
+        detail = (
+            "must not contain both Deny and Warn (repeating the same validation failure information in the API "
+            "response and headers serves no purpose)"
+        )
+        errors.append(FieldError.invalid("spec.validationActions", actions, detail))
+    return errors
+
+
+def validate_mutating_binding(obj: Obj) -> list[FieldError]:
+    """MutatingAdmissionPolicyBinding."""
+    return [] if (obj.get("spec") or {}).get("policyName") else [FieldError.required("spec.policyName")]
+
+
+def validate_api_service(obj: Obj) -> list[FieldError]:
+    """The name is version.group; priorities lie in their ranges."""
+    spec = obj.get("spec") or {}
+    group, version = spec.get("group") or "", spec.get("version") or ""
+    name = obj["metadata"].get("name") or ""
+    errors: list[FieldError] = []
+    if name != f"{version}.{group}":
+        detail = f'must be `spec.version+"."+spec.group`: "{version}.{group}"'
+        errors.append(FieldError.invalid("metadata.name", name, detail))
+    if not group and version != "v1":
+        detail = "only v1 may have an empty group and it better be legacy kube"
+        errors.append(FieldError.required("spec.group", detail))
+    errors += invalid_each("spec.version", version, names.dns_1035_label(version))
+    low, high = spec.get("groupPriorityMinimum") or 0, spec.get("versionPriority") or 0
+    if not 0 < low <= 20000:
+        detail = "must be positive and less than 20000"
+        errors.append(FieldError.invalid("spec.groupPriorityMinimum", low, detail))
+    if not 0 < high <= 1000:
+        detail = "must be positive and less than 1000"
+        errors.append(FieldError.invalid("spec.versionPriority", high, detail))
+    service = spec.get("service")
+    if service is None:
+        if spec.get("caBundle"):
+            detail = "local APIServices may not have a caBundle"
+            errors.append(FieldError.invalid("spec.caBundle", f"{len(spec['caBundle'])} bytes", detail))
+        if spec.get("insecureSkipTLSVerify"):
+            detail = "local APIServices may not have insecureSkipTLSVerify"
+            errors.append(FieldError.invalid("spec.insecureSkipTLSVerify", True, detail))
+        return errors
+    for field in ("namespace", "name"):
+        if not service.get(field):
+            errors.append(FieldError.required(f"spec.service.{field}"))
+    if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
+        detail = "may not be true if caBundle is present"
+        errors.append(FieldError.invalid("spec.insecureSkipTLSVerify", True, detail))
+    return errors
+
+
+def validate_flow_schema(obj: Obj) -> list[FieldError]:
+    """flowcontrol FlowSchema."""
+    spec = obj.get("spec") or {}
+    errors: list[FieldError] = []
+    precedence = spec.get("matchingPrecedence") or 0
+    if not 1 <= precedence <= 10000:
+        detail = "must be positive" if precedence <= 0 else "must not be greater than 10000"
+        errors.append(FieldError.invalid("spec.matchingPrecedence", precedence, detail))
+    level = (spec.get("priorityLevelConfiguration") or {}).get("name") or ""
+    path = "spec.priorityLevelConfiguration.name"
+    if not level:
+        errors.append(FieldError.required(path, "must reference a priority level"))
+    else:
+        errors += invalid_each(path, level, names.dns_subdomain(level))
+    method = (spec.get("distinguisherMethod") or {}).get("type")
+    return errors + check_enum("spec.distinguisherMethod.type", method, ("ByNamespace", "ByUser"))
+
+
+def validate_priority_level(obj: Obj) -> list[FieldError]:
+    """flowcontrol PriorityLevelConfiguration."""
+    spec = obj.get("spec") or {}
+    kind = spec.get("type") or ""
+    if kind not in ("Exempt", "Limited"):
+        return [unsupported("spec.type", kind, ("Exempt", "Limited"))]
+    if kind == "Limited" and spec.get("limited") is None:
+        return [FieldError.required("spec.limited", "must not be empty when type is Limited")]
+    if kind == "Exempt" and spec.get("limited") is not None:
+        detail = "must be nil if the type is not Limited"
+        return [FieldError.forbidden("spec.limited", detail)]
+    return []
+
+
+def validate_resource_claim(obj: Obj) -> list[FieldError]:
+    """resource.k8s.io ResourceClaim."""
+    return _validate_claim_spec(obj.get("spec") or {}, "spec")
+
+
+def validate_resource_claim_template(obj: Obj) -> list[FieldError]:
+    """resource.k8s.io ResourceClaimTemplate."""
+    return _validate_claim_spec((obj.get("spec") or {}).get("spec") or {}, "spec.spec")
+
+
+def _validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for index, request in enumerate((spec.get("devices") or {}).get("requests") or ()):
+        at = f"{path}.devices.requests[{index}]"
+        name = request.get("name") or ""
+        errors += invalid_each(f"{at}.name", name, names.dns_label(name))
+        if name in seen:
+            errors.append(FieldError.duplicate(f"{at}.name", name))
+        seen.add(name)
+        exactly, first = request.get("exactly"), request.get("firstAvailable")
+        if exactly is None and not first:
+            detail = "exactly one of `exactly` or `firstAvailable` is required"
+            errors.append(FieldError.required(at, detail))
+        elif exactly is not None and first:
+            detail = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"
+            errors.append(FieldError.invalid(at, None, detail))
+        elif exactly is not None and not exactly.get("deviceClassName"):
+            errors.append(FieldError.required(f"{at}.exactly.deviceClassName"))
+    return errors
