@@ -186,14 +186,24 @@ class ApiServer:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[ApiServer]:
-        """Serve inside the block. Raises OSError when an address is taken."""
+        """Serve inside the block. Raises OSError when an address is taken, and whatever the block raises, bare."""
+        try:
+            async with self._serving():
+                yield self
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.registry.run())]
             try:
                 await self._start_doors()
                 tasks.append(group.create_task(self._get_ready()))
                 tasks.append(group.create_task(self.feed.run()))
-                yield self
+                yield
             finally:
                 await self._stop_doors()
                 for task in tasks:

@@ -64,7 +64,7 @@ class AuthorizerFeed:
                         failures = 0
                         initial = self._take(plural, batch, initial)
             except StatusError as error:
-                if failures:
+                if failures == 1:  # once per outage; the first failure is often only a restart of the watch
                     log.warning("Lost a watch", extra=kv(resource=plural, error=error.message))
             # Real seconds: this waits for the server's own store, not for the cluster.
             await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])

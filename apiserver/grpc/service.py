@@ -167,7 +167,8 @@ class ResourceService:
             group=ref.group,
             version=ref.version,
             resource=ref.resource,
-            namespace=ref.namespace,
+            # A namespace lies in itself, as far as rights go; REST reads it so from the path.
+            namespace=ref.namespace or (ref.name if ref.resource == "namespaces" else ""),
             name=ref.name,
             subresource=ref.subresource,
             field_selector=field_selector,

@@ -37,6 +37,16 @@ async def eventually(condition: Callable[[], bool], seconds: float = DEADLINE) -
             await asyncio.sleep(0.005)
 
 
+async def until_status(rest: RestClient, path: str, wanted: Callable[[int], bool]) -> int:
+    """GET until the status is as wanted: roles, for one, reach the authorizer a moment after they are written."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            status = (await rest.get(path)).status
+            if wanted(status):
+                return status
+            await asyncio.sleep(0.005)
+
+
 @dataclass(frozen=True)
 class Pki:
     """The certificates of a test cluster."""

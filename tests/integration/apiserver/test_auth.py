@@ -1,0 +1,173 @@
+"""Who may what, over REST: tokens, certificates, service accounts, impersonation, roles, reviews."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.harness.apiserver import USER_TOKEN, RestClient, RunningApiServer, until_status
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+AUTHORIZATION = "/apis/authorization.k8s.io/v1"
+AUTHENTICATION = "/apis/authentication.k8s.io/v1"
+PODS = "/api/v1/namespaces/default/pods"
+ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
+
+
+async def until_allowed(rest: RestClient, path: str) -> int:
+    return await until_status(rest, path, lambda status: status != 403)
+
+
+def role(name: str, *verbs: str, resources: tuple[str, ...] = ("pods",)) -> dict[str, Any]:
+    rule = {"apiGroups": [""], "resources": list(resources), "verbs": list(verbs)}
+    return {"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name}, "rules": [rule]}
+
+
+def binding(name: str, subject: dict[str, str], role_name: str, kind: str = "Role") -> dict[str, Any]:
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role_name}
+    return {
+        "kind": "RoleBinding",
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "metadata": {"name": name},
+        "roleRef": reference,
+        "subjects": [subject],
+    }
+
+
+ALICE = {"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "reason"),
+    [
+        pytest.param("wrong", 401, "Unauthorized", id="wrong-token"),
+        pytest.param("", 403, "Forbidden", id="anonymous"),
+        pytest.param(USER_TOKEN, 403, "Forbidden", id="no-rights"),
+    ],
+)
+async def test_refusals(apiserver: RunningApiServer, token: str, status: int, reason: str) -> None:
+    answer = await apiserver.rest(token).get(PODS)
+    assert (answer.status, answer.json["reason"]) == (status, reason)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version"])
+async def test_anybody_may_see_health_and_version(apiserver: RunningApiServer, path: str) -> None:
+    assert (await apiserver.rest("").get(path)).status == 200
+
+
+async def test_a_certificate_names_user_and_groups(apiserver: RunningApiServer) -> None:
+    pair = apiserver.pki.client("carol", "dev", "ops")
+    review = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
+    answer = await apiserver.rest(pair=pair).post(f"{AUTHENTICATION}/selfsubjectreviews", review)
+    assert answer.status == 201
+    assert answer.json["status"]["userInfo"] == {
+        "username": "carol",
+        "groups": ["dev", "ops", "system:authenticated"],
+    }
+
+
+async def test_a_binding_gives_and_its_deletion_takes(apiserver: RunningApiServer) -> None:
+    admin, alice = apiserver.rest(), apiserver.rest(USER_TOKEN)
+    await admin.post(f"{RBAC}/namespaces/default/roles", role("reader", "get", "list"))
+    await admin.post(f"{RBAC}/namespaces/default/rolebindings", binding("reader", ALICE, "reader"))
+    assert await until_allowed(alice, PODS) == 200
+    assert (await alice.get("/api/v1/pods")).status == 403
+    assert (await alice.request("DELETE", f"{PODS}/x")).status == 403
+    await admin.request("DELETE", f"{RBAC}/namespaces/default/rolebindings/reader")
+    assert await until_status(alice, PODS, lambda status: status != 200) == 403
+
+
+async def test_nobody_grants_what_they_do_not_hold(apiserver: RunningApiServer) -> None:
+    admin, alice = apiserver.rest(), apiserver.rest(USER_TOKEN)
+    manage = role("granter", "create", "get", resources=("roles", "rolebindings"))
+    manage["rules"][0]["apiGroups"] = ["rbac.authorization.k8s.io"]
+    manage["rules"].append({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]})
+    await admin.post(f"{RBAC}/namespaces/default/roles", manage)
+    await admin.post(f"{RBAC}/namespaces/default/rolebindings", binding("granter", ALICE, "granter"))
+    assert await until_allowed(alice, f"{PODS}/x") == 404
+    refused = await alice.post(f"{RBAC}/namespaces/default/roles", role("up", "get", "delete"))
+    assert refused.status == 403
+    assert refused.json["message"].endswith('{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}')
+    assert (await alice.post(f"{RBAC}/namespaces/default/roles", role("same", "get"))).status == 201
+    over = binding("over", ALICE, "cluster-admin", "ClusterRole")
+    assert (await alice.post(f"{RBAC}/namespaces/default/rolebindings", over)).status == 403
+
+
+async def test_aggregated_roles_work_without_a_controller(apiserver: RunningApiServer) -> None:
+    viewer = binding("viewer", ALICE, "view", "ClusterRole")
+    await apiserver.rest().post(f"{RBAC}/namespaces/default/rolebindings", viewer)
+    alice = apiserver.rest(USER_TOKEN)
+    assert await until_allowed(alice, PODS) == 200
+    assert (await alice.get("/api/v1/namespaces/default/secrets")).status == 403
+
+
+async def test_impersonation_needs_the_right_and_takes_the_identity(apiserver: RunningApiServer) -> None:
+    asked = {"Impersonate-User": "bob", "Impersonate-Group": "team", "Impersonate-Extra-Scope": "s1"}
+    refused = await apiserver.rest(USER_TOKEN).request("GET", PODS, headers=asked)
+    assert refused.status == 403
+    assert 'User "alice" cannot impersonate resource "users"' in refused.json["message"]
+    review = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
+    taken = await apiserver.rest().request("POST", f"{AUTHENTICATION}/selfsubjectreviews", review, asked)
+    assert taken.json["status"]["userInfo"] == {
+        "username": "bob",
+        "groups": ["team", "system:authenticated"],
+        "extra": {"scope": ["s1"]},
+    }
+
+
+async def test_a_service_account_token_dies_with_its_account(apiserver: RunningApiServer) -> None:
+    admin = apiserver.rest()
+    made = await admin.post(ACCOUNTS, {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "robot"}})
+    assert made.status == 201
+    asked = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"expirationSeconds": 900}}
+    given = await admin.post(f"{ACCOUNTS}/robot/token", asked)
+    assert given.status == 201
+    token = given.json["status"]["token"]
+
+    review = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {"token": token}}
+    seen = (await admin.post(f"{AUTHENTICATION}/tokenreviews", review)).json["status"]
+    assert seen["authenticated"] is True
+    assert seen["user"]["username"] == "system:serviceaccount:default:robot"
+    assert (await apiserver.rest(token).get(PODS)).status == 403  # known, without rights
+
+    await admin.request("DELETE", f"{ACCOUNTS}/robot")
+    after = (await admin.post(f"{AUTHENTICATION}/tokenreviews", review)).json["status"]
+    assert after == {"user": {}, "error": "invalid bearer token"}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        pytest.param({"expirationSeconds": 10}, 422, id="too-short"),
+        pytest.param({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "gone"}}, 404, id="no-such-pod"),
+        pytest.param({"boundObjectRef": {"kind": "Service", "apiVersion": "v1", "name": "x"}}, 400, id="not-bindable"),
+    ],
+)
+async def test_bad_token_requests(apiserver: RunningApiServer, change: dict[str, Any], status: int) -> None:
+    await apiserver.rest().post(ACCOUNTS, {"metadata": {"name": "robot"}})
+    asked = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": change}
+    answer = await apiserver.rest().post(f"{ACCOUNTS}/robot/token", asked)
+    assert (answer.status, answer.json["kind"]) == (status, "Status")
+
+
+async def test_access_reviews(apiserver: RunningApiServer) -> None:
+    attributes = {"namespace": "default", "verb": "list", "resource": "pods"}
+    body = {
+        "kind": "SubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"user": "bob", "resourceAttributes": attributes},
+    }
+    answer = await apiserver.rest().post(f"{AUTHORIZATION}/subjectaccessreviews", body)
+    assert (answer.status, answer.json["status"]) == (201, {"allowed": False})
+    mine = {**body, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
+    allowed = await apiserver.rest().post(f"{AUTHORIZATION}/selfsubjectaccessreviews", mine)
+    assert allowed.json["status"] == {"allowed": True}
+
+
+async def test_the_token_issuer_tells_its_keys(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    document = (await rest.get("/.well-known/openid-configuration")).json
+    assert document["issuer"] == "https://kubernetes.default.svc.cluster.local"
+    keys = (await rest.get("/openid/v1/jwks")).json["keys"]
+    assert [key["alg"] for key in keys] == ["ES256"]
