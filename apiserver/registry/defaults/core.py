@@ -35,6 +35,7 @@ _NODE_INFO = (
 def default_node(obj: Obj) -> None:
     """allocatable follows capacity; the status shows its fixed parts."""
     spec = obj.setdefault("spec", {})
+    spec.pop("configSource", None)  # dynamic kubelet configuration is gone; upstream drops the field
     if spec.get("podCIDR") and not spec.get("podCIDRs"):
         spec["podCIDRs"] = [spec["podCIDR"]]
     elif spec.get("podCIDRs") and not spec.get("podCIDR"):

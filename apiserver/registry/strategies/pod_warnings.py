@@ -41,8 +41,6 @@ def node_warnings(node: Obj, old: Obj | None) -> list[str]:
     """Warnings about a Node."""
     spec = node.get("spec") or {}
     found: list[str] = []
-    if spec.get("configSource") is not None and old is None:
-        found.append("spec.configSource: the feature is no longer supported")
     if spec.get("externalID") and (old or {}).get("spec", {}).get("externalID") != spec["externalID"]:
         found.append("spec.externalID: this field is deprecated, and is unused by Kubernetes")
     return found
@@ -52,8 +50,7 @@ def pod_warnings(pod: Obj, old: Obj | None) -> list[str]:
     """Warnings about a Pod; updates that leave the spec alone warn of nothing."""
     if old is not None and old.get("spec") == pod.get("spec"):
         return []
-    found = _annotation_warnings(pod["metadata"].get("annotations") or {}, "metadata")
-    found += spec_warnings(pod.get("spec") or {}, "spec")
+    found: list[str] = []
     name = pod["metadata"].get("name") or ""
     if old is None and (texts := names.dns_label(name)):
         listed = " ".join(texts)
@@ -61,7 +58,8 @@ def pod_warnings(pod: Obj, old: Obj | None) -> list[str]:
             "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
             f"a DNS label is recommended: [{listed}]"
         )
-    return found
+    found += _annotation_warnings(pod["metadata"].get("annotations") or {}, "metadata")
+    return found + spec_warnings(pod.get("spec") or {}, "spec")
 
 
 def template_warnings(template: Obj, old: Obj | None, path: str) -> list[str]:

@@ -133,6 +133,10 @@ class PodStatusStrategy(StatusStrategy):
         for condition in status.get("conditions") or ():
             condition.setdefault("lastProbeTime", None)
             condition.setdefault("lastTransitionTime", None)
+        for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+            for item in status.get(field) or ():
+                item.setdefault("state", {})
+                item.setdefault("lastState", {})
 
     def validate_status(self, new: Obj, old: Obj) -> list[FieldError]:
         return validate_pod_status(new.get("status") or {}, old)

@@ -261,10 +261,20 @@ def percent(value: str) -> list[str]:
 def ip(value: str) -> list[str]:
     """An IPv4 or IPv6 address."""
     try:
-        ipaddress.ip_address(value)
+        parsed = ipaddress.ip_address(value)
     except ValueError:
+        if _leading_zeros(value):
+            return ["must not have leading 0s"]
         return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+    if parsed.version == 6 and parsed.ipv4_mapped is not None:
+        return ["must not be an IPv4-mapped IPv6 address"]
     return []
+
+
+def _leading_zeros(value: str) -> bool:
+    """An IPv4 address but for zeros before a part, which some read as octal."""
+    parts = value.split(".")
+    return len(parts) == 4 and all(part.isdecimal() and len(part) <= 3 and int(part) < 256 for part in parts)
 
 
 def cidr(value: str) -> list[str]:
@@ -272,7 +282,9 @@ def cidr(value: str) -> list[str]:
     try:
         if "/" not in value:
             raise ValueError
-        ipaddress.ip_interface(value)
+        interface = ipaddress.ip_interface(value)
     except ValueError:
         return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+    if interface.ip != interface.network.network_address:
+        return ["must not have bits set beyond the prefix length"]
     return []

@@ -123,8 +123,8 @@ def validate_resize(new: Obj, old: Obj, qos: tuple[str, str]) -> list[FieldError
         errors.append(FieldError.forbidden("spec", ONLY_RESIZE))
         return errors
     if qos[0] != qos[1]:
-        # Upstream shows the new class as the value.
-        errors.append(FieldError.invalid("spec", qos[0], "Pod QOS Class may not change as a result of resizing"))
+        # Upstream shows the class that would be lost.
+        errors.append(FieldError.invalid("spec", qos[1], "Pod QOS Class may not change as a result of resizing"))
     for field in ("containers", "initContainers"):
         for index, (after, before) in enumerate(zip(new.get(field) or (), old.get(field) or (), strict=True)):
             for kind in ("limits", "requests"):
