@@ -204,7 +204,9 @@ def _name_first(argv: Sequence[str]) -> list[str]:
 
     Not for commands that hand their arguments on: there it must come first anyway.
     """
-    command, *rest = argv or [""]
+    if not argv:
+        return ["--help"]
+    command, *rest = argv
     if command in ("kubectl", "test", "bench"):
         return list(argv)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -14,7 +14,7 @@ from cli.app import _name_first
         pytest.param(["node", "start", "--name", "x", "w"], ["node", "--name", "x", "start", "w"], id="in the middle"),
         pytest.param(["node", "start", "w", "--name=x"], ["node", "--name", "x", "start", "w"], id="at the end"),
         pytest.param(["kubectl", "get", "--name", "x"], ["kubectl", "get", "--name", "x"], id="not ours"),
-        pytest.param([], [""], id="nothing"),
+        pytest.param([], ["--help"], id="nothing"),
     ],
 )
 def test_the_name_may_stand_anywhere(typed: list[str], parsed: list[str]) -> None:
