@@ -6,6 +6,7 @@ from typing import Protocol
 
 from apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.priority import Priority
 from apiserver.admission.service_account import ServiceAccount
 from apiserver.admission.taint_nodes import TaintNodesByCondition
@@ -28,6 +29,7 @@ def default_plugins(registry: Registry) -> list[Admission]:
         Priority(registry),
         ServiceAccount(registry),
         DefaultTolerationSeconds(),
+        NodeRestriction(),
     ]
 
 

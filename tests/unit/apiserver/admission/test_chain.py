@@ -12,6 +12,8 @@ import pytest
 from api.resources import RESOURCES
 from apiserver.admission.chain import default_plugins
 from apiserver.admission.default_toleration_seconds import missing_tolerations
+from apiserver.admission.node_restriction import forbidden_label
+from apiserver.admission.service_account import TOKEN_PATH, ServiceAccount, mount_token
 from apiserver.auth.user import UserInfo
 from apiserver.registry.store import DeleteOptions, Registry, RequestContext
 from apiserver.storage.memory import MemoryStore
@@ -134,3 +136,90 @@ async def test_a_new_node_is_tainted(registry: Registry) -> None:
 )
 def test_missing_tolerations(given: list[Obj], keys: list[str]) -> None:
     assert [each["key"].partition("/")[2] for each in missing_tolerations(given)] == keys
+
+
+NODE = RequestContext(UserInfo("system:node:n1", ("system:nodes",)))
+MERGE = "application/merge-patch+json"
+
+
+@pytest.mark.parametrize(
+    ("label", "refused"),
+    [
+        pytest.param("app", False, id="plain"),
+        pytest.param("example.com/x", False, id="somebody's"),
+        pytest.param("kubernetes.io/hostname", False, id="known"),
+        pytest.param("node.kubernetes.io/anything", False, id="kubelet domain"),
+        pytest.param("node-role.kubernetes.io/control-plane", True, id="role"),
+        pytest.param("x.node-restriction.kubernetes.io/y", True, id="reserved"),
+        pytest.param("foo.k8s.io/bar", True, id="k8s.io"),
+    ],
+)
+def test_labels_of_a_kubelet(label: str, refused: bool) -> None:
+    assert forbidden_label(label) is refused
+
+
+async def test_a_kubelet_writes_its_own_node_only(registry: Registry) -> None:
+    nodes = registry.resource("", "v1", "nodes")
+    with pytest.raises(Forbidden, match='node "n1" is not allowed to modify node "n2"'):
+        await nodes.create(NODE, "", {"metadata": {"name": "n2"}})
+    await nodes.create(NODE, "", {"metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux"}}})
+    await nodes.patch(NODE, "", "n1", MERGE, b'{"metadata":{"labels":{"a":"b"}}}')
+    with pytest.raises(Forbidden, match=r"is not allowed to modify labels: node-role\.kubernetes\.io/x"):
+        await nodes.patch(NODE, "", "n1", MERGE, b'{"metadata":{"labels":{"node-role.kubernetes.io/x":""}}}')
+    with pytest.raises(Forbidden, match='node "n1" is not allowed to modify taints'):
+        await nodes.patch(NODE, "", "n1", MERGE, b'{"spec":{"taints":[]}}')
+
+
+async def test_a_kubelet_touches_its_own_pods_only(registry: Registry) -> None:
+    pods = registry.resource("", "v1", "pods")
+    await pods.create(CTX, "team", pod("near", nodeName="n1"))
+    await pods.create(CTX, "team", pod("far", nodeName="n2"))
+    status = b'{"status":{"phase":"Running"}}'
+    assert load(await pods.patch(NODE, "team", "near", MERGE, status, subresource="status"))["status"]["phase"]
+    with pytest.raises(Forbidden, match=r'node "n1" can only update pod status for pods with spec\.nodeName'):
+        await pods.patch(NODE, "team", "far", MERGE, status, subresource="status")
+    with pytest.raises(Forbidden, match=r'node "n1" can only delete pods with spec\.nodeName set to itself'):
+        await pods.delete(NODE, "team", "far", DeleteOptions())
+    assert (await pods.delete(NODE, "team", "near", DeleteOptions(grace_period_seconds=0))).deleted
+    with pytest.raises(Forbidden, match='node "n1" can only create mirror pods'):
+        await pods.create(NODE, "team", pod("mine", nodeName="n1"))
+
+
+async def test_a_kubelet_renews_its_own_lease_only(registry: Registry) -> None:
+    leases = registry.resource("coordination.k8s.io", "v1", "leases")
+    await registry.resource("", "v1", "namespaces").create(CTX, "", {"metadata": {"name": "kube-node-lease"}})
+    assert await leases.create(NODE, "kube-node-lease", {"metadata": {"name": "n1"}, "spec": {}})
+    with pytest.raises(Forbidden, match="can only access node lease with the same name as the requesting node"):
+        await leases.create(NODE, "kube-node-lease", {"metadata": {"name": "n2"}, "spec": {}})
+    with pytest.raises(Forbidden, match='can only access leases in the "kube-node-lease" system namespace'):
+        await leases.create(NODE, "team", {"metadata": {"name": "n1"}, "spec": {}})
+
+
+def test_tokens_are_mounted_where_nothing_else_is() -> None:
+    taken = {"name": "b", "volumeMounts": [{"name": "own", "mountPath": TOKEN_PATH}]}
+    spec: Obj = {"initContainers": [{"name": "i"}], "containers": [{"name": "a"}, taken]}
+    mount_token(spec, "kube-api-access-x")
+    mount = {"name": "kube-api-access-x", "readOnly": True, "mountPath": TOKEN_PATH}
+    assert spec["initContainers"] == [{"name": "i", "volumeMounts": [mount]}]
+    assert spec["containers"] == [{"name": "a", "volumeMounts": [mount]}, taken]
+    assert [volume["name"] for volume in spec["volumes"]] == ["kube-api-access-x"]
+
+
+@pytest.mark.parametrize(
+    ("account", "own", "expected"),
+    [
+        pytest.param(None, None, True, id="default"),
+        pytest.param(False, None, False, id="the account says no"),
+        pytest.param(False, True, True, id="the pod says yes"),
+        pytest.param(None, False, False, id="the pod says no"),
+    ],
+)
+async def test_who_wants_a_token(registry: Registry, account: bool | None, own: bool | None, expected: bool) -> None:
+    registry.admission[:] = [ServiceAccount(registry, token_volumes=True)]
+    robot: Obj = {"metadata": {"name": "robot"}}
+    if account is not None:
+        robot["automountServiceAccountToken"] = account
+    await registry.resource("", "v1", "serviceaccounts").create(CTX, "team", robot)
+    spec: Obj = {"serviceAccountName": "robot"} | ({} if own is None else {"automountServiceAccountToken": own})
+    made = load(await registry.resource("", "v1", "pods").create(CTX, "team", pod(**spec)))
+    assert bool(made["spec"].get("volumes")) is expected
