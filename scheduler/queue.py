@@ -84,6 +84,7 @@ class SchedulingQueue:
         self._active: list[tuple[Any, int, QueuedPod]] = []
         self._backoff: list[tuple[float, int, QueuedPod]] = []
         self._groups: dict[Group, dict[str, QueuedPod]] = {}
+        self._listening: dict[str, Framework] = {}
         self._in_flight: dict[str, int] = {}  # uid -> position in the event history
         self._events: list[ClusterEvent] = []
         self._events_start = 0
@@ -111,6 +112,8 @@ class SchedulingQueue:
             return None
         queued.attempts += 1
         queued.place = Place.IN_FLIGHT
+        framework = self._framework_of(queued.info)
+        self._listening[framework.name] = framework
         self._in_flight[queued.info.uid] = self._events_start + len(self._events)
         return queued
 
@@ -234,7 +237,7 @@ class SchedulingQueue:
 
     def on_event(self, event: ClusterEvent) -> None:
         """Let the waiting pods go that the event may help. Pods alike are asked about once."""
-        if not event.action:
+        if not any(framework.listens(event) for framework in self._listening.values()):
             return
         self._remember(event)
         for group in list(self._groups):

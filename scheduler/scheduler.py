@@ -20,7 +20,7 @@ from client.events import NORMAL, WARNING, EventRecorder
 from client.informer import EventHandler, Informers
 from machinery import log
 from machinery.clock import Clock
-from machinery.errors import NotFound, StatusError
+from machinery.errors import NotFound, ServiceUnavailable, StatusError
 from machinery.log import kv
 from machinery.meta import ObjectKey
 from scheduler import changes
@@ -220,7 +220,14 @@ class Scheduler:
         if isinstance(error, NotFound) and known is None:
             self.queue.done(info.uid)
             return
-        self._retry(queued, f"binding rejected: {error.message}")
+        message = f"binding rejected: {error.message}"
+        if isinstance(error, ServiceUnavailable):
+            # The binding may have been carried out: nothing is said in the pod's status before that is known.
+            self.errors += 1
+            self.queue.retry(queued)
+            self._recorder.event(info.pod, WARNING, FAILED, message)
+            return
+        self._retry(queued, message)
 
     async def _patch_status(self, info: PodInfo, patch: dict[str, Any]) -> None:
         await self._client.patch(
@@ -249,6 +256,7 @@ class Scheduler:
         info = PodInfo(pod)
         if info.node_name:
             self.queue.delete(info.uid)
+            self._conditions.forget(info.uid)
             self.snapshot.add_pod(info, info.node_name)
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.ADD, None, info))
         elif info.scheduler_name in self._profiles:

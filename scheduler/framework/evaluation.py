@@ -93,12 +93,13 @@ class Evaluation:
                 if not self.rejection:
                     self._refresh_columns(changed)
                 return
+        self._version = -1  # should a plugin raise, what is half made must not be taken for an answer
         self._rebuild(pod, filters, scores)
+        self._version = snapshot.static_version
+        self._position = snapshot.log_end
 
     def _rebuild(self, pod: PodInfo, filters: Sequence[FilterPlugin], scores: Sequence[WeightedScore]) -> None:
         snapshot = self._snapshot
-        self._version = snapshot.static_version
-        self._position = snapshot.log_end
         self._error = None
         self.rejection = ""
         self.node_names = cast("frozenset[str] | None", None)

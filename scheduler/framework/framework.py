@@ -153,6 +153,14 @@ class Framework:
                 return plugin.name, message
         return "", ""
 
+    def listens(self, event: ClusterEvent) -> bool:
+        """Whether any plugin wants to hear of such events."""
+        return any(
+            event.resource is registration.resource and event.action & registration.actions
+            for registrations in self._registrations.values()
+            for registration in registrations
+        )
+
     def may_help(self, pod: PodInfo, plugins: Iterable[str], event: ClusterEvent) -> bool:
         """Whether the event could turn the refusal of any of these plugins."""
         return any(

@@ -51,7 +51,7 @@ class LabelRequirement:
             table = np.full(len(column.values), self.otherwise)
             for value in self.listed:
                 id_ = column.id_of(value)
-                if id_ is not None:
+                if id_:
                     table[id_] = not self.otherwise
         else:
             # The first value stands for nodes without the label; None for ids not in use.

@@ -123,7 +123,7 @@ class NodeResourcesFit:
                 if len(chosen):
                     yield Refusal(chosen, reasons, resolvable)
 
-    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> tuple[float, float] | None:
+    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> tuple[float, float]:
         return 100.0 * pod.scoring_cpu, 100.0 * pod.scoring_memory
 
     def score(self, state: tuple[float, float], snapshot: ClusterSnapshot) -> FloatArray:

@@ -42,7 +42,7 @@ Wrap = Callable[[CreateBinding], CreateBinding]
 async def running_scheduler(server: RunningApiServer, wrap: Wrap | None = None) -> AsyncIterator[Scheduler]:
     args = app.parser().parse_args(["--api-server", server.grpc_target, "--seed", "1"])
     clock = RealClock(SCALE)
-    client = Client.connect(server.grpc_target, server.pki.client(IDENTITY, "system:masters"))
+    client = Client.connect(server.grpc_target, server.pki.client(IDENTITY))
     informers = Informers(client, clock)
     recorder = EventRecorder(client, clock, args.scheduler_name)
     profiles = app.profiles(args, client)
@@ -382,7 +382,7 @@ async def test_every_node_is_explained(cluster: Cluster) -> None:
 
 async def test_the_process_schedules_as_leader_and_stops_when_asked(cluster: Cluster) -> None:
     server = cluster.server
-    pair = server.pki.client(IDENTITY, "system:masters")
+    pair = server.pki.client(IDENTITY)
     files = ["--ca", str(pair.ca), "--cert", str(pair.cert), "--key", str(pair.key)]
     args = app.parser().parse_args(["--api-server", server.grpc_target, *files, "--leader-elect"])
     stop = asyncio.Event()
