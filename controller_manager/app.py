@@ -20,6 +20,7 @@ from client.controller import Controller
 from client.informer import Informers
 from client.leases import LeaderElector, LeadershipLost
 from controller_manager import (
+    cluster_role_aggregation,
     namespace,
     node_ipam,
     pod_gc,
@@ -56,6 +57,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "taint-eviction-controller": taint_eviction.build,
     "pod-garbage-collector-controller": pod_gc.build,
     "garbage-collector-controller": garbage_collector.build,
+    "clusterrole-aggregation-controller": cluster_role_aggregation.build,
 }
 _log = log.get(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from api.models import coordination_v1, core_v1, meta_v1
 from client.client import Client, PatchType, key_of
-from client.informer import EventHandler, Informers
+from client.informer import EventHandler
 from controller_manager.app import ControllerManager
 from controller_manager.environment import Options
 from machinery.clock import Clock, RealClock

@@ -44,7 +44,7 @@ async def settled(cluster: Cluster, replicas: int, timeout: float = 20.0) -> Non
     async def probe() -> bool:
         live = await cluster.client.get(DEPLOYMENTS, "web", NS)
         status = live.get("status", {})
-        return (
+        return bool(
             status.get("observedGeneration") == live["metadata"]["generation"]
             and status.get("availableReplicas", 0) == status.get("updatedReplicas", 0) == replicas
             and status.get("replicas", 0) == replicas
@@ -149,7 +149,7 @@ async def test_pause_and_resume() -> None:
 
         async def paused() -> bool:
             conditions = {each["type"]: each.get("reason") for each in (await status_of(cluster))["conditions"]}
-            return conditions["Progressing"] == "DeploymentPaused"
+            return bool(conditions["Progressing"] == "DeploymentPaused")
 
         await eventually(paused, "the paused condition")
         await cluster.client.patch(DEPLOYMENTS, "web", {"spec": {"replicas": 4}}, NS)
@@ -211,7 +211,7 @@ async def test_endpoints_follow_readiness() -> None:
             endpoints = [each for one in await slices() for each in one.get("endpoints") or ()]
             legacy = await cluster.client.get(resources.of(core_v1.Endpoints), "web", NS)
             addresses = [a for subset in legacy.get("subsets") or () for a in subset.get("addresses") or ()]
-            return sum(each["conditions"]["ready"] for each in endpoints) == count == len(addresses)
+            return sum(bool(each["conditions"]["ready"]) for each in endpoints) == count == len(addresses)
 
         await eventually(lambda: ready(3), "three ready endpoints")
         victim = (await cluster.client.list(PODS, NS, label_selector="app=web")).items[0]

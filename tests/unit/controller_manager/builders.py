@@ -32,12 +32,10 @@ def pod(
     ports: dict[str, int] | None = None,
 ) -> core_v1.Pod:
     conditions = [
-        core_v1.PodCondition(
-            type="Ready", status="True" if ready else "False", lastTransitionTime=at(ready_since)
-        )
+        core_v1.PodCondition(type="Ready", status="True" if ready else "False", lastTransitionTime=at(ready_since))
     ]
     references = [
-        meta_v1.OwnerReference(apiVersion="apps/v1", kind="ReplicaSet", name="rs", uid=owner, controller=True)
+        meta_v1.OwnerReference(apiVersion="apps/v1", kind="ReplicaSet", name="rs", uid=owner or "", controller=True)
     ]
     return core_v1.Pod(
         metadata=meta_v1.ObjectMeta(

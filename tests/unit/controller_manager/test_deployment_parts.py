@@ -11,6 +11,9 @@ from controller_manager.deployment.template import find_new, new_replica_set, sa
 from machinery.clock import VirtualClock
 from tests.unit.controller_manager.builders import at, deployment, replica_set, template
 
+REVISION = "deployment.kubernetes.io/revision"
+HISTORY = "deployment.kubernetes.io/revision-history"
+
 
 def test_the_hash_is_stable_and_in_the_alphabet_of_names() -> None:
     assert template_hash(template(), None) == template_hash(template(), None)
@@ -63,27 +66,27 @@ def test_a_new_set_carries_the_hash_everywhere() -> None:
 @pytest.mark.parametrize(
     ("existing", "revision", "expected"),
     [
-        pytest.param({}, 1, {"deployment.kubernetes.io/revision": "1"}, id="first"),
+        pytest.param({}, 1, {REVISION: "1"}, id="first"),
+        pytest.param({REVISION: "3"}, 3, {REVISION: "3"}, id="unchanged"),
         pytest.param(
-            {"deployment.kubernetes.io/revision": "3"}, 3, {"deployment.kubernetes.io/revision": "3"}, id="unchanged"
-        ),
-        pytest.param(
-            {"deployment.kubernetes.io/revision": "1"},
+            {REVISION: "1"},
             4,
-            {"deployment.kubernetes.io/revision": "4", "deployment.kubernetes.io/revision-history": "1"},
+            {REVISION: "4", HISTORY: "1"},
             id="rolled back to",
         ),
         pytest.param(
-            {"deployment.kubernetes.io/revision": "4", "deployment.kubernetes.io/revision-history": "1"},
+            {REVISION: "4", HISTORY: "1"},
             6,
-            {"deployment.kubernetes.io/revision": "6", "deployment.kubernetes.io/revision-history": "1,4"},
+            {REVISION: "6", HISTORY: "1,4"},
             id="again",
         ),
         pytest.param(
-            {"deployment.kubernetes.io/revision": "9"}, 10, {"deployment.kubernetes.io/revision": "10",
-             "deployment.kubernetes.io/revision-history": "9"}, id="numbers, not texts",
+            {REVISION: "9"},
+            10,
+            {REVISION: "10", HISTORY: "9"},
+            id="numbers, not texts",
         ),
-        pytest.param({"deployment.kubernetes.io/revision": "x"}, 2, {"deployment.kubernetes.io/revision": "x"}, id="odd"),
+        pytest.param({REVISION: "x"}, 2, {REVISION: "x"}, id="odd"),
     ],
 )
 def test_plan_annotations(existing: dict[str, str], revision: int, expected: dict[str, str]) -> None:
@@ -96,10 +99,10 @@ def test_the_deployments_annotations_are_copied_but_for_its_own_business() -> No
     owner.metadata.annotations = {
         "kubernetes.io/change-cause": "why",
         "kubectl.kubernetes.io/last-applied-configuration": "{}",
-        "deployment.kubernetes.io/revision": "7",
+        REVISION: "7",
     }
     planned = revisions.plan_annotations(owner, {}, 1)
-    assert planned == {"kubernetes.io/change-cause": "why", "deployment.kubernetes.io/revision": "1"}
+    assert planned == {"kubernetes.io/change-cause": "why", REVISION: "1"}
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class Cluster:
 
     def __init__(self, desired: int, old: list[int]) -> None:
         self.replicas = {f"o{i}": count for i, count in enumerate(old)} | {"n": 0}
-        self.available = {name: count for name, count in self.replicas.items()}
+        self.available = dict(self.replicas)
         self.desired = desired
 
     def view(self, name: str) -> SetSize:
