@@ -10,8 +10,8 @@ to the real one's behaviour. What a container does follows from its command:
 | contains `trap 'exit N' TERM` | runs; exits with N when stopped |
 | anything else | runs; 137 when stopped |
 
-Knobs: `finish`, `oom`, `lose`, `fail_next`, `hold`, `add_image`, `exec_results`, `usage`, `write_log`, `stream_url` (what
-Exec, Attach and PortForward answer); `calls` records the verbs.
+Knobs: `finish`, `oom`, `lose`, `fail_next`, `hold`, `add_image`, `exec_results`, `usage`, `write_log`, and `stream_url`
+(what Exec, Attach and PortForward answer); `calls` records the verbs.
 """
 
 from __future__ import annotations

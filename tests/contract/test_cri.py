@@ -8,142 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc.aio
 import pytest
 import pytest_asyncio
 
-from linux import mount, netns
-from linux.cgroup import Cgroups
-from machinery.grpc import channel
 from proto.cri.v1 import cri_pb2 as cri
-from proto.cri.v1 import cri_pb2_grpc
 from runtime.fake import FakeRuntime
-
-REAL = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, ("conmon", "crun", "busybox"))),
-    reason="needs root, conmon, crun and busybox",
-)
-CIDR = "10.99.7.0/24"
-DEADLINE = 20.0
-FOREVER = ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"]
-
-
-async def poll(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, boundedly."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-
-
-@dataclass
-class Node:
-    """A runtime under test."""
-
-    runtime: cri_pb2_grpc.RuntimeServiceAsyncStub
-    images: cri_pb2_grpc.ImageServiceAsyncStub
-    folder: Path
-    cgroup: str
-
-    def pod(self, name: str = "", **options: cri.NamespaceMode.ValueType) -> cri.PodSandboxConfig:
-        name = name or f"pod-{uuid.uuid4().hex[:6]}"
-        modes = cri.NamespaceOption(**{"pid": cri.CONTAINER, **options})  # type: ignore[arg-type]
-        return cri.PodSandboxConfig(
-            metadata=cri.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
-            hostname=name,
-            labels={"app": name},
-            annotations={"note": "kept"},
-            log_directory=str(self.folder / "logs" / name),
-            linux=cri.LinuxPodSandboxConfig(
-                cgroup_parent=f"/{self.cgroup}/{name}",
-                security_context=cri.LinuxSandboxSecurityContext(namespace_options=modes),
-            ),
-        )
-
-    def container(self, command: list[str], name: str = "main", attempt: int = 0) -> cri.ContainerConfig:
-        return cri.ContainerConfig(
-            metadata=cri.ContainerMetadata(name=name, attempt=attempt),
-            image=cri.ImageSpec(image="busybox"),
-            command=command,
-            labels={"name": name},
-            log_path=f"{name}/{attempt}.log",
-            linux=cri.LinuxContainerConfig(
-                security_context=cri.LinuxContainerSecurityContext(
-                    namespace_options=cri.NamespaceOption(pid=cri.CONTAINER)
-                )
-            ),
-        )
-
-    async def run(self, config: cri.PodSandboxConfig) -> str:
-        return (await self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config))).pod_sandbox_id
-
-    async def create(self, sandbox: str, config: cri.ContainerConfig, pod: cri.PodSandboxConfig) -> str:
-        request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=config, sandbox_config=pod)
-        return (await self.runtime.CreateContainer(request)).container_id
-
-    async def start(self, container: str) -> None:
-        await self.runtime.StartContainer(cri.StartContainerRequest(container_id=container))
-
-    async def launch(self, command: list[str]) -> tuple[str, str]:
-        pod = self.pod()
-        sandbox = await self.run(pod)
-        container = await self.create(sandbox, self.container(command), pod)
-        await self.start(container)
-        return sandbox, container
-
-    async def status(self, container: str) -> cri.ContainerStatus:
-        return (await self.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=container))).status
-
-    async def until(self, container: str, state: cri.ContainerState.ValueType) -> cri.ContainerStatus:
-        async with asyncio.timeout(DEADLINE):
-            while True:
-                found = await self.status(container)
-                if found.state == state:
-                    return found
-                await asyncio.sleep(0.01)
-
-    async def stop(self, container: str, timeout: int) -> None:
-        await self.runtime.StopContainer(cri.StopContainerRequest(container_id=container, timeout=timeout))
-
-    async def remove_pod(self, sandbox: str) -> None:
-        await self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
-
-
-@asynccontextmanager
-async def real_runtime(folder: Path, cgroup: str) -> AsyncIterator[str]:
-    """The real runtime as a process; everything it made is gone afterwards."""
-    ns = str(folder / "netns")
-    netns.create(ns)
-    socket = f"unix:{folder}/cri.sock"
-    program = (
-        "import sys; from linux import netns; netns.enter(sys.argv[1]); "
-        "from runtime.app import main; sys.exit(main(sys.argv[2:]))"
-    )
-    arguments = [
-        "--listen", socket, "--root", str(folder / "root"), "--state", str(folder / "state"),
-        "--image-store", str(folder / "images"), "--node", "contract", "--cgroup-parent", cgroup,
-        "--log-level", "warning",
-    ]  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", program, ns, *arguments])  # noqa: ASYNC220 - a real process
-    try:
-        yield socket
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait, 20)
-        groups = Cgroups()
-        await asyncio.to_thread(groups.kill, cgroup)
-        await asyncio.to_thread(groups.remove, cgroup)
-        await asyncio.to_thread(mount.unmount_below, str(folder))
-        netns.delete(ns)
+from tests.harness.cri_node import DEADLINE, FOREVER, REAL, Node, connected, poll, real_runtime
 
 
 @pytest_asyncio.fixture(params=["fake", pytest.param("real", marks=REAL)], loop_scope="module", scope="module")
@@ -155,18 +30,8 @@ async def node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         real_runtime(folder, cgroup) if request.param == "real" else FakeRuntime().serve(f"unix:{folder}/cri.sock")
     )
     try:
-        async with serving as address:
-            connection = channel(address)
-            made = Node(
-                cri_pb2_grpc.RuntimeServiceStub(connection), cri_pb2_grpc.ImageServiceStub(connection), folder, cgroup
-            )
-            await made.runtime.Version(cri.VersionRequest(), wait_for_ready=True, timeout=DEADLINE)
-            config = cri.RuntimeConfig(network_config=cri.NetworkConfig(pod_cidr=CIDR))
-            await made.runtime.UpdateRuntimeConfig(cri.UpdateRuntimeConfigRequest(runtime_config=config))
+        async with serving as address, connected(address, folder, cgroup) as made:
             yield made
-            for sandbox in (await made.runtime.ListPodSandbox(cri.ListPodSandboxRequest())).items:
-                await made.remove_pod(sandbox.id)
-            await connection.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
