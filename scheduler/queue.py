@@ -26,6 +26,7 @@ INITIAL_BACKOFF: Final = 1.0
 MAX_BACKOFF: Final = 10.0
 MAX_WAIT: Final = 300.0
 FLUSH_PERIOD: Final = 30.0
+EARLY_RATE: Final = 100.0  # pods a second that may cut their back-off short
 _EVENTS_KEPT: Final = 4096
 
 
@@ -82,7 +83,10 @@ class SchedulingQueue:
         self._framework_of = framework_of
         self._pods: dict[str, QueuedPod] = {}
         self._active: list[tuple[Any, int, QueuedPod]] = []
-        self._backoff: list[tuple[float, int, QueuedPod]] = []
+        self._backoff: list[tuple[float, int, QueuedPod]] = []  # after refusals
+        self._errors: list[tuple[float, int, QueuedPod]] = []  # after errors
+        self._early = EARLY_RATE
+        self._early_at = clock.monotonic()
         self._groups: dict[Group, dict[str, QueuedPod]] = {}
         self._listening: dict[str, Framework] = {}
         self._in_flight: dict[str, int] = {}  # uid -> position in the event history
@@ -106,8 +110,8 @@ class SchedulingQueue:
         """`pop` without waiting. With nothing active, a pod that backs off from a refusal may go early: the wait
         exists to let others through, and there are none. A wait after errors is kept: it spares the API server."""
         queued = self._next(self._active, Place.ACTIVE)
-        if queued is None:
-            queued = self._next_early()
+        if queued is None and self._backoff and self._may_go_early():
+            queued = self._next(self._backoff, Place.BACKOFF)
         if queued is None:
             return None
         queued.attempts += 1
@@ -117,28 +121,23 @@ class SchedulingQueue:
         self._in_flight[queued.info.uid] = self._events_start + len(self._events)
         return queued
 
-    def _next(self, heap: list[tuple[Any, int, QueuedPod]], place: Place) -> QueuedPod | None:
+    @staticmethod
+    def _next(heap: list[tuple[Any, int, QueuedPod]], place: Place) -> QueuedPod | None:
         while heap:
             _, ticket, queued = heapq.heappop(heap)
             if queued.ticket == ticket and queued.place is place:
                 return queued
         return None
 
-    def _next_early(self) -> QueuedPod | None:
-        held: list[tuple[float, int, QueuedPod]] = []
-        found = None
-        while self._backoff and found is None:
-            entry = heapq.heappop(self._backoff)
-            queued = entry[2]
-            if queued.ticket != entry[1] or queued.place is not Place.BACKOFF:
-                continue
-            if queued.errors:
-                held.append(entry)
-            else:
-                found = queued
-        for entry in held:
-            heapq.heappush(self._backoff, entry)
-        return found
+    def _may_go_early(self) -> bool:
+        """A bounded number a second, or every deleted pod would make all that wait for room try again at once."""
+        now = self._clock.monotonic()
+        self._early = min(self._early + (now - self._early_at) * EARLY_RATE, EARLY_RATE)
+        self._early_at = now
+        if self._early < 1.0:
+            return False
+        self._early -= 1.0
+        return True
 
     def done(self, uid: str) -> None:
         """The pod was bound or is not to be scheduled any more."""
@@ -279,7 +278,7 @@ class SchedulingQueue:
             return
         queued.place = Place.BACKOFF
         queued.ticket = next(self._tickets)
-        heapq.heappush(self._backoff, (queued.ready_at, queued.ticket, queued))
+        heapq.heappush(self._errors if queued.errors else self._backoff, (queued.ready_at, queued.ticket, queued))
         self._arm()
         if not queued.errors:
             self._wake.set()
@@ -304,9 +303,11 @@ class SchedulingQueue:
                 del self._groups[group]
 
     def _arm(self) -> None:
-        if not self._backoff:
+        """Set the timer for the first back-off that ends."""
+        ends = [heap[0][0] for heap in (self._backoff, self._errors) if heap]
+        if not ends:
             return
-        first = self._backoff[0][0]
+        first = min(ends)
         if self._timer is not None:
             if self._timer_at <= first:
                 return
@@ -317,10 +318,11 @@ class SchedulingQueue:
     def _expire(self) -> None:
         self._timer = None
         now = self._clock.monotonic()
-        while self._backoff and self._backoff[0][0] <= now:
-            _, ticket, queued = heapq.heappop(self._backoff)
-            if queued.ticket == ticket and queued.place is Place.BACKOFF:
-                self._activate(queued)
+        for heap in (self._backoff, self._errors):
+            while heap and heap[0][0] <= now:
+                _, ticket, queued = heapq.heappop(heap)
+                if queued.ticket == ticket and queued.place is Place.BACKOFF:
+                    self._activate(queued)
         self._arm()
 
     def flush(self) -> None:

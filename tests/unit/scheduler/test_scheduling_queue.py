@@ -14,7 +14,7 @@ from machinery.clock import VirtualClock
 from scheduler.framework.events import Action, ClusterEvent, EventResource
 from scheduler.framework.pod_info import PodInfo
 from scheduler.plugins.registry import default_framework
-from scheduler.queue import MAX_WAIT, Place, QueuedPod, SchedulingQueue, backoff
+from scheduler.queue import EARLY_RATE, MAX_WAIT, Place, QueuedPod, SchedulingQueue, backoff
 from tests.unit.scheduler.objects import info, node, pod, tolerate
 
 FIT = ["NodeResourcesFit"]
@@ -95,6 +95,25 @@ async def test_a_pod_in_backoff_goes_early_only_when_nothing_else_is_active(
     assert take(queue).info.name == "fresh"
     early = take(queue)
     assert (early.info.name, early.attempts) == ("refused", 2)
+
+
+async def test_only_so_many_go_early(queue: SchedulingQueue, clock: VirtualClock) -> None:
+    count = int(EARLY_RATE) + 50
+    for index in range(count):
+        queue.add(info(f"p{index}", {"cpu": "1"}))
+    for _ in range(count):
+        queue.park(take(queue), FIT)
+    queue.on_event(pod_gone(info("other", {"cpu": "1"})))
+    early = 0
+    while (queued := queue.take()) is not None:
+        early += 1
+        queue.park(queued, FIT)
+    assert early == EARLY_RATE
+    await clock.advance(1.0)
+    late = 0
+    while queue.take() is not None:
+        late += 1
+    assert late == 50
 
 
 async def test_errors_wait_out_their_backoff(queue: SchedulingQueue, clock: VirtualClock) -> None:
