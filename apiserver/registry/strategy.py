@@ -280,16 +280,9 @@ def _copied(template: Obj) -> Obj:
     return {key: _copied(value) if isinstance(value, dict) else value for key, value in template.items()}
 
 
-_strategies: dict[tuple[str, str, str], Strategy] = {}
-
-
 def strategy_for(resource: Resource) -> Strategy:
-    """The strategy of a resource: one instance per group, version and plural."""
-    key = (resource.group, resource.version, resource.plural)
-    found = _strategies.get(key)
-    if found is None:
-        # Imported here: the strategy modules subclass `Strategy`.
-        from apiserver.registry.strategies.table import build
+    """A strategy of the resource. Every registry asks once: strategies may hold state (allocators)."""
+    # Imported here: the strategy modules subclass `Strategy`.
+    from apiserver.registry.strategies.table import build
 
-        found = _strategies[key] = build(resource)
-    return found
+    return build(resource)

@@ -189,33 +189,32 @@ def default_volume(volume: Obj) -> None:
     if len(volume) < 2:
         volume["emptyDir"] = {}
         return
-    for source in ("secret", "configMap", "downwardAPI", "projected"):
-        if (given := volume.get(source)) is not None:
-            given.setdefault("defaultMode", _FILE_MODE)
-    if (path := volume.get("hostPath")) is not None:
-        path.setdefault("type", "")
-    elif (downward := volume.get("downwardAPI")) is not None:
-        for item in downward.get("items") or ():
-            default_field_ref(item)
-    elif (projected := volume.get("projected")) is not None:
-        for part in projected.get("sources") or ():
-            _default_projection(part)
-    elif (image := volume.get("image")) is not None:
-        if not image.get("pullPolicy"):
-            image["pullPolicy"] = pull_policy(image.get("reference") or "")
-    elif (ephemeral := volume.get("ephemeral")) is not None:
-        if template := ephemeral.get("volumeClaimTemplate"):
-            template.setdefault("metadata", {})
-            claim = template.setdefault("spec", {})
-            claim.setdefault("volumeMode", "Filesystem")
-            claim.setdefault("resources", {})
-    else:
-        for source, values in VOLUME_SOURCES.items():
-            if (given := volume.get(source)) is not None:
-                for field, value in values.items():
-                    given.setdefault(field, value)
+    for kind, source in volume.items():
+        if kind in _FILES:
+            source.setdefault("defaultMode", _FILE_MODE)
+            if kind == "downwardAPI":
+                for item in source.get("items") or ():
+                    default_field_ref(item)
+            elif kind == "projected":
+                for part in source.get("sources") or ():
+                    _default_projection(part)
+        elif kind == "hostPath":
+            source.setdefault("type", "")
+        elif kind == "image":
+            if not source.get("pullPolicy"):
+                source["pullPolicy"] = pull_policy(source.get("reference") or "")
+        elif kind == "ephemeral":
+            if template := source.get("volumeClaimTemplate"):
+                template.setdefault("metadata", {})
+                claim = template.setdefault("spec", {})
+                claim.setdefault("volumeMode", "Filesystem")
+                claim.setdefault("resources", {})
+        elif kind in VOLUME_SOURCES:
+            for field, value in VOLUME_SOURCES[kind].items():
+                source.setdefault(field, value)
 
 
+_FILES = frozenset({"secret", "configMap", "downwardAPI", "projected"})
 VOLUME_SOURCES: dict[str, Obj] = {
     "iscsi": {"iscsiInterface": "default"},
     "rbd": {"pool": "rbd", "user": "admin", "keyring": "/etc/ceph/keyring"},

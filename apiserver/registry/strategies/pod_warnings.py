@@ -106,9 +106,9 @@ def spec_warnings(spec: Obj, path: str) -> list[str]:
         if not secret.get("name"):
             found.append(f'{path}.imagePullSecrets[{index}].name: invalid empty name ""')
     for index, volume in enumerate(spec.get("volumes") or ()):
-        for source, text in _SOURCES.items():
-            if source in volume:
-                found.append(f"{path}.volumes[{index}].{source}: {text}")
+        for source in volume:
+            if source in _SOURCES:
+                found.append(f"{path}.volumes[{index}].{source}: {_SOURCES[source]}")
     if amounts := spec.get("overhead"):
         found += _fractional(amounts, f"{path}.overhead")
     ports: dict[str, str] = {}

@@ -3,6 +3,7 @@
 A pure function of the spec; used by the pod strategy at creation and on resize.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from machinery import quantity
@@ -15,13 +16,17 @@ def _positive(resources: Obj | None, field: str) -> dict[str, str]:
     amounts = (resources or {}).get(field) or {}
     found: dict[str, str] = {}
     for name in _COUNTED:
-        if name in amounts:
-            try:
-                if quantity.parse(amounts[name]) > 0:
-                    found[name] = amounts[name]
-            except ValueError:  # validation tells
-                continue
+        if name in amounts and _is_positive(amounts[name]):
+            found[name] = amounts[name]
     return found
+
+
+@lru_cache(4096)
+def _is_positive(amount: str) -> bool:
+    try:
+        return quantity.parse(amount) > 0
+    except ValueError:  # validation tells
+        return False
 
 
 def _same(left: str, right: str) -> bool:

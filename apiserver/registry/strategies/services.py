@@ -22,17 +22,34 @@ from apiserver.registry.validation.service import (
     validate_service_status,
     validate_service_update,
 )
+from apiserver.storage.entry import Selection
 from machinery.field_errors import FieldError, invalid
 
 if TYPE_CHECKING:
     from api.resources import Resource
-    from apiserver.registry.store import RequestContext
+    from apiserver.registry.store import Registry, RequestContext
 
 Obj = dict[str, Any]
 
 
 def _spec(name: str, default: str = "") -> Any:
     return lambda obj: str((obj.get("spec") or {}).get(name) or default)
+
+
+def connect_allocators(registry: Registry, service_range: str) -> ServiceAllocators:
+    """Let the service strategy allocate from the range, knowing the services that are stored.
+
+    Called once by the application, before anything is written.
+    """
+    store = registry.resource("", "v1", "services")
+    strategy = store.strategy
+    if not isinstance(strategy, ServiceStrategy):
+        raise TypeError("services are served by another strategy")
+    everything = Selection()
+    strategy.allocators = ServiceAllocators(
+        service_range, services=lambda: (entry.decoded() for entry in store.cache.select(everything))
+    )
+    return strategy.allocators
 
 
 class ServiceStrategy(Strategy):

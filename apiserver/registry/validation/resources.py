@@ -3,6 +3,7 @@
 Owns the rules for ResourceRequirements and resource lists. Called for containers, claims, quotas and limit ranges.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from apiserver.registry.validation import names
@@ -54,15 +55,19 @@ def check_container_resource_name(path: str, name: str) -> list[FieldError]:
 
 def check_quantity(path: str, name: str, amount: Any) -> list[FieldError]:
     """Not negative; whole for extended resources."""
+    problem = _quantity_problem(str(amount), is_extended(name))
+    return [FieldError.invalid(path, str(amount), problem)] if problem else []
+
+
+@lru_cache(4096)
+def _quantity_problem(amount: str, whole: bool) -> str:
     try:
         value = quantity.parse(amount)
     except ValueError as error:
-        return [FieldError.invalid(path, amount, str(error))]
+        return str(error)
     if value < 0:
-        return [FieldError.invalid(path, str(amount), NOT_NEGATIVE)]
-    if value.denominator != 1 and is_extended(name):
-        return [FieldError.invalid(path, str(amount), "must be an integer")]
-    return []
+        return NOT_NEGATIVE
+    return "must be an integer" if whole and value.denominator != 1 else ""
 
 
 def check_requirements(path: str, resources: Obj, *, pod_level: bool = False) -> list[FieldError]:

@@ -49,19 +49,16 @@ def validate_volumes(volumes: list[Obj], path: str) -> tuple[dict[str, Obj], lis
 
 def validate_source(volume: Obj, path: str) -> list[FieldError]:
     """Exactly one source, and that one complete."""
-    errors: list[FieldError] = []
-    count = 0
-    for kind, check in _SOURCES.items():
-        if (source := volume.get(kind)) is None:
-            continue
-        count += 1
-        if count > 1:
-            errors.append(FieldError.forbidden(f"{path}.{kind}", "may not specify more than 1 volume type"))
-        elif check:
-            errors += check(source, f"{path}.{kind}")
-    if not count:
-        errors.append(FieldError.required(path, "must specify a volume type"))
-    return errors
+    given = [kind for kind in volume if kind in _SOURCES]
+    if not given:
+        return [FieldError.required(path, "must specify a volume type")]
+    if len(given) > 1:
+        given = [kind for kind in _SOURCES if kind in volume]
+    first, *others = given
+    check = _SOURCES[first]
+    errors = check(volume[first], f"{path}.{first}") if check else []
+    detail = "may not specify more than 1 volume type"
+    return errors + [FieldError.forbidden(f"{path}.{kind}", detail) for kind in others]
 
 
 def _require(*fields: str) -> Check:
