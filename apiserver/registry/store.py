@@ -21,7 +21,7 @@ from apiserver.registry.context import (
 from apiserver.registry.eviction import Evictions
 from apiserver.registry.hooks import Admission
 from apiserver.registry.strategy import Strategy, strategy_for
-from apiserver.registry.writing import ResourceStore
+from apiserver.registry.writing import Bindings, ResourceStore
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.compactor import Compactor
 from apiserver.storage.entry import Event
@@ -85,6 +85,9 @@ class Registry:
         found = ResourceStore(resource, strategy, self._store, self.feed, cache, self.clock, self.admission)
         if resource.key() == ("", "v1", "pods"):
             found.creators["eviction"] = Evictions(self, found, self.clock).create
+            self._resources["", "v1", "bindings"] = Bindings(
+                resource, strategy, self._store, self.feed, cache, self.clock, self.admission
+            )
         self._resources[resource.key()] = found
         return found
 

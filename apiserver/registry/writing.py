@@ -464,6 +464,16 @@ class ResourceStore(ResourceReader):
         return page
 
 
+class Bindings(ResourceStore):
+    """`POST …/bindings`, the older spelling of a pod's binding: pods under another name."""
+
+    async def create(
+        self, ctx: RequestContext, namespace: str, body: Obj, *, name: str = "", subresource: str = ""
+    ) -> bytes:
+        pod = (body.get("metadata") or {}).get("name") or ""
+        return await self._bind(ctx, namespace, pod, body)
+
+
 class _Binding(Strategy):
     """A binding is checked by `bind` alone; everything else of the pod stays as it is."""
 

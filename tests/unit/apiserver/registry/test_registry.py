@@ -366,6 +366,15 @@ async def test_binding(pods: ResourceStore) -> None:
         await pods.create(ctx(), "ns", binding, name="web", subresource="binding")
 
 
+async def test_bindings_are_another_name_for_a_pods_binding(registry: Registry, pods: ResourceStore) -> None:
+    await pods.create(ctx(), "ns", pod())
+    bindings = registry.resource("", "v1", "bindings")
+    await bindings.create(ctx(), "ns", {"metadata": {"name": "web"}, "target": {"name": "alpha"}})
+    assert load(await pods.get(ctx(), "ns", "web"))["spec"]["nodeName"] == "alpha"
+    with pytest.raises(NotFound, match='pods "ghost" not found'):
+        await bindings.create(ctx(), "ns", {"metadata": {"name": "ghost"}, "target": {"name": "alpha"}})
+
+
 async def test_delete_collection_takes_the_selected(maps: ResourceStore) -> None:
     for name, color in (("a", "red"), ("b", "red"), ("c", "blue")):
         body = config_map(name)
