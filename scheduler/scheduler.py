@@ -216,10 +216,11 @@ class Scheduler:
         if self.snapshot.remove_pod(info.uid) is not None:
             # What was assumed is free again, which may help a pod that was refused meanwhile.
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.DELETE, info, None))
-        _log.warning("Binding failed", extra=kv(pod=info.key, node=node, error=error.message))
         if isinstance(error, NotFound) and known is None:
+            _log.debug("Pod was deleted before it was bound", extra=kv(pod=info.key))
             self.queue.done(info.uid)
             return
+        _log.warning("Binding failed", extra=kv(pod=info.key, node=node, error=error.message))
         message = f"binding rejected: {error.message}"
         if isinstance(error, ServiceUnavailable):
             # The binding may have been carried out: nothing is said in the pod's status before that is known.
