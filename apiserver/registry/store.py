@@ -18,6 +18,8 @@ from apiserver.registry.context import (
     RequestContext,
     WatchOptions,
 )
+from apiserver.registry.conversion import CONVERSIONS
+from apiserver.registry.converted import ConvertedStore
 from apiserver.registry.eviction import Evictions
 from apiserver.registry.hooks import Admission
 from apiserver.registry.strategy import Strategy, strategy_for
@@ -61,9 +63,15 @@ class Registry:
         self.feed = WatchCache(store, clock)
         self.admission: list[Admission] = list(admission)
         self._resources: dict[tuple[str, str, str], ResourceStore] = {}
-        for resource in resources:
-            if resource.storable and resource.storage is None:
+        served = [resource for resource in resources if resource.storable]
+        for resource in served:
+            if resource.storage is None:
                 self.add(resource)
+        for resource in served:
+            conversion = CONVERSIONS.get(resource.key())
+            if resource.storage is not None and conversion is not None:
+                stored = self.resource(*resource.storage, resource.plural)
+                self._resources[resource.key()] = ConvertedStore(resource, stored, conversion)
 
     def resource(self, group: str, version: str, plural: str) -> ResourceStore:
         """The store of a resource. Raises the 404 of an unknown path."""

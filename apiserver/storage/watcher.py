@@ -34,6 +34,8 @@ class Watcher:
     ) -> None:
         self.selection = selection
         self.bookmarks = bookmarks
+        self.translate: Callable[[Event], Event] | None = None
+        """Set for versions that are not the stored one: what each event becomes on its way out."""
         self._form = form
         self._after = after
         self._forget = forget
@@ -113,7 +115,7 @@ class Watcher:
             finally:
                 self._waiter = None
         batch, self._buffer = self._buffer, []
-        return batch
+        return batch if self.translate is None else [self.translate(event) for event in batch]
 
     async def __aenter__(self) -> Self:
         return self
