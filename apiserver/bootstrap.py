@@ -132,7 +132,8 @@ class Bootstrap:
         """Until everything is there. Objects that cannot be made are logged and left out."""
         for key, namespace, obj in initial_objects(self._service_range, self._port):
             await self._ensure(key, namespace, obj)
-        if self._advertise:
+        # An address that only this machine can use is no place to send pods to.
+        if self._advertise and not ipaddress.ip_address(self._advertise).is_loopback:
             for key, namespace, obj in endpoints(self._advertise, self._port):
                 await self._ensure(key, namespace, obj, replace=True)
 

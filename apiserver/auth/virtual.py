@@ -18,7 +18,7 @@ from apiserver.auth.jwt import BadToken
 from apiserver.auth.rbac import RBACAuthorizer
 from apiserver.auth.service_accounts import ServiceAccountTokens, user_of
 from apiserver.auth.token_request import TokenRequests
-from apiserver.auth.user import MASTERS, UserInfo
+from apiserver.auth.user import UserInfo
 from apiserver.registry.context import RequestContext
 from machinery.clock import Clock
 from machinery.errors import BadRequest, NotFound, Unauthorized
@@ -149,9 +149,6 @@ class VirtualResources:
             raise BadRequest("no namespace on request")
         resources: list[Obj] = []
         paths: list[Obj] = []
-        if MASTERS in ctx.user.groups:
-            resources.append({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
-            paths.append({"verbs": ["*"], "nonResourceURLs": ["*"]})
         for rule, binding in self._rbac.grants(ctx.user, wanted):
             verbs = list(rule.source.get("verbs") or ())
             if rule.resources:

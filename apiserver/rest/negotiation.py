@@ -1,8 +1,9 @@
 """Which representation an answer takes.
 
 Owns: reading Accept headers (with Kubernetes' `as`, `g`, `v` parameters) and choosing among what this server writes.
-JSON is always possible, YAML for objects; protobuf is never written, so a list naming it first falls through to the
-next choice. Never renders anything. Called by the REST door; results are cached by header text.
+JSON is always possible, YAML and protobuf for whole objects; where JSON is accepted too, `json_too` says so, and who
+renders may fall back to it (long lists and watches do: protobuf is slow here). Never renders anything. Called by the
+REST door; results are cached by header text.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ class Accepted(NamedTuple):
     media_type: str = JSON
     kind: str = ""  # Table, PartialObjectMetadata, PartialObjectMetadataList
     version: str = ""
+    json_too: bool = True  # JSON is among what the client takes
 
 
 PLAIN = Accepted()
+
+
+_JSON_RANGES = (JSON, "*/*", "application/*")
 
 
 class MediaRange(NamedTuple):
@@ -68,9 +73,13 @@ def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = Tru
     """
     if not header:
         return PLAIN
-    for media in ranges(header):
-        if media.media_type in (JSON, "*/*", "application/*"):
+    found = ranges(header)
+    json_too = any(media.media_type in _JSON_RANGES and "as" not in media.parameters for media in found)
+    for media in found:
+        if media.media_type in _JSON_RANGES:
             chosen = JSON
+        elif media.media_type == PROTOBUF and "as" not in media.parameters:
+            return Accepted(PROTOBUF, json_too=json_too)
         elif media.media_type == YAML and yaml:
             chosen = YAML
         else:
@@ -81,7 +90,11 @@ def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = Tru
         version = media.parameters.get("v", "")
         if media.parameters.get("g") == META_GROUP and version in ("v1", "v1beta1") and wanted in transforms:
             return Accepted(chosen, wanted, version)
-    raise NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_AVAILABLE}", details={})
+    raise not_acceptable()
+
+
+def not_acceptable() -> NotAcceptable:
+    return NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_AVAILABLE}", details={})
 
 
 def wants_aggregated_discovery(header: str) -> str:
@@ -91,9 +104,17 @@ def wants_aggregated_discovery(header: str) -> str:
             if media.media_type == JSON and media.parameters.get("v") == "v2":
                 return "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
             continue
-        if media.media_type in (JSON, "*/*", "application/*"):
+        if media.media_type in _JSON_RANGES:
             return ""
     return ""
+
+
+def only_protobuf(header: str) -> bool:
+    """True for clients that understand nothing else (answers that are no objects are JSON for all others)."""
+    if PROTOBUF not in header:
+        return False
+    found = ranges(header)
+    return found[0].media_type == PROTOBUF and not any(media.media_type in _JSON_RANGES for media in found)
 
 
 def media_type_of(content_type: str) -> str:

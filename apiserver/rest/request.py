@@ -11,6 +11,7 @@ from typing import Any
 from apiserver.auth.user import ANONYMOUS_USER, UserInfo
 from apiserver.registry.context import RequestContext
 from apiserver.rest import query as queries
+from apiserver.rest.negotiation import only_protobuf
 from apiserver.rest.paths import RequestInfo
 from apiserver.rest.responses import Receive, Send, audit_id
 
@@ -57,6 +58,11 @@ class Request:
     @property
     def user_agent(self) -> str:
         return self.header(b"user-agent")
+
+    @property
+    def only_protobuf(self) -> bool:
+        """The client understands nothing but protobuf."""
+        return only_protobuf(self.header(b"accept"))
 
     def context(self, options: queries.WriteQuery = queries.PLAIN_WRITE) -> RequestContext:
         """The registry's view of this request."""

@@ -22,13 +22,13 @@ from apiserver.rest.negotiation import (
     PARTIAL,
     PARTIAL_LIST,
     PLAIN,
+    PROTOBUF,
     STRATEGIC_PATCH,
     TABLE,
-    YAML,
     Accepted,
 )
 from apiserver.rest.request import Request
-from apiserver.rest.responses import JSON_TYPE, encode_json, send_bytes, warning_header
+from apiserver.rest.responses import encode_json, send_bytes, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
 from apiserver.routing import check_fields, check_kind, check_route
 from machinery.clock import Clock
@@ -133,12 +133,14 @@ class ResourceHandlers:
         options = query.list_options(request.query)
         page = await store.list(request.context(), request.namespace, options)
         include = self._include(request, accepted)
-        body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
-        await send_bytes(request, 200, body, content_type=_type_of(accepted), extra=_warnings(request))
+        content_type, body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
+        await send_bytes(request, 200, body, content_type=content_type, extra=_warnings(request))
 
     async def watch(self, request: Request, resource: Resource, store: ResourceStore) -> None:
         info = request.info
         accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES, yaml=False)
+        if not accepted.json_too and accepted.media_type == PROTOBUF:
+            raise negotiation.not_acceptable()
         name = info.name if info.legacy_watch else ""
         options = query.watch_options(request.query, name=name)
         seconds = duration(query.number(request.query, "timeoutSeconds"))
@@ -200,7 +202,7 @@ class ResourceHandlers:
         # A request that asks for orphans to be collected and has to wait is "accepted"; all others are "ok".
         code = 202 if not result.deleted and options.orphan_dependents is False else 200
         if result.success is not None:
-            await self._answer(request, code, resource, encode_json(result.success), Accepted(accepted.media_type))
+            await self._answer(request, code, resource, encode_json(result.success), accepted._replace(kind=""))
         else:
             await self._answer(request, code, resource, result.raw, accepted)
 
@@ -212,8 +214,8 @@ class ResourceHandlers:
         context.dry_run = dry_run
         page = await store.delete_collection(context, request.namespace, selection, options)
         include = self._include(request, accepted)
-        body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
-        await send_bytes(request, 200, body, content_type=_type_of(accepted), extra=_warnings(request))
+        content_type, body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
+        await send_bytes(request, 200, body, content_type=content_type, extra=_warnings(request))
 
     # What the verbs share.
 
@@ -242,16 +244,12 @@ class ResourceHandlers:
             await send_bytes(request, code, raw)
             return
         include = self._include(request, accepted)
-        body = transform.one(resource, raw, accepted, include, self._clock)
-        await send_bytes(request, code, body, content_type=_type_of(accepted), extra=_warnings(request))
+        content_type, body = transform.one(resource, raw, accepted, include, self._clock)
+        await send_bytes(request, code, body, content_type=content_type, extra=_warnings(request))
 
 
 def _accepted(header: bytes, shapes: tuple[str, ...], *, yaml: bool = True) -> Accepted:
     return negotiation.negotiate(header.decode("latin-1"), transforms=shapes, yaml=yaml)
-
-
-def _type_of(accepted: Accepted) -> bytes:
-    return b"application/yaml" if accepted.media_type == YAML else JSON_TYPE
 
 
 def _warnings(request: Request) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ Header = tuple[bytes, bytes]
 encode_json = msgspec.json.Encoder().encode
 
 JSON_TYPE = b"application/json"
+PROTOBUF_TYPE = b"application/vnd.kubernetes.protobuf"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 NOT_FOUND_PAGE = b"404 page not found\n"
 
@@ -57,6 +58,9 @@ class Answerable(Protocol):
     code: int
     warnings: list[str]
 
+    @property
+    def only_protobuf(self) -> bool: ...
+
 
 async def send_bytes(
     request: Answerable,
@@ -68,13 +72,11 @@ async def send_bytes(
 ) -> None:
     """One whole answer."""
     request.code = code
-    headers: list[Header] = [
-        (b"audit-id", request.audit),
-        _CACHE,
-        _JSON_HEADER if content_type is JSON_TYPE else (b"content-type", content_type),
-        (b"content-length", b"%d" % len(body)),
-        *extra,
-    ]
+    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % len(body)), *extra]
+    if content_type is JSON_TYPE:
+        headers.append(_JSON_HEADER)
+    elif content_type:
+        headers.append((b"content-type", content_type))
     send = request.send
     await send({"type": "http.response.start", "status": code, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -95,7 +97,14 @@ async def send_error(request: Answerable, error: StatusError) -> None:
         extra.append((b"retry-after", b"%d" % error.retry_after_seconds))
     if error.code == 413:
         extra.append((b"connection", b"close"))  # the rest of the body is not worth reading
-    await send_bytes(request, error.code, encode_json(error.to_status()), extra=extra)
+    status = error.to_status()
+    if request.only_protobuf:
+        from machinery import protobuf
+
+        body, content_type = protobuf.encode(status), PROTOBUF_TYPE
+    else:
+        body, content_type = encode_json(status), JSON_TYPE
+    await send_bytes(request, error.code, body, content_type=content_type, extra=extra)
 
 
 async def send_not_found_page(request: Answerable) -> None:

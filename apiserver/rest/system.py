@@ -16,7 +16,7 @@ from apiserver.auth.service_accounts import ServiceAccountTokens
 from apiserver.metrics import RequestMetrics
 from apiserver.rest.negotiation import wants_aggregated_discovery
 from apiserver.rest.request import Request
-from apiserver.rest.responses import JSON_TYPE, TEXT_TYPE, encode_json, send_bytes, send_not_modified
+from apiserver.rest.responses import JSON_TYPE, PROTOBUF_TYPE, TEXT_TYPE, encode_json, send_bytes, send_not_modified
 from machinery.errors import MethodNotAllowed, NotFound
 
 Check = Callable[[], str]  # "" = passed, else why not
@@ -157,8 +157,11 @@ class SystemHandlers:
             await send_bytes(request, 200, body, content_type=TEXT_TYPE)
             return True
         name = path.removeprefix("/openapi/v3/")
-        if name == path or name not in openapi.index():
+        if name == path:
             return False
+        if name not in openapi.index():
+            await send_bytes(request, 404, b"", content_type=b"")
+            return True
         body = openapi.document(name)
         etag = b'"%b"' % openapi.index()[name].encode()
         if request.headers.get(b"if-none-match") == etag:
@@ -188,4 +191,10 @@ class SystemHandlers:
 
     @staticmethod
     async def _json(request: Request, document: Mapping[str, Any]) -> None:
+        if request.only_protobuf and "kind" in document:
+            from machinery import protobuf
+
+            body = protobuf.encode({"apiVersion": "v1", **document})
+            await send_bytes(request, 200, body, content_type=PROTOBUF_TYPE)
+            return
         await send_bytes(request, 200, encode_json(document), content_type=JSON_TYPE)

@@ -15,12 +15,15 @@ import msgspec
 
 from api.resources import Resource
 from apiserver.registry.context import ListPage
-from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, TABLE, YAML, Accepted
-from apiserver.rest.responses import encode_json
+from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, YAML, Accepted, not_acceptable
+from apiserver.rest.responses import JSON_TYPE, PROTOBUF_TYPE, encode_json
 from apiserver.storage.entry import BOOKMARK, Event
 from machinery.clock import Clock
 from machinery.errors import BadRequest
 
+Rendered = tuple[bytes, bytes]  # content type, body
+
+YAML_TYPE = b"application/yaml"
 INCLUDES = ("", "Metadata", "None", "Object")
 
 decode_object: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
@@ -84,7 +87,7 @@ def partial_list(page: ListPage, version: str = "v1") -> bytes:
         version.encode(),
         list_metadata(page),
     )
-    items = [b'{"metadata":%b}' % bytes(_metadata_of(item).metadata) for item in page.items]
+    items = [partial(item, version) for item in page.items]
     return b"".join((head, b",".join(items), b"]}"))
 
 
@@ -99,30 +102,43 @@ def table(
     return encode_json(document)
 
 
-def one(resource: Resource, raw: bytes, accepted: Accepted, include: str, clock: Clock) -> bytes:
+def one(resource: Resource, raw: bytes, accepted: Accepted, include: str, clock: Clock) -> Rendered:
     """A single object in the accepted shape."""
     if accepted.kind == TABLE:
         version = decode_object(raw).get("metadata", {}).get("resourceVersion", "")
-        return table(resource, [raw], accepted, include, clock, encode_json({"resourceVersion": version}))
+        return JSON_TYPE, table(resource, [raw], accepted, include, clock, encode_json({"resourceVersion": version}))
     if accepted.kind == PARTIAL:
         raw = partial(raw, accepted.version)
-    return as_yaml(raw) if accepted.media_type == YAML else raw
+    return _written(raw, accepted)
 
 
 def many(
     resource: Resource, page: ListPage, accepted: Accepted, include: str, clock: Clock, bare: Callable[[bytes], bytes]
-) -> bytes:
+) -> Rendered:
     """A page in the accepted shape."""
     if accepted.kind == TABLE:
-        return table(resource, page.items, accepted, include, clock, list_metadata(page))
+        return JSON_TYPE, table(resource, page.items, accepted, include, clock, list_metadata(page))
     raw = partial_list(page, accepted.version) if accepted.kind == PARTIAL_LIST else plain_list(resource, page, bare)
-    return as_yaml(raw) if accepted.media_type == YAML else raw
+    if accepted.media_type == PROTOBUF and accepted.json_too:
+        return JSON_TYPE, raw
+    return _written(raw, accepted)
 
 
-def as_yaml(raw: bytes) -> bytes:
-    from apiserver.rest.yaml_values import dump
+def _written(raw: bytes, accepted: Accepted) -> Rendered:
+    """JSON in the accepted media type."""
+    if accepted.media_type == YAML:
+        from apiserver.rest.yaml_values import dump
 
-    return dump(decode_object(raw))
+        return YAML_TYPE, dump(decode_object(raw))
+    if accepted.media_type == PROTOBUF:
+        from machinery import protobuf
+
+        try:
+            return PROTOBUF_TYPE, protobuf.encode(decode_object(raw))
+        except BadRequest as exc:  # kinds without a message, such as custom resources
+            if not accepted.json_too:
+                raise not_acceptable() from exc
+    return JSON_TYPE, raw
 
 
 def watch_renderer(
