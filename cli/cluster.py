@@ -59,10 +59,9 @@ def up(
     config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
     tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
     etcd = tools.etcd(say)
+    _end_orphans(paths)
     _check_ports(config)
     paths.make()
-    for ref in control.recorded(paths):  # children of a supervisor that died
-        ref.send(signal.SIGKILL)
     layout.save(paths, config)
     pki.ensure(config, paths)
     _allow_forwarding(config, paths)
@@ -74,6 +73,18 @@ def up(
     context = kubeconfig.context_name(name)
     say(f"ready in {time.monotonic() - started:.1f} s; kubectl context {context!r} is current in {file}")
     return config
+
+
+def _end_orphans(paths: ClusterPaths) -> None:
+    """Kill what a supervisor that died has left: its processes, not the containers."""
+    orphans = control.recorded(paths)
+    for ref in orphans:
+        ref.send(signal.SIGKILL)
+    deadline = time.monotonic() + DOWN_TIMEOUT
+    while any(ref.alive() for ref in orphans):
+        if time.monotonic() > deadline:
+            raise CommandError("processes of an earlier start would not die; try `nanokube down`")
+        time.sleep(POLL)
 
 
 def _plan(

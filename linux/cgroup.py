@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from linux.mount import parse_mountinfo
@@ -46,6 +46,9 @@ class Layout:
     v1: Mapping[str, str] = field(default_factory=dict)
     v2: str | None = None
     v2_controllers: frozenset[str] = frozenset()
+    others: tuple[
+        str, ...
+    ] = ()  # hierarchies without a controller of ours (name=systemd), where OCI runtimes make groups
 
     @property
     def unified(self) -> bool:
@@ -69,19 +72,25 @@ def parse_layout(mountinfo: Iterable[str], v2_controllers: str | None = None) ->
     """Read a layout from the lines of mountinfo; `v2_controllers` overrides what the v2 root offers (for tests)."""
     v1: dict[str, str] = {}
     v2: str | None = None
+    others: list[str] = []
     for point, _, kind, options in parse_mountinfo(mountinfo):
         if kind == "cgroup2":
             v2 = v2 or point
         elif kind == "cgroup":
-            for option in options.split(","):
-                if option in V1_CONTROLLERS:
-                    v1.setdefault(option, point)
+            known = [option for option in options.split(",") if option in V1_CONTROLLERS]
+            for option in known:
+                v1.setdefault(option, point)
+            if not known:
+                others.append(point)
     if v2 is not None and v2_controllers is None:
         try:
             v2_controllers = Path(v2, "cgroup.controllers").read_text()
         except OSError:
             v2_controllers = ""
-    return Layout(v1, v2, frozenset((v2_controllers or "").split()))
+    layout = Layout(v1, v2, frozenset((v2_controllers or "").split()))
+    if v2 is not None and not layout.unified:
+        others.append(v2)
+    return replace(layout, others=tuple(others))
 
 
 def shares_to_weight(shares: int) -> int:
@@ -317,7 +326,8 @@ class Cgroups:
     def try_remove(self, name: str) -> bool:
         """One attempt at `remove`, without waiting."""
         clean = True
-        for root in self._unique_folders(name):
+        others = [f"{point}/{name.strip('/')}" for point in self.layout.others]
+        for root in [*self._unique_folders(name), *others]:
             for folder in reversed(list(_tree(root))):
                 try:
                     os.rmdir(folder)
