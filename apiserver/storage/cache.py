@@ -19,10 +19,12 @@ from machinery import log
 from machinery.errors import Expired
 from machinery.log import kv
 
-RING_EVENTS = 8_192
-RING_BYTES = 8 << 20
+RING_EVENTS = 4_096
+RING_BYTES = 4 << 20
 RING_KEEP = 128
 """So many events are kept whatever their size, as upstream keeps at least a hundred."""
+RING_ENCODED = 256
+"""So many of the newest events keep their encodings; an older one is encoded again for whoever resumes there."""
 
 _log = log.get(__name__)
 
@@ -152,6 +154,8 @@ class ResourceCache:
             dropped = self._ring.popleft()
             self._ring_bytes -= len(dropped.raw)
             self._floor = dropped.resource_version
+        for depth in range(RING_ENCODED, min(RING_ENCODED + len(events), len(self._ring))):
+            self._ring[-1 - depth].forget_encodings()
         for watcher in tuple(self._watchers):
             watcher.push(events)
 

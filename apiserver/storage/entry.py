@@ -101,6 +101,10 @@ class Event:
             line = self._line = b'{"type":"%b","object":%b}\n' % (self.type, self.raw)
         return line
 
+    def forget_encodings(self) -> None:
+        """Drop what can be made again; called when most watchers have got the event."""
+        self.wire = self._line = self._added = self._deleted = None
+
     def as_added(self) -> Event:
         """For watchers whose selection the object has just entered."""
         if self.type is ADDED:

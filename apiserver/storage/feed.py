@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.interface import (
@@ -38,6 +39,13 @@ RETRY_FIRST, RETRY_MOST = 0.02, 1.0
 BOOKMARK_SECONDS = 60.0
 
 _log = log.get(__name__)
+
+
+def _observed(question: Coroutine[Any, Any, int]) -> asyncio.Task[int]:
+    """A shared question: its failure counts as seen even when everybody who waited for it has left."""
+    task = asyncio.ensure_future(question)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 class WatchCache:
@@ -137,10 +145,10 @@ class WatchCache:
     async def _ask_revision(self) -> int:
         """Readers that arrive while a question is on its way share the next one: an answer may predate them."""
         if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask())
+            self._asking = _observed(self._ask())
             return await asyncio.shield(self._asking)
         if self._next_ask is None:
-            self._next_ask = asyncio.ensure_future(self._ask_after(self._asking))
+            self._next_ask = _observed(self._ask_after(self._asking))
         return await asyncio.shield(self._next_ask)
 
     async def _ask(self) -> int:

@@ -1,0 +1,164 @@
+"""The feed behind all caches: consistent reads, resources that come and go, lost watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from apiserver.storage.cache import ResourceCache
+from apiserver.storage.entry import Selection
+from apiserver.storage.feed import WatchCache
+from apiserver.storage.form import ObjectForm
+from apiserver.storage.interface import StoreUnavailable, StoreWatch
+from apiserver.storage.memory import MemoryStore
+from machinery.clock import RealClock
+from machinery.errors import ServerTimeout, ServiceUnavailable
+
+FORM = ObjectForm("ConfigMap", "v1")
+
+
+def cache(prefix: bytes = b"/registry/configmaps/") -> ResourceCache:
+    return ResourceCache(prefix, FORM, lambda obj: {})
+
+
+def value(name: str) -> bytes:
+    return FORM.encode({"metadata": {"name": name, "namespace": "ns"}})
+
+
+class CountingStore(MemoryStore):
+    """Answers questions for the revision slowly, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def current_revision(self) -> int:
+        self.asked += 1
+        await self.gate.wait()
+        return await super().current_revision()
+
+
+Serve = Callable[[WatchCache], "asyncio.Task[None]"]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(feed: WatchCache) -> asyncio.Task[None]:
+        tasks.append(asyncio.create_task(feed.run()))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_waiting_readers_share_a_question(serve: Serve) -> None:
+    store = CountingStore()
+    feed = WatchCache(store, RealClock())
+    serve(feed)
+    await feed.wait_ready()
+    store.gate.clear()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        first = group.create_task(feed.sync())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for _ in range(50):
+            group.create_task(feed.sync())
+        await asyncio.sleep(0.01)
+        assert store.asked == 1 and not first.done()
+        store.gate.set()
+    assert store.asked == 2, "those who came later may not use the first answer, but share the second"
+
+
+async def test_a_question_that_fails_is_told_to_all(serve: Serve) -> None:
+    class Broken(CountingStore):
+        async def current_revision(self) -> int:
+            raise StoreUnavailable("gone")
+
+    feed = WatchCache(Broken(), RealClock())
+    serve(feed)
+    results = await asyncio.gather(*(feed.sync() for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [ServiceUnavailable] * 3
+
+
+async def test_before_the_first_snapshot_reads_are_refused() -> None:
+    feed = WatchCache(MemoryStore(), RealClock())
+    with pytest.raises(ServiceUnavailable):
+        await feed.wait_ready(0.01)
+
+
+async def test_a_revision_that_never_comes_is_told() -> None:
+    feed = WatchCache(MemoryStore(), RealClock())
+    with pytest.raises(ServerTimeout):
+        await feed.reach(10, 0.05)
+
+
+async def test_resources_come_and_go_without_losing_objects(serve: Serve) -> None:
+    store = MemoryStore()
+    await store.create(b"/registry/example.com/widgets/ns/early", value("early"))
+    feed = WatchCache(store, RealClock())
+    serve(feed)
+    await feed.wait_ready()
+    await store.create(b"/registry/example.com/widgets/ns/late", value("late"))
+    await store.create(b"/registry/configmaps/ns/other", value("other"))
+    await feed.sync()
+    widgets = cache(b"/registry/example.com/widgets/")
+    feed.add(widgets)
+    assert [entry.key.name for entry in widgets.select(Selection())] == ["early", "late"]
+    feed.remove(widgets)
+    found, _ = await store.get(b"/registry/example.com/widgets/ns/late")
+    assert found is not None
+    await store.delete(found.key, found.mod_revision)
+    await feed.sync()
+    again = cache(b"/registry/example.com/widgets/")
+    feed.add(again)
+    entry = again.get("ns", "early")
+    assert entry is not None and entry.decoded()["metadata"]["name"] == "early"
+    assert again.get("ns", "late") is None
+    with pytest.raises(ValueError, match="cached already"):
+        feed.add(cache(b"/registry/example.com/widgets/"))
+
+
+async def test_a_broken_watch_resumes_where_it_was(serve: Serve) -> None:
+    class Cutting(MemoryStore):
+        watched: list[int]
+
+        async def watch(self, prefix: bytes, after: int) -> StoreWatch:
+            self.watched.append(after)
+            return await super().watch(prefix, after)
+
+    store = Cutting()
+    store.watched = []
+    feed = WatchCache(store, RealClock(scale=20))
+    maps = cache()
+    feed.add(maps)
+    serve(feed)
+    await feed.wait_ready()
+    await store.create(b"/registry/configmaps/ns/a", value("a"))
+    await feed.sync()
+    store.break_watches()
+    last = await store.create(b"/registry/configmaps/ns/b", value("b"))
+    await feed.sync()
+    assert [entry.key.name for entry in maps.select(Selection())] == ["a", "b"]
+    assert store.watched == [1, last.revision - 1]
+    assert [event.key.name for event in maps.events_after(1, Selection())] == ["a", "b"]
+
+
+async def test_unreadable_objects_are_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    await store.create(b"/registry/configmaps/ns/bad", b"k8s\x00protobuf")
+    await store.create(b"/registry/configmaps/ns/good", value("good"))
+    feed = WatchCache(store, RealClock())
+    maps = cache()
+    feed.add(maps)
+    serve(feed)
+    await feed.wait_ready()
+    assert [entry.key.name for entry in maps.select(Selection())] == ["good"]
+    assert "Skipped unreadable object" in caplog.text
