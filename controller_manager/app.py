@@ -65,7 +65,7 @@ _log = log.get(__name__)
 def chosen(wish: str) -> list[str]:
     """Names of the controllers that `--controllers` asks for: `*`, `-name`, `name`. Raises ValueError."""
     wishes = [each.strip() for each in wish.split(",") if each.strip()]
-    unknown = [each for each in wishes if each != "*" and each.lstrip("-") not in CONTROLLERS]
+    unknown = [each for each in (wish.removeprefix("-") for wish in wishes) if each not in {"*", *CONTROLLERS}]
     if unknown:
         raise ValueError(f"unknown controllers: {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
     off = {each[1:] for each in wishes if each.startswith("-")}

@@ -124,7 +124,14 @@ class GarbageCollector:
             await self._collect(node)
         return DONE
 
+    def _all_solid(self, node: Node) -> bool:
+        """The usual case, told from the graph alone: keeping an object by mistake is mended by its owner's end."""
+        owners = [self._graph.get(reference.uid) for reference in node.owners]
+        return all(each is not None and _in_scope(node, each) and not each.waits_for_dependents for each in owners)
+
     async def _collect(self, node: Node) -> None:
+        if self._all_solid(node):
+            return
         live = await self._live(node)
         if live is None or not live.owners or live.deleting:
             return
