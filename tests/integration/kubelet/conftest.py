@@ -28,7 +28,7 @@ NODE = "node-1"
 FOREVER = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000"]
 
 
-async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
     """The first true answer of `look` within the deadline."""
     last: Any = None
     with contextlib.suppress(TimeoutError):
@@ -36,7 +36,7 @@ async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
             while True:
                 last = await look()
                 if last:
-                    return last  # type: ignore[no-any-return]
+                    return last  # type: ignore[no-any-return]  # T by the signature of look
                 await asyncio.sleep(0.01)
     raise AssertionError(f"{what} did not happen in {DEADLINE:g} s; last seen: {last!r}")
 
@@ -119,7 +119,7 @@ class Site:
             raise AssertionError(f"{error}; status: {msgspec.json.encode(pod.status).decode()}") from None
 
     async def phase(self, name: str, phase: str) -> core_v1.Pod:
-        return await self.pod(name, phase, lambda pod: pod.status.phase == phase)
+        return await self.pod(name, phase, lambda pod: (pod.status and pod.status.phase) == phase)
 
     async def waiting(self, name: str, reason: str) -> core_v1.ContainerStatus:
         """The main container's status once it waits with that reason."""

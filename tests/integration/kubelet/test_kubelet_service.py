@@ -11,7 +11,6 @@ import pytest
 from machinery.errors import StatusError
 from machinery.grpc import status_of
 from proto.kubelet.v1 import kubelet_pb2 as pb
-
 from tests.integration.kubelet.conftest import FOREVER, Site
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from api.models import coordination_v1, core_v1
-
 from tests.integration.kubelet.conftest import NODE, Site, until
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from api.models import core_v1, meta_v1
-
 from tests.integration.kubelet.conftest import FOREVER, Site, condition, main, until
 
 
@@ -83,17 +82,15 @@ async def test_out_of_memory(site: Site) -> None:
 
 
 async def test_init_containers_come_first(site: Site) -> None:
-    gate = site.runtime.hold("StopContainer")
-    gate.set()
     await site.create(
         "app",
         {"command": FOREVER},
         initContainers=[{"name": "first", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": FOREVER}],
     )
-    pod = await site.pod("app", "init running", lambda pod: (pod.status.initContainerStatuses or [None])[0])
 
     def init_runs(pod: core_v1.Pod) -> bool:
-        return pod.status.initContainerStatuses[0].state.running is not None  # type: ignore
+        statuses = pod.status.initContainerStatuses if pod.status else None
+        return bool(statuses and statuses[0].state and statuses[0].state.running)
 
     pod = await site.pod("app", "init running", init_runs)
     assert pod.status is not None and pod.status.phase == "Pending"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from api.models import core_v1
-
 from tests.integration.kubelet.conftest import FOREVER, Site, main, until
 
 
