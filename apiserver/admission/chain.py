@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from apiserver.admission.default_class import INGRESS, STORAGE, DefaultClass
 from apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.priority import Priority
+from apiserver.admission.runtime_class import RuntimeClass
 from apiserver.admission.service_account import ServiceAccount
 from apiserver.admission.taint_nodes import TaintNodesByCondition
 from apiserver.registry.hooks import Admission
@@ -28,7 +30,10 @@ def default_plugins(registry: Registry) -> list[Admission]:
         TaintNodesByCondition(),
         Priority(registry),
         ServiceAccount(registry),
+        RuntimeClass(registry),
         DefaultTolerationSeconds(),
+        DefaultClass(registry, STORAGE),
+        DefaultClass(registry, INGRESS),
         NodeRestriction(),
     ]
 

@@ -104,7 +104,8 @@ def plan_deletion(
     marked = dict(obj, metadata=dict(meta))
     graceful = False
     if grace is not None:
-        if meta.get("deletionTimestamp") and meta.get("deletionGracePeriodSeconds") is not None:
+        if meta.get("deletionTimestamp") and meta.get("deletionGracePeriodSeconds"):
+            # Without a grace period left, the removal that should have followed was cut off: it is done now.
             last = meta["deletionGracePeriodSeconds"]
             asked = options.grace_period_seconds
             if asked is None or max(asked, 0) >= last:

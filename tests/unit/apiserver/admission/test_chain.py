@@ -11,6 +11,7 @@ import pytest
 
 from api.resources import RESOURCES
 from apiserver.admission.chain import default_plugins
+from apiserver.admission.default_class import choose_default
 from apiserver.admission.default_toleration_seconds import missing_tolerations
 from apiserver.admission.node_restriction import forbidden_label
 from apiserver.admission.service_account import TOKEN_PATH, ServiceAccount, mount_token
@@ -223,3 +224,59 @@ async def test_who_wants_a_token(registry: Registry, account: bool | None, own: 
     spec: Obj = {"serviceAccountName": "robot"} | ({} if own is None else {"automountServiceAccountToken": own})
     made = load(await registry.resource("", "v1", "pods").create(CTX, "team", pod(**spec)))
     assert bool(made["spec"].get("volumes")) is expected
+
+
+def storage_class(name: str, created: str = "2026-01-01T00:00:00Z", default: str = "true") -> Obj:
+    mark = {"storageclass.kubernetes.io/is-default-class": default}
+    return {"metadata": {"name": name, "creationTimestamp": created, "annotations": mark}}
+
+
+@pytest.mark.parametrize(
+    ("classes", "chosen"),
+    [
+        pytest.param([], "", id="none"),
+        pytest.param([storage_class("a", default="false")], "", id="not marked"),
+        pytest.param([storage_class("b"), storage_class("a")], "a", id="by name"),
+        pytest.param([storage_class("a"), storage_class("b", "2026-02-01T00:00:00Z")], "b", id="the newest"),
+    ],
+)
+def test_choosing_a_default_class(classes: list[Obj], chosen: str) -> None:
+    assert choose_default(classes, ("storageclass.kubernetes.io/is-default-class",)) == chosen
+
+
+async def test_claims_and_ingresses_get_the_default_class(registry: Registry) -> None:
+    classes = registry.resource("storage.k8s.io", "v1", "storageclasses")
+    await classes.create(CTX, "", {**storage_class("fast"), "provisioner": "a.b/c"})
+    mark = {"ingressclass.kubernetes.io/is-default-class": "true"}
+    ingress_class = {"metadata": {"name": "web", "annotations": mark}, "spec": {"controller": "a.b/c"}}
+    await registry.resource("networking.k8s.io", "v1", "ingressclasses").create(CTX, "", ingress_class)
+    await classes.sync()
+    claims = registry.resource("", "v1", "persistentvolumeclaims")
+    wants = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    made = load(await claims.create(CTX, "team", {"metadata": {"name": "a"}, "spec": dict(wants)}))
+    assert made["spec"]["storageClassName"] == "fast"
+    chosen = {"metadata": {"name": "b"}, "spec": {**wants, "storageClassName": ""}}
+    assert load(await claims.create(CTX, "team", chosen))["spec"]["storageClassName"] == ""
+    backend = {"defaultBackend": {"service": {"name": "w", "port": {"number": 80}}}}
+    ingresses = registry.resource("networking.k8s.io", "v1", "ingresses")
+    made = load(await ingresses.create(CTX, "team", {"metadata": {"name": "a"}, "spec": backend}))
+    assert made["spec"]["ingressClassName"] == "web"
+
+
+async def test_runtime_classes_shape_their_pods(registry: Registry) -> None:
+    classes, pods = registry.resource("node.k8s.io", "v1", "runtimeclasses"), registry.resource("", "v1", "pods")
+    found = {
+        "metadata": {"name": "vm"},
+        "handler": "h",
+        "overhead": {"podFixed": {"cpu": "10m"}},
+        "scheduling": {"nodeSelector": {"a": "b"}},
+    }
+    await classes.create(CTX, "", found)
+    made = load(await pods.create(CTX, "team", pod(runtimeClassName="vm")))["spec"]
+    assert made["overhead"] == {"cpu": "10m"} and made["nodeSelector"] == {"a": "b"}
+    with pytest.raises(Forbidden, match='pod rejected: RuntimeClass "ghost" not found'):
+        await pods.create(CTX, "team", pod("b", runtimeClassName="ghost"))
+    with pytest.raises(Forbidden, match="Overhead doesn't match"):
+        await pods.create(CTX, "team", pod("c", runtimeClassName="vm", overhead={"cpu": "1"}))
+    with pytest.raises(Forbidden, match="conflict"):
+        await pods.create(CTX, "team", pod("d", runtimeClassName="vm", nodeSelector={"a": "c"}))

@@ -110,6 +110,13 @@ def test_graceful_deletion(meta: Obj, asked: int | None, update: Obj | None, rem
         assert plan.update["metadata"]["generation"] == (1 if meta.get("deletionTimestamp") else 2)
 
 
+def test_a_removal_that_was_cut_off_is_done_by_the_next_request() -> None:
+    marked = obj(deletionTimestamp=NOW, deletionGracePeriodSeconds=0)
+    assert plan_deletion(marked, DeleteOptions(), Graceful(), CLOCK) == (None, True)
+    held = obj(deletionTimestamp=NOW, deletionGracePeriodSeconds=0, finalizers=["x/y"])
+    assert plan_deletion(held, DeleteOptions(), Graceful(), CLOCK) == (held, False)
+
+
 def test_namespaces_wait_for_their_own_finalizers() -> None:
     namespace = {"kind": "Namespace", "metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}, "status": {}}
     plan = plan_namespace_deletion(namespace, DeleteOptions(), CLOCK)
