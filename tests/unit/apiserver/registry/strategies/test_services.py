@@ -149,7 +149,7 @@ async def test_a_connected_allocator_knows_the_stored_services(registry: Registr
     assert first["spec"]["clusterIPs"] == ["10.50.0.10"]
     connect_allocators(registry, "10.50.0.0/24")  # as after a restart: nothing but the store is known
     async with asyncio.timeout(5):
-        while services.cache.get("default", "a") is None:
+        while services.cache.get("default", "a") is None:  # noqa: ASYNC110 - polls with a deadline
             await asyncio.sleep(0)
     with pytest.raises(Invalid, match="provided IP is already allocated"):
         await services.create(ctx(), "default", service("b", clusterIP="10.50.0.10"))
