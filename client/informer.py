@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 PAGE_SIZE: Final = 500
 UNSERVED_RETRY: Final = 10.0
+AHEAD_LIMIT: Final = 4
+"""Refusals of our version as one of the future, in a row, after which the history is taken to be another one."""
 _log = log.get(__name__)
 
 
@@ -84,6 +86,7 @@ class Informer(Generic[T]):
         self._handlers: list[EventHandler[T]] = []
         self._revisions: dict[ObjectKey, int] = {}
         self._revision = 0
+        self._ahead = 0
         self._synced = asyncio.Event()
         self._waiting: list[tuple[Write, Callable[[], None]]] = []
         self.lister: Lister[T] = Lister(indexers)
@@ -153,8 +156,23 @@ class Informer(Generic[T]):
                 await self._clock.sleep(UNSERVED_RETRY)
             except StatusError as error:
                 self._disconnected()
+                self._note_future(error)
                 _log.debug("Lost the API server", extra=kv(resource=self.resource.plural, error=error.message))
                 await self._clock.sleep(self._backoff.next())
+
+    def _note_future(self, error: StatusError) -> None:
+        """A server that has not reached our version may lag a moment; one that never does was restored from a backup."""
+        if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in error.causes):
+            self._ahead = 0
+            return
+        self._ahead += 1
+        if self._ahead >= AHEAD_LIMIT:
+            # Versions are being given out again, for other contents: trust none of ours.
+            self._ahead = 0
+            self._revisions.clear()
+            self._revision = 0
+            self.state = State.EMPTY
+            self.relists += 1
 
     def _disconnected(self) -> None:
         self.state = State.EMPTY if self.state in (State.EMPTY, State.LISTING) else State.LISTED
@@ -211,6 +229,7 @@ class Informer(Generic[T]):
         try:
             async for batch in stream:
                 self._backoff.reset()
+                self._ahead = 0
                 for event in batch.events:
                     self._apply(event)
                 self._wake()

@@ -12,7 +12,7 @@ from client.client import Client, Write, key_of
 from client.informer import EventHandler, Informer, Informers
 from client.listers import BY_NODE, pod_node
 from machinery.clock import VirtualClock
-from machinery.errors import Expired, Gone
+from machinery.errors import Expired, Gone, NotFound, Timeout
 from machinery.meta import ObjectKey
 from proto.api.v1 import resource_pb2 as pb
 from tests.unit.client.scripted import (
@@ -235,3 +235,33 @@ async def test_informers_are_shared_and_run_when_added_late() -> None:
     await asyncio.wait_for(informer.wait_synced(), 1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_server_restored_to_an_older_state_is_believed_after_a_while(scenario: Scenario) -> None:
+    future = Timeout.resource_version_too_large(10, 5)
+    scenario.transport.script("list", page(10, pod("a", 3), pod("b", 10)), page(5, pod("a", 3), pod("c", 4)))
+    scenario.transport.script("watch", future, future, future, future, [added(pod("d", 6)), HANG])
+    async with running(scenario):
+        await scenario.clock.advance(20)
+        assert scenario.names() == ["a", "c", "d"]
+        assert scenario.watched_from() == ["10"] * 4 + ["5"]
+
+
+async def test_a_server_that_only_lags_is_waited_for(scenario: Scenario) -> None:
+    future = Timeout.resource_version_too_large(10, 9)
+    scenario.transport.script("list", page(10, pod("a", 3)))
+    scenario.transport.script("watch", future, future, [HANG])
+    async with running(scenario):
+        await scenario.clock.advance(20)
+        assert scenario.informer.relists == 0
+        assert scenario.informer.state.name == "WATCHING"
+
+
+async def test_a_kind_that_is_not_served_is_empty_and_asked_for_again(scenario: Scenario) -> None:
+    scenario.transport.script("list", NotFound.path(), page(10, pod("a", 3)))
+    scenario.transport.script("watch", [HANG])
+    async with running(scenario):
+        assert scenario.informer.has_synced
+        assert scenario.names() == []
+        await scenario.clock.advance(11)
+        assert scenario.names() == ["a"]
