@@ -23,13 +23,13 @@ class Server(Protocol):
     def registry(self) -> Registry: ...
 
 
-def default_plugins(registry: Registry) -> list[Admission]:
+def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[Admission]:
     """New instances for one API server."""
     return [
         NamespaceLifecycle(registry),
         TaintNodesByCondition(),
         Priority(registry),
-        ServiceAccount(registry),
+        ServiceAccount(registry, token_volumes=token_volumes),
         RuntimeClass(registry),
         DefaultTolerationSeconds(),
         DefaultClass(registry, STORAGE),
@@ -38,6 +38,9 @@ def default_plugins(registry: Registry) -> list[Admission]:
     ]
 
 
-def install(server: Server) -> None:
-    """Turn the default plugins on. Called once, before the server answers."""
-    server.registry.admission.extend(default_plugins(server.registry))
+def install(server: Server, *, token_volumes: bool = False) -> None:
+    """Turn the default plugins on. Called once, before the server answers.
+
+    `token_volumes`: pods mount their service account's token; wants a server that signs tokens.
+    """
+    server.registry.admission.extend(default_plugins(server.registry, token_volumes=token_volumes))

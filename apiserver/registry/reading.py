@@ -25,6 +25,7 @@ from apiserver.storage.interface import (
     KeyValue,
     OutcomeUnknown,
     Store,
+    StoreError,
     StoreUnavailable,
     TooLargeValue,
     prefix_end,
@@ -34,6 +35,7 @@ from apiserver.storage.watcher import Watcher
 from machinery.errors import (
     BadRequest,
     Expired,
+    InternalError,
     NotFound,
     ServerTimeout,
     ServiceUnavailable,
@@ -61,6 +63,8 @@ def storage_errors() -> Iterator[None]:
         raise ServiceUnavailable(f"the storage cannot be reached: {error}") from error
     except TooLargeValue as error:
         raise TooLarge(f"Request entity too large: {error}") from error
+    except StoreError as error:
+        raise InternalError.of(str(error)) from error
 
 
 class ResourceReader:
@@ -144,7 +148,7 @@ class ResourceReader:
         if fields is not None:
             known = self.strategy.field_labels
             for requirement in fields.requirements:
-                if requirement.field not in known:
+                if requirement.field not in known and requirement.field != "metadata.namespace":
                     raise BadRequest(self._unknown_field(requirement.field))
         return Selection(namespace, labels, fields, self.strategy.selectable_fields)
 

@@ -308,6 +308,12 @@ def _failure(error: grpc.aio.AioRpcError) -> StoreError:
         return TooLargeValue(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return TooLargeValue(details)
-    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
+    if code in (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # no space left, or overloaded: refused, not in doubt
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    ):
         return StoreError(f"etcd refused the request: {details}")
     return StoreUnavailable(f"{code.name}: {details}")

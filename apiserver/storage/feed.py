@@ -21,7 +21,6 @@ from apiserver.storage.interface import (
     Store,
     StoreError,
     StoreEvent,
-    StoreUnavailable,
     StoreWatch,
     prefix_end,
 )
@@ -119,7 +118,7 @@ class WatchCache:
         await self.wait_ready()
         try:
             revision = await self._ask_revision()
-        except StoreUnavailable as error:
+        except StoreError as error:
             raise ServiceUnavailable(f"the storage cannot be reached: {error}") from error
         if revision > self.revision:
             await self.reach(revision)
