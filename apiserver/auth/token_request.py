@@ -46,7 +46,7 @@ class TokenRequests:
         seconds = DEFAULT_EXPIRATION if seconds is None else seconds
         findings = check_spec(spec, seconds)
         if findings:
-            raise invalid("TokenRequest", name, GROUP, findings)
+            raise invalid("TokenRequest", "", GROUP, findings)
         audiences = list(spec.get("audiences") or [self._accounts.issuer])
         bound, node = await self._bound(namespace, name, spec.get("boundObjectRef"))
         issued = self._clock.now()

@@ -78,18 +78,17 @@ def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = Tru
     for media in found:
         if media.media_type in _JSON_RANGES:
             chosen = JSON
-        elif media.media_type == PROTOBUF and "as" not in media.parameters:
-            return Accepted(PROTOBUF, json_too=json_too)
-        elif media.media_type == YAML and yaml:
-            chosen = YAML
+        elif media.media_type == PROTOBUF or (media.media_type == YAML and yaml):
+            chosen = media.media_type
         else:
             continue
         wanted = media.parameters.get("as", "")
         if not wanted:
-            return Accepted(chosen) if chosen != JSON else PLAIN
+            return PLAIN if chosen == JSON else Accepted(chosen, json_too=json_too)
         version = media.parameters.get("v", "")
-        if media.parameters.get("g") == META_GROUP and version in ("v1", "v1beta1") and wanted in transforms:
-            return Accepted(chosen, wanted, version)
+        known = media.parameters.get("g") == META_GROUP and version in ("v1", "v1beta1") and wanted in transforms
+        if known and not (chosen == PROTOBUF and wanted == TABLE):  # no Table is ever read from protobuf
+            return Accepted(chosen, wanted, version, json_too or chosen == JSON)
     raise not_acceptable()
 
 

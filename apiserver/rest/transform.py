@@ -87,6 +87,8 @@ def partial_list(page: ListPage, version: str = "v1") -> bytes:
         version.encode(),
         list_metadata(page),
     )
+    if not page.items:  # upstream makes this list from nothing, and nothing is null
+        return head[:-1] + b"null}"
     items = [partial(item, version) for item in page.items]
     return b"".join((head, b",".join(items), b"]}"))
 

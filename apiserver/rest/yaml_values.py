@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+MAX_DEPTH = 200  # two interpreter frames each
+
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -33,7 +35,7 @@ def to_json_values(value: Any, limit: int) -> Any:
         budget[0] -= 1
         if budget[0] < 0:
             raise ValueError("yaml: document contains excessive aliasing")
-        if depth > 500:
+        if depth > MAX_DEPTH:
             raise ValueError("yaml: exceeded max depth")
         if isinstance(node, dict):
             return {_key(key): convert(inner, depth + 1) for key, inner in node.items()}
