@@ -159,9 +159,13 @@ class Informer(Generic[T]):
                 self._note_future(error)
                 _log.debug("Lost the API server", extra=kv(resource=self.resource.plural, error=error.message))
                 await self._clock.sleep(self._backoff.next())
+            except Exception:  # noqa: BLE001  # logged; a fault here must not end the process that lives on this cache
+                self._disconnected()
+                _log.exception("Informer failed", extra=kv(resource=self.resource.plural))
+                await self._clock.sleep(self._backoff.next())
 
     def _note_future(self, error: StatusError) -> None:
-        """A server that has not reached our version may lag a moment; one that never does was restored from a backup."""
+        """A server behind our version may lag a moment; one that never reaches it was restored from a backup."""
         if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in error.causes):
             self._ahead = 0
             return

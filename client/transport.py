@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
 
-from machinery.errors import ServiceUnavailable, StatusError
+from machinery.errors import StatusError
 from proto.api.v1 import resource_pb2 as pb
 
 M = TypeVar("M")
@@ -94,8 +94,3 @@ def _status(error: Any) -> StatusError:
 
     status: StatusError = machinery_grpc.status_of(error)
     return status
-
-
-def unreachable(why: str) -> ServiceUnavailable:
-    """What a transport raises when no server answered; for fakes, so that they fail as the real one does."""
-    return ServiceUnavailable(why)

@@ -8,7 +8,7 @@ Slices are plain dicts here: `endpoints: null` is what an empty one carries, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -46,6 +46,7 @@ _SLICES: Final = resources.of(discovery_v1.EndpointSlice)
 
 Slice = dict[str, Any]
 Endpoint = dict[str, Any]
+NodeLookup = Callable[[str], core_v1.Node | None]
 
 
 class Changes(NamedTuple):
@@ -79,7 +80,7 @@ def endpoint_of(pod: core_v1.Pod, service: core_v1.Service, node: core_v1.Node |
 def plan_slices(
     service: core_v1.Service,
     pods: Sequence[core_v1.Pod],
-    nodes: Mapping[str, core_v1.Node],
+    nodes: NodeLookup,
     existing: Sequence[Slice],
     *,
     limit: int = MAX_ENDPOINTS,
@@ -100,7 +101,7 @@ def _plan_family(
     service: core_v1.Service,
     family: str,
     pods: Sequence[core_v1.Pod],
-    nodes: Mapping[str, core_v1.Node],
+    nodes: NodeLookup,
     existing: Sequence[Slice],
     labels: Mapping[str, str],
     limit: int,
@@ -113,7 +114,7 @@ def _plan_family(
             continue
         ports = ports_of(service, pod)
         group = groups.setdefault(_port_key(ports), (ports, {}))
-        node = nodes.get(pod.spec.nodeName or "")
+        node = nodes(pod.spec.nodeName or "")
         group[1][pod.metadata.uid or ""] = endpoint_of(pod, service, node, family)
     spare: list[Slice] = []
     by_ports: dict[bytes, list[Slice]] = {}
@@ -253,9 +254,11 @@ class EndpointSliceController:
         if not has_endpoints(service) or service.metadata.deletionTimestamp is not None:
             return DONE
         pods = self._pods.lister.list(key.namespace)
-        nodes = {each.metadata.name or "": each for each in self._nodes.lister.list()}
-        await self._carry_out(plan_slices(service, pods, nodes, existing))
+        await self._carry_out(plan_slices(service, pods, self._node, existing))
         return DONE
+
+    def _node(self, name: str) -> core_v1.Node | None:
+        return self._nodes.lister.get(ObjectKey("", name))
 
     async def _carry_out(self, changes: Changes) -> None:
         writes = [self._client.create(each) for each in changes.create]

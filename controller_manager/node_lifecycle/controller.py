@@ -54,6 +54,7 @@ class NodeLifecycleController:
         )
         self._limiter = EvictionLimiter(env.clock)
         self._all_disrupted = False
+        self._known: set[str] = set()
         self.controller = Controller(
             "node-taints",
             self.reconcile,
@@ -115,7 +116,7 @@ class NodeLifecycleController:
     async def monitor(self) -> None:
         """One pass: judge, tell, taint."""
         nodes = self._nodes.lister.list()
-        self._health.keep_only({node.metadata.name or "" for node in nodes})
+        self._greet({node.metadata.name or "": node for node in nodes})
         lost: list[tuple[core_v1.Node, str]] = []
         readiness: dict[str, list[bool]] = {}
         for node in nodes:
@@ -138,6 +139,18 @@ class NodeLifecycleController:
         self._note_disruption(readiness)
         for node, _ in lost:
             await self._taint_lost(node)
+
+    def _greet(self, nodes: dict[str, core_v1.Node]) -> None:
+        """Tell about nodes that came or went since the last pass."""
+        for name in nodes.keys() - self._known:
+            message = f"Node {name} event: Registered Node {name} in Controller"
+            self._events.event(_reference(nodes[name]), NORMAL, "RegisteredNode", message)
+        for name in self._known - nodes.keys():
+            gone = core_v1.ObjectReference(kind="Node", name=name, apiVersion="v1", namespace="")
+            message = f"Node {name} event: Removing Node {name} from Controller"
+            self._events.event(gone, NORMAL, "RemovingNode", message)
+        self._known = set(nodes)
+        self._health.keep_only(self._known)
 
     async def _write_conditions(self, node: core_v1.Node, changes: list[dict[str, Any]]) -> core_v1.Node:
         return await self._client.patch(
@@ -208,7 +221,7 @@ class NodeLifecycleController:
 
 
 def _reference(node: core_v1.Node) -> core_v1.ObjectReference:
-    """Events about nodes name them by uid = name, as kubelets do, so that `kubectl describe node` finds both."""
+    """A node as events name it."""
     return core_v1.ObjectReference(
         kind="Node", name=node.metadata.name, uid=node.metadata.uid, apiVersion="v1", namespace=""
     )

@@ -13,6 +13,10 @@ from controller_manager.endpoints.slices import Changes, plan_slices
 from tests.unit.controller_manager.builders import node, pod, service
 
 
+def nowhere(_: str) -> None:
+    """No node is known."""
+
+
 def written(changes: Changes, existing: list[dict[str, Any]], fresh: int = 0) -> list[dict[str, Any]]:
     """The slices after the changes, as a server would keep them."""
     gone = {each["metadata"]["name"] for each in changes.delete}
@@ -28,7 +32,7 @@ def endpoints(slices: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_a_service_without_pods_has_one_empty_slice() -> None:
-    changes = plan_slices(service(), [], {}, [])
+    changes = plan_slices(service(), [], nowhere, [])
     (made,) = changes.create
     assert made["metadata"]["generateName"] == "web-"
     assert made["metadata"]["labels"] == {
@@ -36,16 +40,16 @@ def test_a_service_without_pods_has_one_empty_slice() -> None:
         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
     }
     assert (made["endpoints"], made["ports"], made["addressType"]) == (None, None, "IPv4")
-    assert plan_slices(service(), [], {}, written(changes, [])) == ([], [], [])
+    assert plan_slices(service(), [], nowhere, written(changes, [])) == ([], [], [])
 
 
 def test_the_empty_slice_is_filled_and_emptied_again() -> None:
-    slices = written(plan_slices(service(), [], {}, []), [])
-    changes = plan_slices(service(), [pod("a", ready=True, ip="10.0.0.1")], {}, slices)
+    slices = written(plan_slices(service(), [], nowhere, []), [])
+    changes = plan_slices(service(), [pod("a", ready=True, ip="10.0.0.1")], nowhere, slices)
     assert (changes.create, len(changes.update), changes.delete) == ([], 1, [])
     assert changes.update[0]["ports"] == [{"name": "http", "protocol": "TCP", "port": 8080}]
     slices = written(changes, slices)
-    changes = plan_slices(service(), [], {}, slices)
+    changes = plan_slices(service(), [], nowhere, slices)
     assert (len(changes.create), len(changes.update), len(changes.delete)) == (0, 1, 0)
     assert changes.update[0]["endpoints"] is None
 
@@ -67,7 +71,7 @@ def test_the_empty_slice_is_filled_and_emptied_again() -> None:
     ],
 )
 def test_conditions(subject: core_v1.Pod, svc: core_v1.Service, expected: tuple[bool, bool, bool] | None) -> None:
-    found = endpoints(plan_slices(svc, [subject], {}, []).create).get("a")
+    found = endpoints(plan_slices(svc, [subject], nowhere, []).create).get("a")
     if expected is None:
         assert found is None
     else:
@@ -77,7 +81,7 @@ def test_conditions(subject: core_v1.Pod, svc: core_v1.Service, expected: tuple[
 
 def test_zone_and_node_name() -> None:
     nodes = {"n1": node("n1", labels={"topology.kubernetes.io/zone": "z"})}
-    found = endpoints(plan_slices(service(), [pod("a", ip="10.0.0.1")], nodes, []).create)["a"]
+    found = endpoints(plan_slices(service(), [pod("a", ip="10.0.0.1")], nodes.get, []).create)["a"]
     assert (found["nodeName"], found["zone"]) == ("n1", "z")
 
 
@@ -90,14 +94,14 @@ def test_named_ports_are_looked_up_in_each_pod() -> None:
         pod("d", ip="10.0.0.4"),
     ]
     assert ports_of(named, pods[3]) == []
-    made = plan_slices(named, pods, {}, []).create
+    made = plan_slices(named, pods, nowhere, []).create
     grouped = {tuple(p["port"] for p in each["ports"] or ()): len(each["endpoints"]) for each in made}
     assert grouped == {(80,): 1, (8080,): 2, (): 1}
 
 
 def test_other_peoples_families_go() -> None:
     foreign = {"metadata": {"name": "six"}, "addressType": "IPv6", "endpoints": []}
-    assert plan_slices(service(), [], {}, [foreign]).delete == [foreign]
+    assert plan_slices(service(), [], nowhere, [foreign]).delete == [foreign]
 
 
 @settings(max_examples=150)
@@ -110,22 +114,24 @@ def test_slices_follow_any_churn(rounds: list[frozenset[int]], limit: int) -> No
     fresh = 0
     for present in rounds:
         pods = [pod(f"p{i}", ready=i % 2 == 0, ip=f"10.0.0.{i + 1}") for i in sorted(present)]
-        changes = plan_slices(service(), pods, {}, slices, limit=limit)
+        changes = plan_slices(service(), pods, nowhere, slices, limit=limit)
         slices = written(changes, slices, fresh)
         fresh += len(changes.create)
         names = [each["targetRef"]["name"] for one in slices for each in one.get("endpoints") or ()]
         assert sorted(names) == sorted(f"p{i}" for i in present), "each pod once"
         assert all(len(each.get("endpoints") or ()) <= limit for each in slices)
         assert len(slices) >= 1
-        assert plan_slices(service(), pods, {}, slices, limit=limit) == ([], [], []), "a second pass changes nothing"
+        assert plan_slices(service(), pods, nowhere, slices, limit=limit) == ([], [], []), (
+            "a second pass changes nothing"
+        )
 
 
 def test_one_changed_pod_changes_one_slice() -> None:
     pods = [pod(f"p{i}", ready=True, ip=f"10.0.{i // 250}.{i % 250 + 1}") for i in range(250)]
-    slices = written(plan_slices(service(), pods, {}, []), [])
+    slices = written(plan_slices(service(), pods, nowhere, []), [])
     assert sorted(len(each["endpoints"]) for each in slices) == [50, 100, 100]
     pods[7] = pod("p7", ready=False, ip="10.0.0.8")
-    changes = plan_slices(service(), pods, {}, slices)
+    changes = plan_slices(service(), pods, nowhere, slices)
     assert (len(changes.create), len(changes.update), len(changes.delete)) == (0, 1, 0)
 
 
