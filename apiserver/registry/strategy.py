@@ -41,8 +41,12 @@ class Rules:
     """metadata.generation starts at 1 and counts changes of the desired state."""
     desired_state: tuple[str, ...] = ("spec",)
     """Fields whose change raises the generation; empty = all but metadata and status."""
+    annotations_count: bool = False
+    """Changed annotations raise the generation too (deployments)."""
     has_status: bool = False
     """The main resource ignores `status`; it is written through the subresource."""
+    status_at_creation: bool = False
+    """A new object may bring its status along (nodes register with it)."""
     new_status: Obj | None = None
     """Status of a new object; None = no `status` key."""
     allow_create_on_update: bool = False
@@ -96,7 +100,7 @@ class Strategy:
         for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
             meta.pop(field, None)
         rules = self.rules
-        if rules.has_status:
+        if rules.has_status and not rules.status_at_creation:
             if rules.new_status is None:
                 obj.pop("status", None)
             else:
@@ -141,6 +145,10 @@ class Strategy:
 
     def desired_state_changed(self, new: Obj, old: Obj) -> bool:
         """Does this update raise the generation?"""
+        if self.rules.annotations_count:
+            after, before = (obj["metadata"].get("annotations") or {} for obj in (new, old))
+            if after != before:
+                return True
         if fields := self.rules.desired_state:
             return any(new.get(field) != old.get(field) for field in fields)
         skip = ("metadata", "status", "apiVersion", "kind")

@@ -87,6 +87,8 @@ class ServiceStrategy(Strategy):
         _normalize_addresses(after, before)
         _keep_allocated(after, before)
         _drop_for_type(after, before)
+        if before.get("type") == "LoadBalancer" and after.get("type") != "LoadBalancer":
+            new["status"] = {"loadBalancer": {}}
 
     def begin_update(self, ctx: RequestContext, new: Obj, old: Obj) -> Finish | None:
         return self._allocate(new, old)

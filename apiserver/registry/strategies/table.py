@@ -80,6 +80,7 @@ _SPEC_TEMPLATE = _template_warnings("spec", "template")
 _RULES: dict[tuple[str, str], Rules] = {
     ("apps", "deployments"): Rules(
         generation=True,
+        annotations_count=True,
         has_status=True,
         new_status={},
         default=workload_defaults.default_deployment,
@@ -143,6 +144,8 @@ _RULES: dict[tuple[str, str], Rules] = {
     ),
     ("", "serviceaccounts"): PLAIN,
     ("", "nodes"): Rules(
+        has_status=True,
+        status_at_creation=True,
         default=core_defaults.default_node,
         validate=core.validate_node,
         validate_update=core.validate_node_update,
@@ -331,7 +334,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         default=extension_defaults.default_priority_level,
         validate=extensions.validate_priority_level,
     ),
-    ("resource.k8s.io", "deviceclasses"): Rules(generation=True),
+    ("resource.k8s.io", "deviceclasses"): Rules(generation=True, validate=extensions.validate_device_class),
     ("resource.k8s.io", "resourceslices"): Rules(
         generation=True, fields={field: _spec_text(field) for field in ("spec.nodeName", "spec.driver")}
     ),

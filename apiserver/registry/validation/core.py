@@ -159,7 +159,6 @@ def validate_node(obj: Obj) -> list[FieldError]:
         errors.append(FieldError.invalid("spec.podCIDRs", cidrs, detail))
     for field in ("capacity", "allocatable"):
         for name, amount in (status.get(field) or {}).items():
-            errors += check_resource_name(f"status.{field}[{name}]", name)
             errors += check_quantity(f"status.{field}[{name}]", name, amount)
     seen: set[str] = set()
     for index, address in enumerate(status.get("addresses") or ()):

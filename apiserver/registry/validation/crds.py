@@ -6,6 +6,7 @@ Owns what can be said without the CEL compiler. Called by the CRD strategy.
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.expressions import check_expression
 from apiserver.registry.validation.fields import check_enum, check_immutable
 from machinery.field_errors import FieldError, go_value
 
@@ -141,6 +142,8 @@ def _validate_schema(schema: Obj, path: str, *, root: bool = False) -> list[Fiel
     if schema.get("default") is not None and (wrong := _type_error(schema["default"], schema)):
         errors.append(FieldError(f"{path}.default", "FieldValueTypeInvalid", wrong))
     properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
+    for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
+        errors += check_expression(f"{path}.x-kubernetes-validations[{index}].rule", rule.get("rule") or "")
     if properties and extra is not None and extra is not False:
         detail = "additionalProperties and properties are mutual exclusive"
         errors.append(FieldError.forbidden(f"{path}.additionalProperties", detail))

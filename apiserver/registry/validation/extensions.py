@@ -1,12 +1,14 @@
 """Admission configuration, API services, flow control and device claims.
 
-Called by the rules of those kinds in the strategy table. Expressions (CEL) are not compiled here.
+Called by the rules of those kinds in the strategy table. Expressions (CEL) are only checked for
+being complete, not compiled.
 """
 
 from typing import Any
 from urllib.parse import urlsplit
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.expressions import check_expression
 from apiserver.registry.validation.fields import check_enum, check_label_selector, invalid_each, unsupported
 from machinery.field_errors import FieldError
 
@@ -147,6 +149,8 @@ def validate_admission_policy(obj: Obj) -> list[FieldError]:
     for index, validation in enumerate(validations):
         if not (validation.get("expression") or "").strip():
             errors.append(FieldError.required(f"spec.validations[{index}].expression", "expression is not specified"))
+        else:
+            errors += check_expression(f"spec.validations[{index}].expression", validation["expression"])
     return errors
 
 
@@ -267,6 +271,15 @@ def validate_priority_level(obj: Obj) -> list[FieldError]:
         detail = "must be nil if the type is not Limited"
         return [FieldError.forbidden("spec.limited", detail)]
     return []
+
+
+def validate_device_class(obj: Obj) -> list[FieldError]:
+    """resource.k8s.io DeviceClass."""
+    errors: list[FieldError] = []
+    for index, selector in enumerate((obj.get("spec") or {}).get("selectors") or ()):
+        expression = (selector.get("cel") or {}).get("expression") or ""
+        errors += check_expression(f"spec.selectors[{index}].cel.expression", expression)
+    return errors
 
 
 def validate_resource_claim(obj: Obj) -> list[FieldError]:

@@ -2,9 +2,13 @@
 
 from typing import Any
 
-from apiserver.registry.validation import names
-from apiserver.registry.validation.fields import check_immutable, invalid_each
-from apiserver.registry.validation.resources import STANDARD, check_quantity, check_resource_name
+from apiserver.registry.validation.fields import check_immutable
+from apiserver.registry.validation.resources import (
+    STANDARD,
+    check_container_resource_name,
+    check_quantity,
+    check_resource_name,
+)
 from machinery import quantity
 from machinery.field_errors import FieldError
 
@@ -15,7 +19,6 @@ _SCOPES = (
     "VolumeAttributesClass",
 )  # fmt: skip
 _CONFLICTING = ({"Terminating", "NotTerminating"}, {"BestEffort", "NotBestEffort"})
-_QUOTA = STANDARD | {"count/"}
 _POSITIVE_SCOPES = ("Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "CrossNamespacePodAffinity")
 
 
@@ -25,7 +28,7 @@ def validate_quota(obj: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     for name, amount in (spec.get("hard") or {}).items():
         path = f"spec.hard[{name}]"
-        errors += invalid_each(path, name, names.qualified_name(name))
+        errors += check_resource_name(path, name)
         if "/" not in name and name not in STANDARD and not name.startswith(("hugepages-", "requests.hugepages-")):
             errors.append(FieldError.invalid(path, name, "must be a standard resource for quota"))
         errors += check_quantity(path, name, amount)
@@ -116,10 +119,12 @@ def _validate_limit_item(item: Obj, kind: str, path: str) -> list[FieldError]:
                 f"{path}.limits", "either minimum or maximum storage value is required, but neither was provided"
             )
         )
+    check = check_container_resource_name if kind in ("Pod", "Container") else check_resource_name
     for field in fields:
         for name, amount in amounts[field].items():
-            errors += check_resource_name(f"{path}.{field}[{name}]", name)
-            errors += check_quantity(f"{path}.{field}[{name}]", name, amount)
+            at = f"{path}.{field}[{name}]"
+            errors += check(at, name)
+            errors += check_quantity(at, name, amount)
     if errors:
         return errors
     for name in dict.fromkeys(name for field in fields for name in amounts[field]):

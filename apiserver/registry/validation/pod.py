@@ -4,6 +4,7 @@ Owns the rules of PodSpec; containers, volumes and scheduling have modules of th
 for the template of every workload. Hot path.
 """
 
+import re
 from typing import Any
 
 from apiserver.registry.validation import names
@@ -29,6 +30,8 @@ from machinery.field_errors import FieldError
 Obj = dict[str, Any]
 
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
+_SYSCTL = r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_sysctl = re.compile(_SYSCTL).fullmatch
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 
 
@@ -68,6 +71,9 @@ def validate_pod_spec(spec: Obj, path: str) -> list[FieldError]:
         errors += check_enum(f"{path}.dnsPolicy", policy, _DNS_POLICIES, required=True)
     if security := spec.get("securityContext"):
         errors += _validate_security(security, f"{path}.securityContext")
+    if spec.get("shareProcessNamespace") and spec.get("hostPID"):
+        detail = "ShareProcessNamespace and HostPID cannot both be enabled"
+        errors.append(FieldError.invalid(f"{path}.securityContext.shareProcessNamespace", True, detail))
     for field, check in _PRESENT:
         if value := spec.get(field):
             errors += check(value, f"{path}.{field}")
@@ -185,6 +191,9 @@ def _validate_security(security: Obj, path: str) -> list[FieldError]:
             errors.append(FieldError.required(f"{path}.sysctls[{index}].name"))
         elif name in seen:
             errors.append(FieldError.duplicate(f"{path}.sysctls[{index}].name", name))
+        elif len(name) > 253 or not _sysctl(name):
+            detail = f"must have at most 253 characters and match regex ^{_SYSCTL}$"
+            errors.append(FieldError.invalid(f"{path}.sysctls[{index}].name", name, detail))
         seen.add(name or "")
     return errors
 

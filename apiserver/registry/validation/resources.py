@@ -48,7 +48,7 @@ def check_container_resource_name(path: str, name: str) -> list[FieldError]:
     if name in _CONTAINER:
         return []
     errors = check_resource_name(path, name)
-    if not errors and "/" not in name and not name.startswith(_HUGE):
+    if "/" not in name and not name.startswith(_HUGE):
         errors.append(FieldError.invalid(path, name, "must be a standard resource for containers"))
     return errors
 

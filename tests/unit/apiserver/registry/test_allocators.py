@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,9 +15,9 @@ from apiserver.registry.allocators import AddressAllocator, AllocationError, Por
 
 def test_random_addresses_leave_the_static_band_free() -> None:
     allocator = AddressAllocator("10.96.0.0/16", random.Random(1))
-    found = [ipaddress.ip_address(allocator.next()) for _ in range(500)]
+    found = [ipaddress.IPv4Address(allocator.next()) for _ in range(500)]
     assert len(set(found)) == 500
-    assert min(found) > ipaddress.ip_address("10.96.1.0")
+    assert min(found) > ipaddress.IPv4Address("10.96.1.0")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_one_port_serves_two_protocols() -> None:
 
 
 def test_the_index_is_rebuilt_from_stored_services() -> None:
-    stored = [
+    stored: list[dict[str, Any]] = [
         {"spec": {"type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": [{"nodePort": 31000, "protocol": "UDP"}]}},
         {"spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.10"], "healthCheckNodePort": 31001}},
         {"spec": {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}},

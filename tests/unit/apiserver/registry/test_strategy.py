@@ -154,6 +154,25 @@ def test_generation_counts_changes_of_the_spec_only() -> None:
     assert scaled["metadata"]["generation"] == 2
 
 
+def test_annotations_of_a_deployment_raise_its_generation() -> None:
+    rules = strategy("deployments", "apps")
+    old = created(rules, deployment(replicas=1))
+    new = changed(old)
+    new["metadata"]["annotations"] = {"a": "b"}
+    rules.prepare_update(ctx(), new, old)
+    assert new["metadata"]["generation"] == 2
+
+
+def test_nodes_register_with_their_status_and_keep_it_on_updates() -> None:
+    rules = strategy("nodes")
+    node: Obj = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"capacity": {"cpu": "2"}}}
+    old = created(rules, node)
+    assert old["status"]["allocatable"] == {"cpu": "2"}
+    new = changed(old, status={})
+    rules.prepare_update(ctx(), new, old)
+    assert new["status"] == old["status"]
+
+
 def test_the_main_resource_keeps_the_status_and_the_subresource_keeps_the_rest() -> None:
     rules = strategy("deployments", "apps")
     old = created(rules, deployment(replicas=1))

@@ -1,0 +1,57 @@
+"""CEL expressions: is the text at least complete?
+
+Owns the coarse check that refuses what no compiler would take: an operator or dot with nothing after it, brackets and
+quotes left open. Never compiles, never checks types. Called wherever objects carry expressions.
+"""
+
+import re
+
+from machinery.field_errors import FieldError
+
+_TOKEN = re.compile(
+    r"""\s+|//[^\n]*|(?P<text>[bBrR]{0,2}(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))|(?P<word>[\w.]*\w)"""
+    r"""|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<operator>&&|\|\||[<>=!]=|[-+*/%<>!?:,.])|(?P<bad>.)"""
+)
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+
+
+def syntax_error(expression: str) -> str:
+    """Where and why the text cannot be an expression; empty = it may be one."""
+    opened: list[str] = []
+    last = ""
+    position = 0
+    while position < len(expression):
+        match = _TOKEN.match(expression, position)
+        if match is None:
+            return _located(expression, position, "token recognition error")
+        kind, text = match.lastgroup, match.group()
+        if kind == "bad":
+            return _located(expression, position, f"token recognition error at: '{text}'")
+        if kind == "open":
+            opened.append(text)
+        elif kind == "close" and (not opened or opened.pop() != _PAIRS[text]):
+            return _located(expression, position, f"extraneous input '{text}' expecting <EOF>")
+        if kind is not None:
+            last = kind
+        position = match.end()
+    if not last:
+        return _located(expression, 0, "mismatched input '<EOF>'")
+    if last == "operator":
+        return _located(expression, len(expression.rstrip()), "mismatched input '<EOF>'")
+    if opened:
+        return _located(expression, len(expression), f"missing '{opened[-1]}' counterpart at '<EOF>'")
+    return ""
+
+
+def _located(expression: str, position: int, why: str) -> str:
+    before = expression[:position]
+    line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
+    shown = expression.splitlines()[line - 1] if expression else ""
+    return f"ERROR: <input>:{line}:{column}: Syntax error: {why}\n | {shown}\n | {'.' * (column - 1)}^"
+
+
+def check_expression(path: str, expression: str) -> list[FieldError]:
+    """The finding about an expression that cannot be compiled."""
+    if problem := syntax_error(expression):
+        return [FieldError.invalid(path, expression, f"compilation failed: {problem}")]
+    return []
