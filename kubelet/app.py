@@ -122,6 +122,7 @@ class Kubelet:
             clock,
             settings,
             node_informer,
+            self.recorder,
             update_seconds=options.get("update_seconds", UPDATE_SECONDS),
             pod_cidr=options.get("pod_cidr", ""),
         )
@@ -173,7 +174,9 @@ class Kubelet:
                 scheme=await self._runtime_name(),
             )
             room = admission.allocatable(self._settings.cpu, self._settings.memory, self._settings.max_pods)
-            pods = self.pods = NodePods(shared, self._pod_informer, lambda: self.reporter.labels, room)
+            pods = self.pods = NodePods(
+                shared, self._pod_informer, lambda: self.reporter.labels, room, self.reporter.look
+            )
             tasks.create_task(pods.run())
             tasks.create_task(LogRotation(self._cri, clock, pods.workers).run())
             if self._listen:

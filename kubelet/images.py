@@ -103,7 +103,7 @@ class Images:
             raise ImageFailure("ErrImagePull", error.message) from error
         took = _took(time.monotonic() - began)
         if note:
-            tell("Normal", "Pulled", note)
+            tell("Normal", "Pulled", f'Container image "{image}" already present on machine: {note}')
         else:
             size = f" Image size: {found.size} bytes." if found is not None else ""
             tell("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting).{size}')

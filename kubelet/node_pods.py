@@ -47,7 +47,9 @@ class NodePods:
         informer: Informer[core_v1.Pod],
         node_labels: Callable[[], dict[str, str]],
         room: admission.Allocatable,
+        runtime_lost: Callable[[], None] = lambda: None,
     ) -> None:
+        self._runtime_lost = runtime_lost
         self._shared = shared
         self._informer = informer
         self._node_labels = node_labels
@@ -84,7 +86,11 @@ class NodePods:
             await self._informer.wait_synced()
             self._found = await self._list_all()
             known = {pod.metadata.uid for pod in self._informer.lister.list() if pod.metadata}
-            for uid in [uid for uid in {*self._found, *self._shared.volumes.known()} if uid not in known]:
+            for uid in [
+                uid
+                for uid in {*self._found, *self._shared.volumes.known(), *self._shared.remover.known()}
+                if uid not in known
+            ]:
                 self._remove_orphan(uid)
             self._informer.add_handler(EventHandler(self._added, self._updated, self._deleted))
             self._found = {}
@@ -104,6 +110,7 @@ class NodePods:
                     self._runtime_event(event)
             except CriError as error:
                 _log.warning("Lost the runtime's events", extra=kv(error=error.message))
+                self._runtime_lost()
             await asyncio.sleep(STREAM_RETRY)
 
     def _runtime_event(self, event: cri.ContainerEventResponse) -> None:
@@ -115,10 +122,7 @@ class NodePods:
     async def _resync_forever(self) -> None:
         while True:
             await self._shared.clock.sleep(RESYNC)
-            try:
-                await self._resync()
-            except CriError as error:
-                _log.warning("Failed to look at the runtime", extra=kv(error=error.message))
+            await self._resync()
             for worker in self.workers():
                 await worker.refresh_volumes()
 
@@ -135,13 +139,12 @@ class NodePods:
                 self._remove_orphan(uid)
 
     async def _list_all(self) -> dict[str, PodRecord]:
-        """Everything in the runtime by pod uid, with full statuses. Waits for a runtime that is away."""
+        """Everything in the runtime by pod uid, with full statuses. Waits for a runtime that does not answer."""
         while True:
             try:
                 return await list_pods(self._shared.cri)
             except CriError as error:
-                if not error.away:
-                    raise
+                _log.warning("Failed to look at the runtime", extra=kv(error=error.message))
             await asyncio.sleep(STREAM_RETRY)
 
     def _tell(self, worker: PodWorker, record: PodRecord | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from api.models import coordination_v1, core_v1, meta_v1
 from client.client import Client, PatchType
+from client.events import EventRecorder
 from client.informer import EventHandler, Informer
 from kubelet.cri import Cri, CriError
 from kubelet.node import status as node_status
@@ -30,6 +31,13 @@ LEASE_SECONDS = 40
 RENEW_SECONDS = 10.0
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0  # real seconds
+EVENT_REASONS = {
+    ("MemoryPressure", "False"): "NodeHasSufficientMemory",
+    ("DiskPressure", "False"): "NodeHasNoDiskPressure",
+    ("PIDPressure", "False"): "NodeHasSufficientPID",
+    ("Ready", "True"): "NodeReady",
+    ("Ready", "False"): "NodeNotReady",
+}
 FIRST_LOOK = 0.05  # real seconds between looks until the node has been Ready once
 
 
@@ -43,6 +51,7 @@ class NodeReporter:
         clock: Clock,
         settings: NodeSettings,
         informer: Informer[core_v1.Node],
+        recorder: EventRecorder,
         *,
         update_seconds: float = UPDATE_SECONDS,
         pod_cidr: str = "",
@@ -52,6 +61,8 @@ class NodeReporter:
         self._clock = clock
         self._settings = settings
         self._informer = informer
+        self._recorder = recorder
+        self._told: dict[str, str] = {}  # condition → status last told as an event
         self._update_seconds = update_seconds
         self._given_cidr = pod_cidr
         self._cidr = ""
@@ -87,10 +98,30 @@ class NodeReporter:
         self._written = None
         self._look.set()
 
+    def look(self) -> None:
+        """Something has happened that may change the node's status: look now, not at the next period."""
+        self._look.set()
+
+    def tell(self, reason: str, message: str) -> None:
+        """An event about this node; upstream puts the node's name where the uid goes."""
+        name = self._settings.name
+        reference = core_v1.ObjectReference(kind="Node", name=name, uid=name)
+        self._recorder.event(reference, "Normal", reason, message)
+
+    def _tell_changes(self, status: dict[str, Any]) -> None:
+        for condition in status["conditions"]:
+            kind, value = condition["type"], condition["status"]
+            if self._told.get(kind) == value:
+                continue
+            self._told[kind] = value
+            reason = EVENT_REASONS[kind, value]
+            self.tell(reason, f"Node {self._settings.name} status is now: {reason}")
+
     async def run(self) -> None:
         """Register, then report until cancelled."""
         version = await self._version()
         self._info = machine_facts(self._settings.name, f"{version.runtime_name}://{version.runtime_version}")
+        self.tell("Starting", "Starting kubelet.")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report_forever())
             group.create_task(self._renew_forever())
@@ -149,6 +180,7 @@ class NodeReporter:
 
     def _wrote(self, status: dict[str, Any]) -> None:
         self._written, self._written_at = status, self._clock.monotonic()
+        self._tell_changes(status)
         if any(each["type"] == "Ready" and each["status"] == "True" for each in status["conditions"]):
             if not self.ready.is_set():
                 _log.info("Node became ready", extra=kv(node=self._settings.name))

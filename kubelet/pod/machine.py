@@ -1,5 +1,7 @@
 """The life of one pod on this node as a state machine: events in, instructions out; no I/O, no clock, no tasks.
 
+Longer than other modules because one state machine is best read in one piece.
+
 Called by `pod.worker`, which carries the instructions out and feeds their results back. Level-based: after every event
 the whole situation is looked at again, so a lost or repeated event does no harm. Invariants, checked by the tests:
 never two live instances of a container; no container without a sandbox and volumes; after the end nothing is started.
@@ -121,6 +123,8 @@ class PodMachine:
                 self._probed(event)
             case ev.TornDown():
                 self._tearing, self.torn_down = False, True
+                for slot in self.slots.values():
+                    slot.op = Op.IDLE  # what was under way was cancelled
             case ev.Woken():
                 self._wake = math.inf
         self._plan(now)

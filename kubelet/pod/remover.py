@@ -33,6 +33,10 @@ class PodRemover:
         self._log_dir = log_dir
         self._cgroups = cgroups
 
+    def known(self) -> list[str]:
+        """The uids of pods that have logs on this node."""
+        return [folder.name.rpartition("_")[2] for folder in self._log_dir.glob("*_*_*")]
+
     async def remove(self, uid: str, grace: float = 0.0) -> None:
         """Try until nothing is left. `grace` in cluster seconds, for containers that still run."""
         delay = RETRY_FIRST

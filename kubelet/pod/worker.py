@@ -103,10 +103,13 @@ class PodWorker:
         if self._closed:
             return
         self.version += 1
-        for instruction in self.machine.handle(event, self.shared.now()):
-            self._carry_out(instruction)
-        if not self._closed:
-            self._publish()
+        try:
+            for instruction in self.machine.handle(event, self.shared.now()):
+                self._carry_out(instruction)
+            if not self._closed:
+                self._publish()
+        except Exception:  # noqa: BLE001  one pod's trouble must not end the kubelet
+            _log.exception("Failed to handle pod event", extra=kv(pod=self.name, event=type(event).__name__))
 
     def observe(self, sandbox: Any, statuses: Any) -> None:
         """A runtime event about this pod: CRI PodSandboxStatus and ContainerStatuses."""

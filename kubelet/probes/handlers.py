@@ -139,6 +139,8 @@ async def grpc_check(host: str, port: int, service: str, timeout: float) -> Verd
     from machinery import grpc as transport
 
     name = service.encode()
+    if len(name) > 127:  # one byte of length; longer names are no service names
+        return Verdict(False, "service name is too long", error=True)
     request = b"\x0a" + bytes([len(name)]) + name if name else b""
     channel = transport.channel(f"{host}:{port}")
     try:

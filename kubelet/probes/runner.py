@@ -15,7 +15,11 @@ from api.models import core_v1
 from kubelet.cri import Cri
 from kubelet.pod.events import ProbeResult
 from kubelet.probes.handlers import Target, Verdict, target_of, try_probe
+from machinery import log
 from machinery.clock import Clock
+from machinery.log import kv
+
+_log = log.get(__name__)
 
 TRIES_ON_ERROR = 3
 Report = Callable[[ProbeResult], None]
@@ -80,7 +84,7 @@ class ProbeRunner:
         self, container: core_v1.Container, probe: core_v1.Probe, target: Target, moment: datetime
     ) -> None:
         """The startup probe holds the others off."""
-        if await self._probe(container, "startup", probe, target, moment):
+        if await self._guarded(container, "startup", probe, target, moment):
             self._steady(container, target, moment)
 
     def _steady(self, container: core_v1.Container, target: Target, moment: datetime) -> None:
@@ -95,7 +99,16 @@ class ProbeRunner:
     async def _keep(
         self, container: core_v1.Container, kind: str, probe: core_v1.Probe, target: Target, moment: datetime
     ) -> None:
-        await self._probe(container, kind, probe, target, moment)
+        await self._guarded(container, kind, probe, target, moment)
+
+    async def _guarded(
+        self, container: core_v1.Container, kind: str, probe: core_v1.Probe, target: Target, moment: datetime
+    ) -> bool:
+        try:
+            return await self._probe(container, kind, probe, target, moment)
+        except Exception:  # noqa: BLE001  one probe's trouble must not end the kubelet
+            _log.exception("Failed to probe", extra=kv(container=container.name, probe=kind))
+            return False
 
     def stop(self, name: str, *, keep_readiness: bool = False) -> None:
         """Stop probing one container, or all with ""."""

@@ -130,6 +130,8 @@ class StatusWriter:
                         _log.warning("Failed to write status", extra=kv(pod="/".join(entry.key), error=error.message))
                     await asyncio.sleep(retry)
                     retry = min(retry * 2, RETRY_LAST)
+        except Exception:  # noqa: BLE001  one pod's trouble must not end the kubelet
+            _log.exception("Failed to write status", extra=kv(pod="/".join(entry.key)))
         finally:
             entry.task = None
             entry.written.set()

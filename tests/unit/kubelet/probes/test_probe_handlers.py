@@ -12,7 +12,6 @@ from api.models import core_v1
 from kubelet.probes.handlers import Target, http_get, tcp_connect
 from kubelet.probes.runner import Threshold
 
-
 SILENCE = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
 
 
