@@ -193,7 +193,7 @@ class Controller:
         """Hold the key back until the informers this controller reads have seen what it wrote."""
         unseen = [
             (informer, write)
-            for write in writes
+            for write in _decisive(writes)
             if (informer := self._by_resource.get(write.resource)) is not None and not informer.has_seen(write)
         ]
         if not unseen:
@@ -219,3 +219,12 @@ class Controller:
             deferral.timer.cancel()
         if deferral.wanted:
             self.queue.add(key)
+
+
+def _decisive(writes: Sequence[Write]) -> list[Write]:
+    """The writes that matter: of those that only need a revision to be reached, the last of each resource."""
+    last: dict[Any, Write] = {}
+    for write in writes:
+        if not write.gone and (write.resource not in last or write.revision > last[write.resource].revision):
+            last[write.resource] = write
+    return [*last.values(), *(write for write in writes if write.gone)]

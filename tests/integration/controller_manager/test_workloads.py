@@ -7,6 +7,8 @@ from typing import Any
 from api import resources
 from api.models import apps_v1, core_v1, discovery_v1, meta_v1
 from client.client import PatchType
+from client.informer import EventHandler
+from controller_manager.objects import is_ready
 from machinery.errors import NotFound
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
 
@@ -104,6 +106,25 @@ async def test_rollout_rollback_scale_and_history() -> None:
         await eventually(told, "ScalingReplicaSet events")
 
 
+async def test_a_rolling_update_never_falls_below_its_minimum() -> None:
+    async with running_cluster(nodes=3) as cluster:
+        await cluster.client.create(web(10))
+        await settled(cluster, 10)
+        pods = cluster.manager.environment.informers.informer(core_v1.Pod)
+        lowest = 10
+
+        def count(*_: core_v1.Pod) -> None:
+            nonlocal lowest
+            living = [each for each in pods.lister.list(NS) if each.metadata and not each.metadata.deletionTimestamp]
+            lowest = min(lowest, sum(is_ready(each) for each in living))
+
+        pods.add_handler(EventHandler(on_update=count, on_delete=count))
+        for image in ("nginx:2", "nginx:3", "nginx:4"):
+            await set_image(cluster, image)
+            await settled(cluster, 10)
+        assert 8 <= lowest < 10, "25 % of 10 may be unavailable, and no more"
+
+
 async def test_recreate_never_mixes_versions() -> None:
     async with running_cluster(nodes=1) as cluster:
         await cluster.client.create(web(strategy={"type": "Recreate"}))
@@ -115,8 +136,6 @@ async def test_recreate_never_mixes_versions() -> None:
             images = {each.spec.containers[0].image or "" for each in pods if each.spec}
             if len(images) > 1:
                 mixed.append(images)
-
-        from client.informer import EventHandler
 
         cluster.manager.environment.informers.informer(core_v1.Pod).add_handler(EventHandler(on_add=look))
         await set_image(cluster, "nginx:2")
