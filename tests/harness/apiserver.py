@@ -27,7 +27,7 @@ from machinery.tls import CertificateAuthority, KeyPair
 ADMIN_TOKEN = "admin-token"
 USER_TOKEN = "user-token"
 TOKENS = f'{ADMIN_TOKEN},admin,uid-admin,"system:masters"\n{USER_TOKEN},alice,uid-alice,"dev,ops"\n'
-DEADLINE = 10.0
+DEADLINE = 20.0
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
@@ -235,7 +235,12 @@ class RunningApiServer:
 
 @contextlib.asynccontextmanager
 async def running_apiserver(
-    store: str = "memory", *, clock: Clock | None = None, etcd: str = "", kubelet: bool = False
+    store: str = "memory",
+    *,
+    clock: Clock | None = None,
+    etcd: str = "",
+    kubelet: bool = False,
+    service_range: str = "10.96.0.0/16",
 ) -> AsyncIterator[RunningApiServer]:
     """An API server that is ready. `store="etcd"` needs a target in `etcd`."""
     if (store == "etcd") != bool(etcd):
@@ -247,6 +252,7 @@ async def running_apiserver(
         grpc_binds=("127.0.0.1:0",),
         tls=KeyPair(pki.ca, pki.serving.cert, pki.serving.key),
         token_file=pki.token_file,
+        service_range=service_range,
         service_account_key=pki.service_account_key,
         advertise="127.0.0.1",
         kubelet_pair=pki.client("kube-apiserver-kubelet-client", "system:masters") if kubelet else None,
