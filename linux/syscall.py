@@ -11,6 +11,7 @@ import os
 from functools import cache
 
 _OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
+_PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
@@ -58,6 +59,11 @@ def sethostname(name: str) -> None:
     """sethostname(2) in the calling thread's UTS namespace."""
     raw = name.encode()
     _check(_libc().sethostname(raw, len(raw)), "sethostname", name)
+
+
+def set_child_subreaper() -> None:
+    """prctl(2): orphans among this process's descendants become its children."""
+    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl", "child subreaper")
 
 
 def open_in_root(root: str, path: str, flags: int) -> int:

@@ -19,8 +19,11 @@ import msgspec
 
 from linux.cgroup import Layout
 from machinery.log import get
+from runtime.child import PIPE, Child, read_all
 from runtime.faults import RuntimeFault
+from runtime.fdio import Descriptor
 
+OUTPUT_LIMIT = 1 << 20
 LAUNCH_TIMEOUT = 60.0  # real seconds; a loaded machine is slow, a stuck one must not block a slot forever
 _MISSING = re.compile(r"executable file `(?P<name>[^`]*)` not found in \$PATH")
 
@@ -136,19 +139,12 @@ class Crun:
             "XDG_RUNTIME_DIR": "/run",
         }
         errors = os.open(bundle / "conmon.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        report = Descriptor(report_read)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=errors,
-                pass_fds=(report_write, start_read),
-                env=env,
-                start_new_session=True,
-            )
+            child = Child(argv, stderr=errors, pass_fds=(report_write, start_read), env=env, new_session=True)
         except BaseException:
-            for fd in (report_read, start_write):
-                os.close(fd)
+            report.close()
+            os.close(start_write)
             raise
         finally:
             for fd in (errors, report_write, start_read):
@@ -156,13 +152,14 @@ class Crun:
         try:
             os.write(start_write, b"\0")
             async with asyncio.timeout(LAUNCH_TIMEOUT):
-                raw = await _read_line(report_read)
-                await process.wait()  # conmon has detached itself by now
+                raw = await _read_line(report)
+                await child.wait()  # conmon has detached itself by now
         except TimeoutError:
             raise LaunchError("the container runtime did not answer in time", "DEADLINE_EXCEEDED") from None
         finally:
             os.close(start_write)
-            os.close(report_read)
+            report.close()
+            child.kill()
         return self._created(raw, bundle)
 
     @staticmethod
@@ -198,20 +195,17 @@ class Crun:
 
     async def run(self, *args: str, timeout: float = LAUNCH_TIMEOUT) -> tuple[int, bytes, bytes]:
         """Run a crun verb to its end: (exit code, stdout, stderr)."""
-        process = await asyncio.create_subprocess_exec(
-            *self.argv(*args),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        child = Child(self.argv(*args), stdout=PIPE, stderr=PIPE)
         try:
             async with asyncio.timeout(timeout):
-                out, errors = await process.communicate()
+                out, errors, code = await asyncio.gather(
+                    read_all(child.stdout, OUTPUT_LIMIT), read_all(child.stderr, OUTPUT_LIMIT), child.wait()
+                )
         except TimeoutError:
-            process.kill()
-            await process.wait()
             raise RuntimeFault(f"crun {args[0]} did not end in time", "DEADLINE_EXCEEDED") from None
-        return process.returncode or 0, out, errors
+        finally:
+            await child.finish(1.0)
+        return code, out, errors
 
     def exit_code(self, identity: str) -> tuple[int, int] | None:
         """(exit code, when in ns) that conmon wrote, or None."""
@@ -245,24 +239,10 @@ def control(bundle: Path, message: bytes) -> None:
         os.close(fd)
 
 
-async def _read_line(fd: int) -> bytes:
+async def _read_line(source: Descriptor) -> bytes:
     """Bytes up to the first newline or the end."""
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
     data = b""
-    while b"\n" not in data:
-        ready = asyncio.Event()
-        loop.add_reader(fd, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(fd)
-        try:
-            piece = os.read(fd, 65536)
-        except BlockingIOError:
-            continue
-        if not piece:
-            break
+    while b"\n" not in data and (piece := await source.read()):
         data += piece
     return data.split(b"\n", 1)[0]
 

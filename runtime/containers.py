@@ -21,7 +21,7 @@ from linux.cgroup import UNLIMITED, Cgroups, Limits
 from linux.pidfd import ProcessRef
 from machinery.log import get, kv
 from proto.cri.v1 import cri_pb2 as cri
-from runtime import conmon, records, spec
+from runtime import conmon, orphans, records, spec
 from runtime.conmon import Crun, Launch, LaunchError, plan_start_error
 from runtime.faults import AlreadyThere, BadConfig, RuntimeFault, UnknownId, WrongState
 from runtime.images.table import ImageTable, NodeImage
@@ -341,6 +341,7 @@ class Containers:
                 await pidfd.wait(fd)
             finally:
                 os.close(fd)
+        orphans.collect(container.record.conmon)
         await self._finish(container)
 
     async def _finish(self, container: Container) -> None:
@@ -389,6 +390,7 @@ class Containers:
                     await pidfd.wait(fd)
         finally:
             os.close(fd)
+        orphans.collect(container.record.pid)
 
     async def _clean(self, container: Container) -> None:
         """Give back what a dead container holds: processes it left, its group, its mount, crun's notes."""
@@ -431,6 +433,7 @@ class Containers:
             await self._force(container)
 
     async def _force(self, container: Container) -> None:
+        orphans.collect_all()
         container.process.send(signal.SIGKILL)
         try:
             async with asyncio.timeout(KILL_WAIT):

@@ -27,6 +27,7 @@ from runtime.images import busybox
 from runtime.images.store import ContentStore
 from runtime.images.table import ImageTable
 from runtime.network import PodNetwork
+from runtime.orphans import adopt_orphans
 from runtime.records import RUNNING, boot_id, write_atomically
 from runtime.sandboxes import Sandbox, Sandboxes
 from runtime.spec import Ability, SandboxView
@@ -111,6 +112,7 @@ class Engine:
 
     def open(self) -> None:
         """Make the built-in image, adopt what an earlier process left. Blocking, once."""
+        adopt_orphans()
         busybox.ensure(self.store)
         marker = self.settings.root / "boot_id"
         rebooted = marker.exists() and marker.read_text() != boot_id()

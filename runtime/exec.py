@@ -7,7 +7,6 @@ the command ever ran is told by the pid file. Called by ExecSync and by the stre
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
 from contextlib import suppress
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from linux.pidfd import ProcessRef
+from runtime import orphans
+from runtime.child import PIPE, Child, read_all
 from runtime.conmon import Crun, plan_start_error
 from runtime.containers import Container
 from runtime.faults import BadConfig, RuntimeFault, WrongState
@@ -22,7 +23,6 @@ from runtime.records import RUNNING
 
 OUTPUT_LIMIT = 16 << 20  # the CRI's bound for ExecSync
 KILL_WAIT = 5.0
-_CHUNK = 65536
 
 
 class ExecFailed(RuntimeFault):
@@ -88,7 +88,8 @@ class ExecFiles:
                 ref.send(signal.SIGKILL)
 
     def remove(self) -> None:
-        """Delete the scratch files."""
+        """Delete the scratch files, and collect a command that outlived its crun."""
+        orphans.collect_all()
         for path in (self.pid, self.errors, self.console):
             path.unlink(missing_ok=True)
 
@@ -101,58 +102,24 @@ async def exec_sync(crun: Crun, container: Container, command: list[str], timeou
         raise WrongState(f"container is in {container.record.state} state")
     files = ExecFiles(crun.sockets)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *files.argv(crun, container, command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        if process.stdout is None or process.stderr is None:
-            raise ExecFailed("exec has no output pipes")
+        child = Child(files.argv(crun, container, command), stdout=PIPE, stderr=PIPE)
         try:
             async with asyncio.timeout(timeout):
-                stdout, stderr, _ = await asyncio.gather(
-                    _bounded(process.stdout), _bounded(process.stderr), process.wait()
+                stdout, stderr, code = await asyncio.gather(
+                    read_all(child.stdout, OUTPUT_LIMIT), read_all(child.stderr, OUTPUT_LIMIT), child.wait()
                 )
-        except BaseException as error:
-            files.kill()
-            with suppress(ProcessLookupError):
-                process.kill()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(KILL_WAIT):
-                    await process.wait()
-            if isinstance(error, TimeoutError):
-                raise RuntimeFault(
-                    f"failed to exec in container: timeout {timeout:g}s exceeded: context deadline exceeded",
-                    "DEADLINE_EXCEEDED",
-                ) from None
-            raise
-        failure = files.failure(command)
+        except TimeoutError:
+            raise RuntimeFault(
+                f"failed to exec in container: timeout {timeout:g}s exceeded: context deadline exceeded",
+                "DEADLINE_EXCEEDED",
+            ) from None
+        finally:
+            if not child.ended:
+                files.kill()
+            await child.finish(KILL_WAIT)
+        failure = files.failure(command) if code else None
         if failure is not None:
             raise failure
-        return ExecResult(stdout, stderr, exit_code(process.returncode))
+        return ExecResult(stdout, stderr, code)
     finally:
         files.remove()
-
-
-def exit_code(returned: int | None) -> int:
-    """A process's end as a shell would tell it."""
-    code = returned or 0
-    return code if code >= 0 else 128 - code
-
-
-async def _bounded(stream: asyncio.StreamReader) -> bytes:
-    """Up to the limit; the rest is read and dropped so that the command is not blocked."""
-    kept: list[bytes] = []
-    size = 0
-    while piece := await stream.read(_CHUNK):
-        if size < OUTPUT_LIMIT:
-            kept.append(piece[: OUTPUT_LIMIT - size])
-            size += len(kept[-1])
-    return b"".join(kept)
-
-
-def close_quietly(fd: int) -> None:
-    """Close a descriptor that may be closed already."""
-    with suppress(OSError):
-        os.close(fd)

@@ -19,11 +19,11 @@ class Descriptor:
         self.fd = fd
         os.set_blocking(fd, False)
 
-    async def read(self) -> bytes:
+    async def read(self, size: int = CHUNK) -> bytes:
         """What is there next; empty at the end. A terminal whose other side is closed ends, too."""
         while True:
             try:
-                return os.read(self.fd, CHUNK)
+                return os.read(self.fd, size)
             except BlockingIOError:
                 await self._ready(reading=True)
             except OSError as error:

@@ -19,9 +19,10 @@ from typing import Any
 from linux import netns
 from proto.cri.v1 import cri_pb2 as cri
 from runtime import conmon
+from runtime.child import NULL, PIPE, Child
 from runtime.conmon import Crun
 from runtime.containers import Container
-from runtime.exec import ExecFiles, exit_code
+from runtime.exec import KILL_WAIT, ExecFiles
 from runtime.faults import RuntimeFault, WrongState
 from runtime.fdio import CHUNK, Descriptor
 from runtime.records import RUNNING
@@ -89,44 +90,31 @@ async def serve_exec(channels: Channels, request: cri.ExecRequest, crun: Crun, c
 async def _exec_pipes(
     channels: Channels, request: cri.ExecRequest, crun: Crun, container: Container, files: ExecFiles
 ) -> int | None:
-    process = await asyncio.create_subprocess_exec(
-        *files.argv(crun, container, list(request.cmd)),
-        stdin=asyncio.subprocess.PIPE if request.stdin else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    stdin = process.stdin
-
-    async def write(data: bytes) -> None:
-        if stdin is not None and not stdin.is_closing():
-            stdin.write(data)
-            with suppress(ConnectionError):
-                await stdin.drain()
+    argv = files.argv(crun, container, list(request.cmd))
+    child = Child(argv, stdin=PIPE if request.stdin else NULL, stdout=PIPE, stderr=PIPE)
 
     def finish() -> None:
-        if stdin is not None:
-            stdin.close()
+        if child.stdin is not None:
+            child.stdin.close()
 
-    async def pump(stream: asyncio.StreamReader | None, channel: int, wanted: bool) -> None:
-        while stream is not None and (data := await stream.read(CHUNK)):
+    async def pump(source: Descriptor | None, channel: int, wanted: bool) -> None:
+        while source is not None and (data := await source.read()):
             if wanted:
                 await channels.send(channel, data)
 
     async def run() -> int:
         await asyncio.gather(
-            pump(process.stdout, STDOUT, request.stdout or not request.stderr),
-            pump(process.stderr, STDERR, request.stderr),
+            pump(child.stdout, STDOUT, request.stdout or not request.stderr), pump(child.stderr, STDERR, request.stderr)
         )
-        return exit_code(await process.wait())
+        return await child.wait()
 
     try:
-        return await _until_first(run(), _feed(channels, write if request.stdin else None, finish, None))
+        write = child.stdin.write if child.stdin is not None else None
+        return await _until_first(run(), _feed(channels, write, finish, None))
     finally:
-        if process.returncode is None:
+        if not child.ended:
             files.kill()
-            with suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
+        await asyncio.shield(child.finish(KILL_WAIT))
 
 
 async def _exec_tty(
@@ -134,7 +122,7 @@ async def _exec_tty(
 ) -> int | None:
     folder = os.open(files.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    process = None
+    child: Child | None = None
     terminal: Descriptor | None = None
     try:
         # By descriptor: the path may be longer than a socket's name can be.
@@ -145,16 +133,11 @@ async def _exec_tty(
             console if each == str(files.console) else each
             for each in files.argv(crun, container, list(request.cmd), tty=True)
         ]
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        ended = asyncio.ensure_future(process.wait())
+        child = Child(argv)
+        ended = asyncio.ensure_future(child.wait())
         terminal = await _receive_terminal(listener, ended)
         if terminal is None:
-            return exit_code(await ended)
+            return await ended
         master = terminal
 
         def resize(width: int, height: int) -> None:
@@ -163,7 +146,7 @@ async def _exec_tty(
         async def run() -> int:
             output = asyncio.ensure_future(_pump_terminal(channels, master))
             try:
-                code = exit_code(await ended)
+                code = await ended
                 # A background process may keep the terminal open: what is there is sent, the rest is not waited for.
                 await asyncio.wait({output}, timeout=DRAIN_TIMEOUT)
                 return code
@@ -176,11 +159,10 @@ async def _exec_tty(
     finally:
         listener.close()
         os.close(folder)
-        if process is not None and process.returncode is None:
-            files.kill()
-            with suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
+        if child is not None:
+            if not child.ended:
+                files.kill()
+            await asyncio.shield(child.finish(KILL_WAIT))
         if terminal is not None:
             terminal.close()
 
