@@ -7,7 +7,27 @@ Fields that the models do not know are dropped when decoding, so a typed object 
 object made by somebody else: write patches.
 """
 
-from lightkube.models import (
+import sys
+from importlib.util import find_spec
+from types import ModuleType
+
+
+def _bare_package() -> None:
+    """Stand in for lightkube's own package while its models are imported.
+
+    Its __init__ imports an HTTP client that nothing here uses: 8 MiB and 50 ms in every process. Taken away again
+    below, so that whoever imports lightkube itself gets the real one (with these very models).
+    """
+    spec = find_spec("lightkube")
+    if spec is not None and "lightkube" not in sys.modules:
+        package = ModuleType("lightkube")
+        package.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules["lightkube"] = package
+
+
+_bare_package()
+
+from lightkube.models import (  # noqa: E402
     admissionregistration_v1,
     apiextensions_v1,
     apiregistration_v1,
@@ -31,6 +51,9 @@ from lightkube.models import (
     scheduling_v1,
     storage_v1,
 )
+
+if not hasattr(sys.modules["lightkube"], "__file__"):
+    del sys.modules["lightkube"]
 
 __all__ = [
     "admissionregistration_v1",

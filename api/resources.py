@@ -6,6 +6,7 @@ row here (and a strategy in the API server where the kind is irregular). Custom 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -293,9 +294,9 @@ def model_of(resource: Resource) -> type[Any]:
     """The lightkube model class of a built-in resource. Raises LookupError when there is none."""
     from importlib import import_module
 
-    stem = _MODULES.get(resource.group, resource.group.partition(".")[0])
+    name = f"lightkube.models.{_MODULES.get(resource.group, resource.group.partition('.')[0])}_{resource.version}"
     try:
-        module = import_module(f"lightkube.models.{stem}_{resource.version}")
+        module = sys.modules.get(name) or import_module(name)  # see api.models: lightkube itself is better not imported
         model: type[Any] = getattr(module, resource.kind)
     except (ImportError, AttributeError) as error:
         raise LookupError(f"no model for {resource.qualified}/{resource.version}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cli import cluster, control, kubeconfig, layout, tools
+from cli import cluster, control, layout, tools
 from cli.errors import CommandError
 from cli.output import say, table
 
@@ -81,8 +81,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _kubeconfig(options: argparse.Namespace) -> int:
-    paths, config = control.required(options.name)
     import yaml
+
+    from cli import kubeconfig
+
+    paths, config = control.required(options.name)
 
     print(yaml.safe_dump(kubeconfig.build(config, paths), sort_keys=False), end="")
     return 0

@@ -7,11 +7,9 @@ Owns the order of both. `down` works from the state folder alone, so it also cle
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +18,11 @@ from typing import Any
 
 import msgspec
 
-from cli import control, kubeconfig, layout, pki, supervisor, tools
+from cli import control, layout, pki, supervisor, tools
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
 from cli.processes import COMPONENTS
+from cli.supervisor import in_child
 from linux import netns, pidfd
 from linux.cgroup import Cgroups
 
@@ -53,6 +52,8 @@ def up(
             raise CommandError(
                 f"cluster {name} is running with {len(config.nodes)} workers; see `nanokube node add|remove`"
             )
+        from cli import kubeconfig
+
         say(f"cluster {name} is already running")
         kubeconfig.merge(config, paths)
         return config
@@ -63,11 +64,13 @@ def up(
     _check_ports(config)
     paths.make()
     layout.save(paths, config)
-    pki.ensure(config, paths)
+    in_child(lambda: pki.ensure(config, paths), "making certificates")
     _allow_forwarding(config, paths)
     started = time.monotonic()
     _spawn(paths, config, etcd)
     say(f"starting the control plane{f' and {len(config.nodes)} workers' if config.nodes else ''}")
+    from cli import kubeconfig  # here and below: what only the CLI needs is imported after the supervisor forked
+
     file = kubeconfig.merge(config, paths)
     _wait_ready(config, paths, say, started)
     context = kubeconfig.context_name(name)
@@ -172,32 +175,9 @@ def _spawn(paths: ClusterPaths, config: ClusterConfig, etcd: str) -> None:
         os._exit(code)
 
 
-class AdminClient:
-    """Plain HTTPS requests with the admin's certificate: enough to see whether a cluster is ready."""
-
-    def __init__(self, config: ClusterConfig, paths: ClusterPaths) -> None:
-        self._port = config.rest_port
-        self._context = ssl.create_default_context(cafile=str(paths.pki / "ca.crt"))
-        self._context.load_cert_chain(paths.pki / f"{pki.ADMIN}.crt", paths.pki / f"{pki.ADMIN}.key")
-
-    def get(self, path: str) -> tuple[int, bytes]:
-        """(code, body). Raises OSError when nobody answers."""
-        return self.request("GET", path)
-
-    def request(self, method: str, path: str) -> tuple[int, bytes]:
-        """(code, body). Raises OSError when nobody answers."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=self._context)
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        except http.client.HTTPException as error:
-            raise OSError(str(error)) from error
-        finally:
-            connection.close()
-
-
 def _wait_ready(config: ClusterConfig, paths: ClusterPaths, say: Say, started: float) -> None:
+    from cli.rest import AdminClient
+
     client = AdminClient(config, paths)
     deadline = started + READY_TIMEOUT
     waiting_for = "the API server"
@@ -224,7 +204,7 @@ def _wait_ready(config: ClusterConfig, paths: ClusterPaths, say: Say, started: f
     raise CommandError(f"waited {READY_TIMEOUT:.0f} s for {waiting_for}; see {paths.logs} and `nanokube status`")
 
 
-def _ready_nodes(client: AdminClient) -> set[str]:
+def _ready_nodes(client: Any) -> set[str]:
     try:
         code, body = client.get("/api/v1/nodes")
         items = msgspec.json.decode(body).get("items") or [] if code == 200 else []
@@ -268,6 +248,8 @@ def down(name: str, say: Say) -> None:
         netns.delete(str(pin))
     supervisor.remove_tree(paths.root)
     clean = cgroups.remove(cgroup) and clean
+    from cli import kubeconfig
+
     kubeconfig.remove(name)
     if paths.root.exists() or not clean:
         raise CommandError(f"something of cluster {name} would not go: see {paths.root} and cgroup {cgroup}")

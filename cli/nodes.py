@@ -53,7 +53,7 @@ def _size(key: str, value: str) -> str:
 
 def _delete_object(config: ClusterConfig, paths: ClusterPaths, node: str) -> None:
     """The machine is gone for good, so its Node object goes too (a cloud's node controller does this)."""
-    from cli.cluster import AdminClient
+    from cli.rest import AdminClient
 
     try:
         code, _ = AdminClient(config, paths).request("DELETE", f"/api/v1/nodes/{node}")

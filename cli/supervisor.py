@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ PRELOAD = (
     "machinery.component",
     "machinery.grpc",
 )
+COLD = frozenset({"scheduler"})  # imports numpy: 11 MiB that only it needs
 FIRST_BACKOFF, LAST_BACKOFF, STABLE = 0.1, 5.0, 10.0  # seconds; a process that ran STABLE starts afresh
 STOP_TIMEOUT = 8.0
 REQUEST_LIMIT = 64 * 1024
@@ -77,6 +78,25 @@ def is_held(index: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def in_child(work: Callable[[], None], what: str) -> None:
+    """Run `work` in a forked child, so that what it imports (cryptography: 9 MiB) stays out of every component.
+
+    Raises CommandError when it failed; the child has told why on standard error.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except Exception as error:  # noqa: BLE001  told, and the exit code carries it to the parent
+            print(f"{what}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
+        raise CommandError(f"{what} failed")
 
 
 def machine_of(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig) -> Machine:
@@ -198,7 +218,7 @@ class Supervisor:
         os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # read when grpc is imported; see machinery.component
         for name in PRELOAD:
             importlib.import_module(name)
-        for module in {spec.module for spec in self._expected()}:
+        for module in {spec.module for spec in self._expected()} - COLD:
             importlib.import_module(f"{module}.app")
         gc.collect()
         gc.freeze()  # shared pages stay shared: the collector of a child does not touch what was made here
@@ -396,7 +416,7 @@ class Supervisor:
         config.nodes.append(node)
         config.next_node += 1
         layout.save(self._paths, config)
-        pki.ensure(config, self._paths)
+        in_child(lambda: pki.ensure(config, self._paths), "making certificates")
         self._boot(node)
         return name
 
