@@ -6,17 +6,11 @@ Never refuses anything. Called by the pod strategy and by every workload for its
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.deprecations import DEPRECATED_NODE_LABELS
 from machinery import quantity
 
 Obj = dict[str, Any]
 
-_DEPRECATED_NODE_LABELS = {
-    "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
-    "beta.kubernetes.io/os": 'deprecated since v1.14; use "kubernetes.io/os" instead',
-    "failure-domain.beta.kubernetes.io/region": 'deprecated since v1.17; use "topology.kubernetes.io/region" instead',
-    "failure-domain.beta.kubernetes.io/zone": 'deprecated since v1.17; use "topology.kubernetes.io/zone" instead',
-    "beta.kubernetes.io/instance-type": 'deprecated since v1.17; use "node.kubernetes.io/instance-type" instead',
-}
 _SECCOMP = "seccomp.security.alpha.kubernetes.io/pod"
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _SOURCES = {
@@ -30,11 +24,6 @@ _SOURCES = {
     "cephfs": "deprecated in v1.28, non-functional in v1.31+",
     "rbd": "deprecated in v1.28, non-functional in v1.31+",
 }
-
-
-def node_label_warning(key: str) -> str | None:
-    """Why a well-known node label should not be used any more."""
-    return _DEPRECATED_NODE_LABELS.get(key)
 
 
 def node_warnings(node: Obj, old: Obj | None) -> list[str]:
@@ -89,12 +78,12 @@ def spec_warnings(spec: Obj, path: str) -> list[str]:
     """Warnings about a PodSpec at `path`."""
     found: list[str] = []
     for key in spec.get("nodeSelector") or ():
-        if text := _DEPRECATED_NODE_LABELS.get(key):
+        if text := DEPRECATED_NODE_LABELS.get(key):
             found.append(f"{path}.nodeSelector[{key}]: {text}")
     if affinity := spec.get("affinity"):
         found += _affinity_warnings(affinity, f"{path}.affinity")
     for index, constraint in enumerate(spec.get("topologySpreadConstraints") or ()):
-        if text := _DEPRECATED_NODE_LABELS.get(constraint.get("topologyKey") or ""):
+        if text := DEPRECATED_NODE_LABELS.get(constraint.get("topologyKey") or ""):
             found.append(f"{path}.topologySpreadConstraints[{index}].topologyKey: {text}")
     seen: dict[str, int] = {}
     for index, alias in enumerate(spec.get("hostAliases") or ()):
@@ -133,7 +122,7 @@ def _affinity_warnings(affinity: Obj, path: str) -> list[str]:
     terms += [(f"{base}[{index}].preference", term.get("preference") or {}) for index, term in enumerate(preferred)]
     for at, term in terms:
         for index, expression in enumerate(term.get("matchExpressions") or ()):
-            if text := _DEPRECATED_NODE_LABELS.get(expression.get("key") or ""):
+            if text := DEPRECATED_NODE_LABELS.get(expression.get("key") or ""):
                 found.append(f"{at}.matchExpressions[{index}].key: {expression['key']} is {text}")
     return found
 

@@ -6,6 +6,7 @@ Owns which kind gets which rules and nothing else. A new regular kind is one row
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from api.resources import lookup
 from apiserver.registry.defaults import core as core_defaults
 from apiserver.registry.defaults import extensions as extension_defaults
 from apiserver.registry.defaults import network as network_defaults
@@ -13,6 +14,7 @@ from apiserver.registry.defaults import storage as storage_defaults
 from apiserver.registry.defaults import workloads as workload_defaults
 from apiserver.registry.strategies.certificates import CertificateRequestStrategy
 from apiserver.registry.strategies.crds import CustomResourceDefinitionStrategy
+from apiserver.registry.strategies.custom import CustomResourceStrategy
 from apiserver.registry.strategies.daemon_sets import DaemonSetStrategy
 from apiserver.registry.strategies.events import EventStrategy
 from apiserver.registry.strategies.jobs import JobStrategy
@@ -22,7 +24,6 @@ from apiserver.registry.strategies.pods import PodStrategy
 from apiserver.registry.strategies.services import ServiceStrategy
 from apiserver.registry.strategies.volumes import (
     ClaimStrategy,
-    IngressStrategy,
     VolumeStrategy,
 )
 from apiserver.registry.strategy import PLAIN, Rules, Strategy
@@ -196,6 +197,16 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=core.validate_runtime_class,
         validate_update=core.validate_runtime_class_update,
     ),
+    ("networking.k8s.io", "ingresses"): Rules(
+        generation=True,
+        has_status=True,
+        new_status={"loadBalancer": {}},
+        default=network_defaults.default_ingress,
+        validate=network.validate_ingress_create,
+        validate_update=network.validate_ingress_update,
+        validate_status=network.validate_ingress_status,
+        warnings=network.ingress_warnings,
+    ),
     ("networking.k8s.io", "ingressclasses"): Rules(
         generation=True,
         default=network_defaults.default_ingress_class,
@@ -366,7 +377,6 @@ _CLASSES: dict[tuple[str, str], type[Strategy]] = {
     ("apps", "daemonsets"): DaemonSetStrategy,
     ("", "persistentvolumes"): VolumeStrategy,
     ("", "persistentvolumeclaims"): ClaimStrategy,
-    ("networking.k8s.io", "ingresses"): IngressStrategy,
     ("apiextensions.k8s.io", "customresourcedefinitions"): CustomResourceDefinitionStrategy,
     ("batch", "jobs"): JobStrategy,
     ("certificates.k8s.io", "certificatesigningrequests"): CertificateRequestStrategy,
@@ -374,7 +384,9 @@ _CLASSES: dict[tuple[str, str], type[Strategy]] = {
 
 
 def build(resource: "Resource") -> Strategy:
-    """A new strategy for the resource; unknown kinds get the generic one."""
+    """A new strategy for the resource; what is not built in gets that of custom resources."""
+    if lookup(*resource.key()) is None:
+        return CustomResourceStrategy(resource)
     key = (resource.group, resource.plural)
     kind = _CLASSES.get(key, Strategy)
     return kind(resource, _RULES.get(key, PLAIN if kind is Strategy else None))

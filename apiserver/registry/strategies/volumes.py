@@ -1,4 +1,4 @@
-"""Volumes, claims and ingresses: kinds whose creation differs from their update.
+"""Persistent volumes and claims: what the server notes in them.
 
 Looked up through `strategy_for`.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apiserver.registry.defaults.network import default_ingress
 from apiserver.registry.defaults.storage import default_claim, default_volume
 from apiserver.registry.strategy import Rules, StatusStrategy, Strategy
-from apiserver.registry.validation import network, storage
+from apiserver.registry.validation import storage
 
 if TYPE_CHECKING:
     from apiserver.registry.store import RequestContext
@@ -78,18 +77,3 @@ def _mirror_sources(spec: Obj) -> None:
         known = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
         if (reference.get("apiGroup") or "", reference.get("kind")) in known:
             spec["dataSource"] = plain
-
-
-class IngressStrategy(Strategy):
-    """networking.k8s.io/v1 Ingress."""
-
-    rules = Rules(
-        generation=True,
-        has_status=True,
-        new_status={"loadBalancer": {}},
-        default=default_ingress,
-        validate=network.validate_ingress_create,
-        validate_update=network.validate_ingress_update,
-        validate_status=network.validate_ingress_status,
-        warnings=network.ingress_warnings,
-    )

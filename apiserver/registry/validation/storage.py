@@ -6,6 +6,7 @@ Called by the rules of those kinds in the strategy table; `validate_claim_spec` 
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.deprecations import DEPRECATED_NODE_LABELS
 from apiserver.registry.validation.fields import check_enum, check_immutable, invalid_each, unsupported
 from apiserver.registry.validation.metadata import IMMUTABLE
 from apiserver.registry.validation.resources import check_quantity
@@ -240,12 +241,10 @@ def validate_storage_class_update(new: Obj, old: Obj) -> list[FieldError]:
 
 def storage_class_warnings(obj: Obj, old: Obj | None) -> list[str]:
     """Deprecated topology keys."""
-    from apiserver.registry.strategies.pod_warnings import node_label_warning
-
     found: list[str] = []
     for index, term in enumerate(obj.get("allowedTopologies") or ()):
         for position, expression in enumerate(term.get("matchLabelExpressions") or ()):
-            if text := node_label_warning(expression.get("key") or ""):
+            if text := DEPRECATED_NODE_LABELS.get(expression.get("key") or ""):
                 found.append(f"allowedTopologies[{index}].matchLabelExpressions[{position}].key: {text}")
     return found
 

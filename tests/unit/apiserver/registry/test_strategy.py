@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.resources import RESOURCES, lookup
+from api.resources import RESOURCES, Resource, Subresource, lookup
 from apiserver.auth.user import UserInfo
 from apiserver.registry.store import RequestContext
 from apiserver.registry.strategy import Strategy, strategy_for
@@ -204,3 +204,31 @@ def test_scale_shows_and_writes_replicas() -> None:
     assert new["spec"]["replicas"] == 5
     assert new["metadata"]["generation"] == 2
     assert old["spec"]["replicas"] == 3
+
+
+def widget(**fields: Any) -> Obj:
+    return {
+        "apiVersion": "example.com/v1",
+        "kind": "Widget",
+        "metadata": {"name": "w", "namespace": "default"},
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    ("subresources", "change", "generation"),
+    [
+        pytest.param({}, {"status": {"a": 1}}, 2, id="status-is-a-field-like-any-other"),
+        pytest.param({"status": Subresource("Widget")}, {"status": {"a": 1}}, 1, id="status-apart"),
+        pytest.param({"status": Subresource("Widget")}, {"data": 5}, 2, id="any-field-counts"),
+    ],
+)
+def test_custom_resources(subresources: Any, change: Obj, generation: int) -> None:
+    rules = strategy_for(Resource("example.com", "v1", "widgets", "Widget", subresources=subresources))
+    assert not rules.allow_unconditional_update
+    old = created(rules, widget(spec={"empty": "", "none": None}))
+    assert old["spec"] == {"empty": "", "none": None}
+    new = changed(old, **change)
+    rules.prepare_update(ctx(), new, old)
+    assert new["metadata"]["generation"] == generation
+    assert rules.validate_update(ctx(), new, old) == []
