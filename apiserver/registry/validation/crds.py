@@ -200,7 +200,8 @@ def _type_error(value: Any, schema: Obj) -> str:
 
 def validate_crd_update(new: Obj, old: Obj) -> list[FieldError]:
     """Group, plural, kind and scope of an established definition stay; stored versions stay defined."""
-    errors = validate_crd(new)
+    # What is stored is known by now: only a new definition can lack it.
+    errors = [error for error in validate_crd(new) if error.field != "status.storedVersions"]
     spec, before = new.get("spec") or {}, old.get("spec") or {}
     conditions = (old.get("status") or {}).get("conditions") or ()
     established = any(item.get("type") == "Established" and item.get("status") == "True" for item in conditions)
