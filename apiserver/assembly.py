@@ -34,6 +34,7 @@ from apiserver.bootstrap import Bootstrap
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
+from apiserver.registry.strategies.services import connect_allocators
 from apiserver.rest.door import RestDoor
 from apiserver.rest.limits import InFlight
 from apiserver.rest.request import Request
@@ -97,7 +98,8 @@ class ApiServer:
             (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
         )
         self.gate.synced = False
-        install(self)
+        connect_allocators(self.registry, settings.service_range)
+        install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
         self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)

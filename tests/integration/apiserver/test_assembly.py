@@ -14,7 +14,12 @@ async def test_cluster_ips_come_from_the_configured_range() -> None:
         rest = server.rest()
         own = await rest.get(f"{SERVICES}/kubernetes")
         assert own.json["spec"]["clusterIP"] == "10.98.0.1"
-        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"ports": [{"port": 80}]},
+        }
         made = await rest.post(SERVICES, service)
         assert made.status == 201
         assert ipaddress.ip_address(made.json["spec"]["clusterIP"]) in ipaddress.ip_network("10.98.0.0/16")

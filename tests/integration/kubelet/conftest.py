@@ -179,7 +179,10 @@ async def site_at(folder: Path, scale: float) -> AsyncIterator[Site]:
     clock = RealClock(scale)
     async with running_apiserver() as server, runtime.serve(f"unix:{folder}/cri.sock") as socket:
         client = Client.connect(server.grpc_target, server.admin_tls)
-        account = core_v1.ServiceAccount(metadata=meta_v1.ObjectMeta(name="default", namespace="default"))
+        account = core_v1.ServiceAccount(
+            metadata=meta_v1.ObjectMeta(name="default", namespace="default"),
+            automountServiceAccountToken=False,  # nobody publishes the CA's config map here
+        )
         await client.create(account)
         site = Site(server, client, runtime, folder, socket, clock)
         await site.start(serve=True)
