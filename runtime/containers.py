@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from linux import mount, pidfd
-from linux.cgroup import UNLIMITED, Cgroups, Limits
+from linux.cgroup import Cgroups
 from linux.pidfd import ProcessRef
 from machinery.log import get, kv
 from proto.cri.v1 import cri_pb2 as cri
 from runtime import conmon, orphans, records, spec
 from runtime.conmon import Crun, Launch, LaunchError, plan_start_error
+from runtime.container_plans import plan_exit_reason, plan_limits, plan_stop_signal
 from runtime.faults import AlreadyThere, BadConfig, RuntimeFault, UnknownId, WrongState
 from runtime.images.table import ImageTable, NodeImage
 from runtime.records import CREATED, EXITED, RUNNING, STARTING, ContainerRecord
@@ -59,49 +61,6 @@ class Container:
     def describe(self) -> dict[str, Any]:
         """For log lines."""
         return {"container": self.config.metadata.name, "id": self.record.id[:12]}
-
-
-def plan_stop_signal(config: cri.ContainerConfig, image_signal: str) -> int:
-    """The number of the signal that asks the container to end: the request's, else the image's, else SIGTERM. Pure."""
-    name = ""
-    if config.stop_signal != cri.RUNTIME_DEFAULT:
-        name = cri.Signal.Name(config.stop_signal)
-    elif image_signal:
-        name = image_signal.upper()
-    if name.isdigit() and 0 < int(name) < 65:
-        return int(name)
-    if name and not name.startswith("SIG"):
-        name = f"SIG{name}"
-    if name.startswith(("SIGRTMINPLUS", "SIGRTMIN+")):
-        return int(signal.SIGRTMIN) + int(name.removeprefix("SIGRTMINPLUS").removeprefix("SIGRTMIN+"))
-    if name.startswith(("SIGRTMAXMINUS", "SIGRTMAX-")):
-        return int(signal.SIGRTMAX) - int(name.removeprefix("SIGRTMAXMINUS").removeprefix("SIGRTMAX-"))
-    try:
-        return int(signal.Signals[name]) if name else int(signal.SIGTERM)
-    except KeyError:
-        return int(signal.SIGTERM)
-
-
-def plan_exit_reason(code: int, oom: bool) -> str:
-    """The reason of a normal end. Pure."""
-    if oom and code != 0:
-        return "OOMKilled"
-    return "Completed" if code == 0 else "Error"
-
-
-def plan_limits(resources: cri.LinuxContainerResources, swap_accounting: bool) -> Limits:
-    """Resources of an update as group limits; zero means "as it is". Pure."""
-    memory = resources.memory_limit_in_bytes or None
-    both = (resources.memory_swap_limit_in_bytes or memory) if swap_accounting else None
-    return Limits(
-        cpu_quota_us=(UNLIMITED if resources.cpu_quota < 0 else resources.cpu_quota or None),
-        cpu_period_us=resources.cpu_period or None,
-        cpu_shares=resources.cpu_shares or None,
-        memory_bytes=memory,
-        memory_swap_bytes=both,
-        cpuset_cpus=resources.cpuset_cpus or None,
-        cpuset_mems=resources.cpuset_mems or None,
-    )
 
 
 Publish = Callable[[Container, "cri.ContainerEventType.ValueType"], None]
@@ -461,8 +420,6 @@ class Containers:
         self._publish(container, cri.CONTAINER_DELETED_EVENT)
 
     def _destroy(self, container: Container) -> None:
-        import shutil
-
         with suppress(OSError):
             mount.umount(str(self.rootfs(container)))
         shutil.rmtree(self.bundle(container), ignore_errors=True)
@@ -497,8 +454,6 @@ class Containers:
 
     def adopt(self, *, rebooted: bool) -> None:
         """Take over what an earlier process left. Blocking, once at start, before `serve`."""
-        import shutil
-
         for folder, record, config in records.load_all(self._root, ContainerRecord):
             if record is None:
                 with suppress(OSError):

@@ -51,7 +51,10 @@ class Puller:
 
     def _enter(self) -> None:
         if self._host_netns:
-            netns.enter(self._host_netns)
+            try:
+                netns.enter(self._host_netns)
+            except OSError as error:  # raised here it would break all pulls; the machine's own network may do
+                log.warning("Could not enter the host's network for pulls", extra=kv(error=error))
 
     async def pull(self, name: str, auth: cri.AuthConfig) -> str:
         """Pull an image; returns its id. Concurrent pulls of the same image share one."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
 from linux import netns
+from machinery.grpc import channel
 from proto.cri.v1 import cri_pb2 as cri
+from proto.runtime.v1 import images_pb2, images_pb2_grpc
 from runtime import cleanup
 from tests.harness.cri_node import DEADLINE, FOREVER, REAL, Node, RealRuntime, connected, poll
 
@@ -465,3 +468,42 @@ async def test_purge_removes_a_dead_runtimes_node() -> None:
     finally:
         await asyncio.to_thread(runtime.purge)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_imported_image_runs(node: Node, real: RealRuntime, tmp_path: Path) -> None:
+    listed = (await node.images.ListImages(cri.ListImagesRequest())).images
+    busybox = next(each for each in listed if "docker.io/library/busybox:latest" in each.repo_tags)
+    blobs = real.folder / "images/blobs/sha256"
+    config = json.loads((blobs / busybox.id.removeprefix("sha256:")).read_bytes())
+    config["config"] |= {"Entrypoint": ["/bin/echo", "imported"], "Cmd": ["image"], "User": "nobody"}
+    layer = blobs / config["rootfs"]["diff_ids"][0].removeprefix("sha256:")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    manifest = [{"Config": "config.json", "RepoTags": ["mine:1"], "Layers": ["layer.tar"]}]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with tarfile.open(tmp_path / "image.tar", "w") as archive:
+        archive.add(tmp_path / "config.json", "config.json")
+        archive.add(tmp_path / "manifest.json", "manifest.json")
+        archive.add(layer, "layer.tar")
+    raw = (tmp_path / "image.tar").read_bytes()
+    connection = channel(real.address)
+    stub: Any = images_pb2_grpc.NodeImagesStub(connection)
+
+    async def chunks() -> AsyncIterator[images_pb2.ImportRequest]:
+        for offset in range(0, len(raw), 1 << 20):
+            yield images_pb2.ImportRequest(chunk=raw[offset : offset + (1 << 20)])
+
+    async def path() -> AsyncIterator[images_pb2.ImportRequest]:
+        yield images_pb2.ImportRequest(path=str(tmp_path / "image.tar"))
+
+    for source in (chunks, path):
+        answer = await stub.Import(source())
+        assert [list(each.names) for each in answer.images] == [["docker.io/library/mine:1"]]
+    await connection.close()
+    wanted = node.container([])
+    wanted.image.image = "mine:1"
+    assert await output(node, wanted) == "imported image\n"
+    wanted.command.append("id")
+    assert "uid=65534(nobody)" in await output(node, wanted)
+    await node.images.RemoveImage(cri.RemoveImageRequest(image=cri.ImageSpec(image="mine:1")))
+    gone = await node.images.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image="mine:1")))
+    assert not gone.HasField("image")

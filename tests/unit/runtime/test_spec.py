@@ -12,7 +12,7 @@ from linux.cgroup import UNLIMITED, Sample
 from linux.probe import CAPABILITIES
 from proto.cri.v1 import cri_pb2 as cri
 from runtime.conmon import plan_start_error
-from runtime.containers import plan_exit_reason, plan_limits, plan_stop_signal
+from runtime.container_plans import plan_exit_reason, plan_limits, plan_stop_signal
 from runtime.faults import BadConfig
 from runtime.images.store import ImageConfig
 from runtime.sandboxes import plan_hosts, plan_resolv_conf
