@@ -46,7 +46,7 @@ def syntax_error(expression: str) -> str:
 def _located(expression: str, position: int, why: str) -> str:
     before = expression[:position]
     line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
-    shown = expression.splitlines()[line - 1] if expression else ""
+    shown = expression.split("\n")[line - 1]
     return f"ERROR: <input>:{line}:{column}: Syntax error: {why}\n | {shown}\n | {'.' * (column - 1)}^"
 
 

@@ -34,6 +34,7 @@ def test_complete(expression: str) -> None:
         pytest.param("self.a)", "1:7", id="closing"),
         pytest.param("a == 'b", "1:6", id="quote"),
         pytest.param("", "1:1", id="empty"),
+        pytest.param("[\n", "2:1", id="open-at-a-line-end"),
         pytest.param("a &&\n ||", "2:4", id="second-line"),
     ],
 )
