@@ -7,7 +7,6 @@ Owns: the Endpoints named like a Service with a selector. Never: touches Endpoin
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from api import resources
 from api.models import core_v1
 from client.controller import DONE, Controller, Result
 from client.informer import Informer
+from controller_manager.endpoints.ordering import subset_port_order
 from controller_manager.endpoints.pods import (
     HEADLESS,
     addresses,
@@ -44,39 +44,59 @@ Subset = dict[str, Any]
 
 
 def plan_subsets(service: core_v1.Service, pods: Sequence[core_v1.Pod]) -> tuple[list[Subset], bool]:
-    """Subsets by common ports, addresses in order, and whether addresses had to be left out."""
+    """Subsets, and whether addresses had to be left out.
+
+    Ports that the very same addresses serve share a subset, so an address may be in several.
+    """
     family = (service.spec.ipFamilies or ["IPv4"])[0]
     all_ready = bool(service.spec.publishNotReadyAddresses)
-    groups: dict[bytes, Subset] = {}
-    total = 0
-    chosen = [pod for pod in selected(service, pods) if counts(pod, family, with_terminating=all_ready)]
-    for pod in sorted(chosen, key=lambda each: _address_order(each, family)):
-        if total >= MAX_ADDRESSES:
-            break
-        ports = ports_of(service, pod)
-        if not ports and not is_headless(service):
+    entries: dict[str, tuple[bool, dict[str, Any]]] = {}
+    by_port: dict[bytes, list[str]] = {}
+    truncated = False
+    for pod in selected(service, pods):
+        if not counts(pod, family, with_terminating=all_ready):
             continue
-        total += 1
-        key = msgspec.json.encode(ports)
-        subset = groups.setdefault(key, {"ports": [_subset_port(port) for port in ports]})
-        address: dict[str, Any] = {"ip": addresses(pod, family), "targetRef": target_of(pod)}
-        if pod.spec.nodeName:
-            address["nodeName"] = pod.spec.nodeName
-        hostname = hostname_of(pod, service)
-        if hostname is not None:
-            address["hostname"] = hostname
+        ports = ports_of(service, pod)
+        if not ports and not (is_headless(service) and not service.spec.ports):
+            continue
+        if len(entries) >= MAX_ADDRESSES:
+            truncated = True
+            break
+        uid = pod.metadata.uid or ""
         ready = all_ready or (is_ready(pod) and not is_terminating(pod))
-        subset.setdefault("addresses" if ready else "notReadyAddresses", []).append(address)
-    subsets = [{name: value for name, value in groups[key].items() if value} for key in sorted(groups)]
-    return subsets, len(chosen) > MAX_ADDRESSES
+        entries[uid] = (ready, _address(service, pod, family))
+        for port in ports or [{}]:
+            by_port.setdefault(msgspec.json.encode(port), []).append(uid)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for port_key, uids in by_port.items():
+        port = msgspec.json.decode(port_key)
+        groups.setdefault(tuple(sorted(uids)), []).extend([_subset_port(port)] if port else [])
+    subsets = [_subset([entries[uid] for uid in uids], ports) for uids, ports in groups.items()]
+    return sorted(subsets, key=lambda subset: [subset_port_order(port) for port in subset.get("ports", ())]), truncated
+
+
+def _address(service: core_v1.Service, pod: core_v1.Pod, family: str) -> dict[str, Any]:
+    address: dict[str, Any] = {"ip": addresses(pod, family), "targetRef": target_of(pod)}
+    if pod.spec.nodeName:
+        address["nodeName"] = pod.spec.nodeName
+    hostname = hostname_of(pod, service)
+    if hostname is not None:
+        address["hostname"] = hostname
+    return address
+
+
+def _subset(members: Sequence[tuple[bool, dict[str, Any]]], ports: list[dict[str, Any]]) -> Subset:
+    ordered = sorted(members, key=lambda member: (member[1]["ip"], member[1]["targetRef"]["uid"]))
+    subset = {
+        "addresses": [address for ready, address in ordered if ready],
+        "notReadyAddresses": [address for ready, address in ordered if not ready],
+        "ports": sorted(ports, key=subset_port_order),
+    }
+    return {name: value for name, value in subset.items() if value}
 
 
 def _subset_port(port: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in port.items() if name != "name" or value}
-
-
-def _address_order(pod: core_v1.Pod, family: str) -> int:
-    return int(ipaddress.ip_address(addresses(pod, family) or "0.0.0.0"))
 
 
 def plan_endpoints(

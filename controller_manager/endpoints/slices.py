@@ -18,6 +18,7 @@ from api.models import core_v1, discovery_v1
 from client.client import key_of
 from client.controller import DONE, Controller, Result
 from client.informer import Informer
+from controller_manager.endpoints.ordering import slice_port_order
 from controller_manager.endpoints.pods import (
     HEADLESS,
     SERVICE_NAME,
@@ -112,7 +113,7 @@ def _plan_family(
     for pod in selected(service, pods):
         if not counts(pod, family, with_terminating=True):
             continue
-        ports = ports_of(service, pod)
+        ports = sorted(ports_of(service, pod), key=slice_port_order)
         group = groups.setdefault(_port_key(ports), (ports, {}))
         node = nodes(pod.spec.nodeName or "")
         group[1][pod.metadata.uid or ""] = endpoint_of(pod, service, node, family)

@@ -144,9 +144,36 @@ def test_legacy_subsets() -> None:
     ]
     (subset,), truncated = plan_subsets(service(), pods)
     assert not truncated
-    assert [each["ip"] for each in subset["addresses"]] == ["10.0.0.3", "10.0.0.20"]
+    assert [each["ip"] for each in subset["addresses"]] == ["10.0.0.20", "10.0.0.3"], "ordered as texts"
     assert [each["ip"] for each in subset["notReadyAddresses"]] == ["10.0.0.4"]
     assert subset["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+
+
+def test_legacy_ports_with_the_same_addresses_share_a_subset() -> None:
+    both = [
+        core_v1.ServicePort(port=80, targetPort="http", name="a"),
+        core_v1.ServicePort(port=81, targetPort=8081, name="b"),
+    ]
+    pods = [pod("x", ready=True, ip="10.0.0.1", ports={"http": 8080}), pod("y", ready=True, ip="10.0.0.2")]
+    found, _ = plan_subsets(service(ports=both), pods)
+    summary = sorted(([p["name"] for p in each["ports"]], [a["ip"] for a in each["addresses"]]) for each in found)
+    assert summary == [(["a"], ["10.0.0.1"]), (["b"], ["10.0.0.1", "10.0.0.2"])]
+    whole, _ = plan_subsets(service(ports=both), pods[:1])
+    assert [[p["name"] for p in each["ports"]] for each in whole] == [["a", "b"]], "as recorded from the original"
+
+
+def test_legacy_headless_without_ports_still_has_addresses() -> None:
+    found, _ = plan_subsets(service(ports=[], headless=True), [pod("x", ready=True, ip="10.0.0.1")])
+    assert [list(each) for each in found] == [["addresses"]]
+
+
+def test_slice_ports_are_in_the_recorded_order() -> None:
+    both = [
+        core_v1.ServicePort(port=80, targetPort=8080, name="a"),
+        core_v1.ServicePort(port=81, targetPort=8081, name="b"),
+    ]
+    (made,) = plan_slices(service(ports=both), [pod("x", ip="10.0.0.1")], nowhere, []).create
+    assert [each["name"] for each in made["ports"]] == ["b", "a"]
 
 
 def test_legacy_object_is_written_only_when_it_differs() -> None:
