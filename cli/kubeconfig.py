@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cli.pki import ADMIN
 from machinery.tls import write_private
 
 _SECTIONS = ("clusters", "users", "contexts")
+LOCK_WAIT, LOCK_STEP = 5.0, 0.02  # real seconds
 
 
 def context_name(cluster: str) -> str:
@@ -59,11 +60,30 @@ def build(config: ClusterConfig, paths: ClusterPaths) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """kubectl's own lock: a file beside the kubeconfig that exists only while it is being changed."""
+    lock = path.with_name(f"{path.name}.lock")
+    for _ in range(int(LOCK_WAIT / LOCK_STEP)):
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0))
+            break
+        except FileExistsError:
+            time.sleep(LOCK_STEP)
+        except OSError as error:
+            raise CommandError(f"{lock}: {error.strerror}") from error
+    else:
+        raise CommandError(f"{path}: another program is changing it; if none is, remove {lock}")
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def _edited(path: Path) -> Iterator[dict[str, Any]]:
     """Read, let the caller change, write back atomically; two commands at once take turns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(path):
         try:
             document = yaml.safe_load(path.read_text()) if path.exists() else None
         except (OSError, yaml.YAMLError) as error:
@@ -109,4 +129,3 @@ def remove(cluster: str) -> None:
         _without(document, name)
         if document.get("current-context") == name:
             document["current-context"] = ""
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)

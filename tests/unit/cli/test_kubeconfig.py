@@ -66,3 +66,17 @@ def test_a_file_that_is_no_kubeconfig_is_left_alone(cluster: tuple[ClusterConfig
 
 def test_other_clusters_have_contexts_of_their_own() -> None:
     assert kubeconfig.context_name("demo") == "nanokube-demo"
+
+
+def test_the_lock_of_kubectl_is_respected_and_given_back(
+    cluster: tuple[ClusterConfig, ClusterPaths, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, paths, file = cluster
+    kubeconfig.merge(config, paths)
+    lock = file.with_name(f"{file.name}.lock")
+    assert not lock.exists()
+    lock.touch()
+    monkeypatch.setattr(kubeconfig, "LOCK_WAIT", 0.05)
+    with pytest.raises(CommandError, match="another program is changing it"):
+        kubeconfig.merge(config, paths)
+    assert lock.exists()
