@@ -31,6 +31,8 @@ from machinery.errors import ServerTimeout, ServiceUnavailable
 from machinery.log import kv
 
 PAGE = 2_000
+HISTORY = 2_000
+"""So many revisions are replayed at start, so that watches survive a restart of the API server by resuming."""
 CATCH_UP_SECONDS = 10.0
 """Real seconds that a consistent read waits: what is waited for is the disk of the real etcd."""
 PROGRESS_AFTER = 0.05
@@ -55,6 +57,8 @@ class WatchCache:
         self._clock = clock
         self.revision = 0
         self._ready = asyncio.Event()
+        self._loaded = False
+        self._head = 0  # the revision that the replay of history must reach before the caches may be read
         self._short: dict[bytes, ResourceCache] = {}
         self._long: dict[bytes, ResourceCache] = {}
         self._unclaimed: dict[bytes, KeyValue] = {}
@@ -73,7 +77,7 @@ class WatchCache:
         if route in table:
             raise ValueError(f"{cache.prefix!r} is cached already")
         table[route] = cache
-        if self._ready.is_set():
+        if self._loaded:
             mine = [self._unclaimed.pop(key) for key in sorted(self._unclaimed) if key.startswith(cache.prefix)]
             cache.load(mine, self.revision)
 
@@ -174,20 +178,22 @@ class WatchCache:
                     task.cancel()
 
     async def _feed(self) -> None:
-        delay, loaded = RETRY_FIRST, False
+        delay, current = RETRY_FIRST, False
         while True:
             try:
-                if not loaded:
+                if not current:
                     await self._load()
-                    loaded = True
+                    current = True
                 self._watch = await self._store.watch(ROOT, self.revision)
+                if not self._ready.is_set():  # the newest revisions need not be ours: a report tells that all is in
+                    await self._watch.request_progress()
                 while True:
                     batch = await self._watch.next()
                     delay = RETRY_FIRST
                     self._apply(batch.events, batch.revision)
             except Compacted as error:
                 _log.warning("Lost the watch to compaction", extra=kv(revision=self.revision, compacted=error.revision))
-                loaded = False
+                current = False
             except StoreError as error:
                 _log.warning("Lost the storage", extra=kv(error=error, retry_seconds=delay))
                 await self._clock.sleep(delay)
@@ -198,7 +204,18 @@ class WatchCache:
                     await watch.close()
 
     async def _load(self) -> None:
-        start, end, revision = ROOT, prefix_end(ROOT), 0
+        """Take a snapshot: the first one of a while ago, so that the watch replays history; later ones of now."""
+        self._head = (await self._store.range(ROOT, prefix_end(ROOT), limit=1)).revision
+        if not self._loaded:
+            try:
+                await self._snapshot(max(1, self._head - HISTORY))
+                return
+            except Compacted:
+                _log.info("Started without history", extra=kv(revision=self._head))
+        await self._snapshot(0)
+
+    async def _snapshot(self, revision: int) -> None:
+        start, end = ROOT, prefix_end(ROOT)
         items: dict[bytes, KeyValue] = {}
         while True:
             page = await self._store.range(start, end, limit=PAGE, revision=revision)
@@ -219,9 +236,9 @@ class WatchCache:
                 shares[cache.prefix].append(item)
         for cache in (*self._short.values(), *self._long.values()):
             cache.load(shares[cache.prefix], revision)
+        self._loaded = True
         self._advance(revision)
-        self._ready.set()
-        _log.info("Loaded the storage", extra=kv(objects=len(items), revision=revision))
+        _log.info("Loaded the storage", extra=kv(objects=len(items), revision=revision, head=self._head))
 
     def _apply(self, events: Sequence[StoreEvent], revision: int) -> None:
         shares: dict[ResourceCache, list[StoreEvent]] = {}
@@ -240,6 +257,8 @@ class WatchCache:
     def _advance(self, revision: int) -> None:
         if revision > self.revision:
             self.revision = revision
+        if self._loaded and self.revision >= self._head:
+            self._ready.set()
         while self._waiters and self._waiters[0][0] <= self.revision:
             future = heapq.heappop(self._waiters)[2]
             if not future.done():

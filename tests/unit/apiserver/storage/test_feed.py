@@ -162,3 +162,30 @@ async def test_unreadable_objects_are_skipped(serve: Serve, caplog: pytest.LogCa
     await feed.wait_ready()
     assert [entry.key.name for entry in maps.select(Selection())] == ["good"]
     assert "Skipped unreadable object" in caplog.text
+
+
+async def test_a_restarted_server_knows_what_happened_before(serve: Serve) -> None:
+    store = MemoryStore()
+    revisions = []
+    for number in range(6):
+        written = await store.create(b"/registry/configmaps/ns/x%d" % number, value(f"x{number}"))
+        revisions.append(written.revision)
+    feed, configmaps = WatchCache(store, RealClock()), cache()
+    feed.add(configmaps)
+    serve(feed)
+    await feed.wait_ready()
+    assert len(configmaps) == 6
+    seen = configmaps.events_after(revisions[0], Selection())
+    assert [event.resource_version for event in seen] == revisions[1:]
+
+
+async def test_a_compacted_history_is_no_obstacle(serve: Serve) -> None:
+    store = MemoryStore()
+    for number in range(5):
+        written = await store.create(b"/registry/configmaps/ns/x%d" % number, value(f"x{number}"))
+    await store.compact(written.revision)
+    feed, configmaps = WatchCache(store, RealClock()), cache()
+    feed.add(configmaps)
+    serve(feed)
+    await feed.wait_ready()
+    assert len(configmaps) == 5
