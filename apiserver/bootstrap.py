@@ -15,13 +15,17 @@ from typing import Any
 
 import msgspec
 
+from api.resources import RESOURCES
+from apiserver import discovery
 from apiserver.auth.policy import RBAC, default_objects
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.registry.store import Registry, RequestContext
 from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
 from machinery.log import kv
+from machinery.meta import rfc3339
 
 NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+MERGE = "application/merge-patch+json"
 KUBERNETES = "kubernetes"
 
 log = logging.getLogger("apiserver.bootstrap")
@@ -119,6 +123,32 @@ def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any
     )
 
 
+def api_services() -> Iterator[tuple[Key, str, dict[str, Any]]]:
+    """One APIService per named group and version that this server answers itself."""
+    served = {(resource.group, resource.version) for resource in RESOURCES if resource.group}
+    groups = discovery.group_names()
+    for group, version in sorted(served):
+        priority = 17900 - 100 * groups.index(group)  # in the order of discovery, as upstream
+        yield (
+            ("apiregistration.k8s.io", "v1", "apiservices"),
+            "",
+            {
+                "apiVersion": "apiregistration.k8s.io/v1",
+                "kind": "APIService",
+                "metadata": {
+                    "name": f"{version}.{group}",
+                    "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+                },
+                "spec": {
+                    "group": group,
+                    "version": version,
+                    "groupPriorityMinimum": priority,
+                    "versionPriority": 15 * int(version.removeprefix("v")),
+                },
+            },
+        )
+
+
 class Bootstrap:
     """Creates what is missing, retrying while the store is away."""
 
@@ -132,12 +162,30 @@ class Bootstrap:
         """Until everything is there. Objects that cannot be made are logged and left out."""
         for key, namespace, obj in initial_objects(self._service_range, self._port):
             await self._ensure(key, namespace, obj)
+        now = rfc3339(self._registry.clock.now())
+        available = {
+            "type": "Available",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "Local",
+            "message": "Local APIServices are always available",
+        }
+        for key, namespace, obj in api_services():
+            await self._ensure(key, namespace, obj, status={"conditions": [available]})
         # An address that only this machine can use is no place to send pods to.
         if self._advertise and not ipaddress.ip_address(self._advertise).is_loopback:
             for key, namespace, obj in endpoints(self._advertise, self._port):
                 await self._ensure(key, namespace, obj, replace=True)
 
-    async def _ensure(self, key: Key, namespace: str, obj: dict[str, Any], *, replace: bool = False) -> None:
+    async def _ensure(
+        self,
+        key: Key,
+        namespace: str,
+        obj: dict[str, Any],
+        *,
+        replace: bool = False,
+        status: dict[str, Any] | None = None,
+    ) -> None:
         store = self._registry.resource(*key)
         name = obj["metadata"]["name"]
         for attempt in range(60):
@@ -147,6 +195,9 @@ class Bootstrap:
                     found = msgspec.json.decode(await store.get(context, namespace, name))
                 except NotFound:
                     await store.create(context, namespace, obj)
+                    if status is not None:
+                        patch = msgspec.json.encode({"status": status})
+                        await store.patch(context, namespace, name, MERGE, patch, subresource="status")
                     return
                 if replace and any(found.get(part) != obj[part] for part in obj if part not in ("metadata", "kind")):
                     found.update({part: obj[part] for part in obj if part != "metadata"})

@@ -92,6 +92,11 @@ def _rank(version_name: str) -> tuple[int, int, str]:
     return (kind, -int(digits) if digits.isdigit() else 0, version_name)
 
 
+def group_names() -> list[str]:
+    """All groups but the core one, in upstream's order."""
+    return [name for name in _versions() if name]
+
+
 def paths() -> Iterator[str]:
     """Every group and version as a path."""
     for name, versions in _versions().items():

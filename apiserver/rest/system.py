@@ -194,7 +194,7 @@ class SystemHandlers:
         if request.only_protobuf and "kind" in document:
             from machinery import protobuf
 
-            body = protobuf.encode({**document, "apiVersion": "" if document["kind"] == "APIGroupList" else "v1"})
+            body = protobuf.encode({**document, "apiVersion": "" if document["kind"] == "APIResourceList" else "v1"})
             await send_bytes(request, 200, body, content_type=PROTOBUF_TYPE)
             return
         await send_bytes(request, 200, encode_json(document), content_type=JSON_TYPE)

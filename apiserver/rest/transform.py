@@ -99,9 +99,17 @@ def table(
     """Objects as a Table with the given metadata."""
     decoded = [decode_object(raw) for raw in objects]
     made = _table_for(resource).render(resource, decoded, include, clock.now())
-    document = {"kind": "Table", "apiVersion": f"meta.k8s.io/{accepted.version or 'v1'}", **made}
-    document["metadata"] = msgspec.Raw(meta)
-    return encode_json(document)
+    return encode_json({**_table_document(made, accepted.version), "metadata": msgspec.Raw(meta)})
+
+
+def _table_document(made: dict[str, Any], version: str) -> dict[str, Any]:
+    """A rendered Table in the version of meta.k8s.io that was asked for; its rows' objects are of the same version."""
+    if version == "v1beta1":
+        for row in made.get("rows") or ():
+            shown = row.get("object")
+            if shown and shown.get("kind") == PARTIAL:
+                shown["apiVersion"] = "meta.k8s.io/v1beta1"
+    return {"kind": "Table", "apiVersion": f"meta.k8s.io/{version or 'v1'}", **made}
 
 
 def one(resource: Resource, raw: bytes, accepted: Accepted, include: str, clock: Clock) -> Rendered:
@@ -167,8 +175,7 @@ def watch_renderer(
             if named:
                 made = {**made, "columnDefinitions": None}
             named = True
-            version = f"meta.k8s.io/{accepted.version or 'v1'}"
-            document = {"kind": "Table", "apiVersion": version, **made, "metadata": meta}
+            document = {**_table_document(made, accepted.version), "metadata": meta}
             lines.append(b'{"type":"%b","object":%b}\n' % (event.type, encode_json(document)))
         return b"".join(lines)
 

@@ -7,6 +7,7 @@ stops documents whose anchors expand without end. Imported only when a YAML body
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import yaml
@@ -21,10 +22,18 @@ class Loader(_Base):  # type: ignore[misc]  # the C loader exists only where lib
     """SafeLoader without implicit timestamps."""
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+_LETTERS = re.compile(r"^[yYnN]$")
+
 Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:timestamp"]
     for first, rules in _Base.yaml_implicit_resolvers.items()
 }
+
+
+# YAML 1.1 reads single letters as booleans too; PyYAML leaves that out, Kubernetes' converter does not.
+Loader.add_implicit_resolver(_BOOL, _LETTERS, list("yYnN"))
+Loader.bool_values = {**_Base.bool_values, "y": True, "n": False}
 
 
 def to_json_values(value: Any, limit: int) -> Any:
@@ -79,6 +88,7 @@ def _represent_text(dumper: Any, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+Dumper.add_implicit_resolver(_BOOL, _LETTERS, list("yYnN"))
 Dumper.add_representer(str, _represent_text)
 
 

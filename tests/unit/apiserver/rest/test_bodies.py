@@ -49,6 +49,7 @@ async def test_a_client_that_leaves_gets_no_answer() -> None:
     [
         pytest.param(b"a: 2026-01-01", {"a": "2026-01-01"}, id="times-stay-text"),
         pytest.param(b"a: yes", {"a": True}, id="yaml-1.1-booleans"),
+        pytest.param(b"a: y\nb: N", {"a": True, "b": False}, id="yaml-1.1-letters"),
         pytest.param(b"2: a\ntrue: b\n", {"2": "a", "true": "b"}, id="keys-become-text"),
         pytest.param(b"a: &x [1]\nb: *x\n", {"a": [1], "b": [1]}, id="anchors"),
     ],
