@@ -16,6 +16,7 @@ from api.models import core_v1, meta_v1
 from client.client import Client
 from kubelet.app import Kubelet, build_parser, settings_from
 from kubelet.cri import Cri
+from linux import mount
 from machinery.clock import RealClock
 from machinery.errors import NotFound
 from proto.kubelet.v1 import kubelet_pb2_grpc
@@ -184,6 +185,8 @@ async def site_at(folder: Path, scale: float) -> AsyncIterator[Site]:
             automountServiceAccountToken=False,  # nobody publishes the CA's config map here
         )
         await client.create(account)
+        roots = meta_v1.ObjectMeta(name="kube-root-ca.crt", namespace="default")  # as the controller publishes it
+        await client.create(core_v1.ConfigMap(metadata=roots, data={"ca.crt": "CA"}))
         site = Site(server, client, runtime, folder, socket, clock)
         await site.start(serve=True)
         try:
@@ -191,6 +194,7 @@ async def site_at(folder: Path, scale: float) -> AsyncIterator[Site]:
         finally:
             await site.stop()
             await client.close()
+            mount.unmount_below(str(folder))  # of pods that still lived
 
 
 @pytest.fixture
