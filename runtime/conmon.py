@@ -99,7 +99,7 @@ class Crun:
     @property
     def global_args(self) -> list[str]:
         """Arguments before every verb."""
-        return ["--root", str(self._root)]
+        return ["--root", str(self._root), "--cgroup-manager", "cgroupfs"]
 
     def argv(self, *args: str) -> list[str]:
         """A complete crun command line."""

@@ -293,7 +293,15 @@ class Containers:
     # end
 
     async def _watch(self, container: Container) -> None:
-        """Wait for the container's end and write down how it ended."""
+        """Wait for the container's end and write down how it ended; one container's trouble stays its own."""
+        try:
+            await self._await_end(container)
+        except OSError as error:
+            log.exception("Could not record container's end", extra=kv(**container.describe(), error=error))
+            container.record.state = EXITED
+            container.exited.set()
+
+    async def _await_end(self, container: Container) -> None:
         fd = container.monitor.open()
         if fd is not None:
             try:
@@ -353,9 +361,14 @@ class Containers:
 
     async def _clean(self, container: Container) -> None:
         """Give back what a dead container holds: processes it left, its group, its mount, crun's notes."""
-        if not container.cleaned.is_set():
+        if container.cleaned.is_set():
+            return
+        try:
             await asyncio.to_thread(self._release, container)
-            container.cleaned.set()
+        except OSError as error:
+            log.warning("Could not clean up container", extra=kv(**container.describe(), error=error))
+            return
+        container.cleaned.set()
 
     def _release(self, container: Container) -> None:
         record = container.record

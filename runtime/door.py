@@ -27,16 +27,47 @@ def first_fault(error: BaseException) -> BaseException:
     return error
 
 
+_detached: set[asyncio.Future[Any]] = set()  # verbs whose client left: the loop alone would let them be collected
+
+
+def _let_finish(task: asyncio.Future[Any]) -> None:
+    """Keep a verb running whose client has left, and look at its result so that nobody complains."""
+    _detached.add(task)
+    task.add_done_callback(_detached.discard)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
 def verb(
     method: Callable[[Any, Request, Context], Awaitable[Response]],
 ) -> Callable[[Any, Request, Context], Awaitable[Response]]:
-    """Turn faults of a unary method into its RPC status; anything unforeseen is INTERNAL and logged once, here."""
+    """Turn faults of a unary method into its RPC status; anything unforeseen is INTERNAL and logged once, here.
 
+    A client that gives up does not leave a verb half done: every verb runs to its own end.
+    """
+    return _wrap(method, detach=True)
+
+
+def cancellable_verb(
+    method: Callable[[Any, Request, Context], Awaitable[Response]],
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
+    """As `verb`, for methods that end when their client leaves (a command that nobody waits for any more)."""
+    return _wrap(method, detach=False)
+
+
+def _wrap(
+    method: Callable[[Any, Request, Context], Awaitable[Response]], *, detach: bool
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
     @functools.wraps(method)
     async def wrapped(self: Any, request: Request, context: Context) -> Response:
         try:
-            # A client that gives up must not leave a verb half done: every verb runs to its own end.
-            return await asyncio.shield(asyncio.ensure_future(method(self, request, context)))
+            if not detach:
+                return await method(self, request, context)
+            task = asyncio.ensure_future(method(self, request, context))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                _let_finish(task)
+                raise
         except asyncio.CancelledError:
             raise
         except BaseException as caught:

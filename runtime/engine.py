@@ -23,6 +23,7 @@ from runtime.conmon import Crun
 from runtime.containers import Container, Containers
 from runtime.events import Events
 from runtime.faults import UnknownId, WrongState
+from runtime.host_ports import HostPorts, plan_host_ports
 from runtime.images import busybox
 from runtime.images.store import ContentStore
 from runtime.images.table import ImageTable
@@ -100,6 +101,7 @@ class Engine:
             node=settings.node,
             cgroup_parent=settings.cgroup_parent,
         )
+        self.host_ports = HostPorts()
         self.containers = Containers(
             settings.root,
             self.crun,
@@ -120,6 +122,10 @@ class Engine:
         self.network.open()
         self.sandboxes.adopt(rebooted=rebooted)
         self.containers.adopt(rebooted=rebooted)
+        for sandbox in self.sandboxes.listed():
+            if sandbox.record.ready:
+                ports = plan_host_ports(sandbox.record.ip, sandbox.config.port_mappings)
+                self.host_ports.adopt(sandbox.record.id, ports)
         log.info(
             "Opened runtime",
             extra=kv(
@@ -170,12 +176,13 @@ class Engine:
     async def run_sandbox(self, config: cri.PodSandboxConfig, handler: str) -> Sandbox:
         """Make a sandbox ready, with a process to hold its pid namespace if that is shared."""
         sandbox = await self.sandboxes.run(config, handler)
-        if sandbox.config.HasField("linux") and self._shares_pids(sandbox):
-            try:
+        try:
+            await self.host_ports.add(sandbox.record.id, plan_host_ports(sandbox.record.ip, config.port_mappings))
+            if sandbox.config.HasField("linux") and self._shares_pids(sandbox):
                 await self._start_infra(sandbox)
-            except BaseException:
-                await asyncio.shield(self.remove_sandbox(sandbox.record.id))
-                raise
+        except BaseException:
+            await asyncio.shield(self.remove_sandbox(sandbox.record.id))
+            raise
         return sandbox
 
     @staticmethod
@@ -207,6 +214,7 @@ class Engine:
         async with asyncio.TaskGroup() as tasks:
             for container in self.containers.of_sandbox(sandbox.record.id):
                 tasks.create_task(self.containers.stop(container, 0))
+        await self.host_ports.remove(sandbox.record.id)
         await self.sandboxes.stop(sandbox)
 
     async def remove_sandbox(self, identity: str) -> None:

@@ -1,7 +1,8 @@
 """A container runtime in memory: the same CRI services as the real one, nothing behind them.
 
 For tests of callers. Chosen explicitly, never a fallback; `Version` says `nanokube-fake`. The contract suite holds it
-to the real one's behaviour. What a container does follows from its command:
+to the real one's behaviour.
+Over 500 lines because the CRI has that many verbs, each of a few lines. What a container does follows from its command:
 
 | command | behaviour |
 |---|---|

@@ -14,7 +14,7 @@ from machinery.log import get, kv
 from proto.cri.v1 import cri_pb2 as cri
 from proto.cri.v1 import cri_pb2_grpc
 from runtime import statuses
-from runtime.door import Context, verb
+from runtime.door import Context, cancellable_verb, verb
 from runtime.engine import Engine
 from runtime.exec import exec_sync
 from runtime.faults import BadConfig, WrongState
@@ -203,7 +203,7 @@ class RuntimeService(cri_pb2_grpc.RuntimeServiceServicer):
 
     # streams
 
-    @verb
+    @cancellable_verb
     async def ExecSync(self, request: cri.ExecSyncRequest, context: Context) -> cri.ExecSyncResponse:
         container = self._engine.containers.get(request.container_id)
         result = await exec_sync(self._engine.crun, container, list(request.cmd), float(request.timeout) or None)

@@ -184,8 +184,9 @@ def plan_resources(
         if ability.swap_accounting:
             memory["swap"] = resources.memory_swap_limit_in_bytes or resources.memory_limit_in_bytes
         planned["memory"] = memory
-    if ability.unified and resources.unified:
-        planned["unified"] = dict(resources.unified)
+    if ability.unified:
+        # As the kubelet asks for on v2: an out-of-memory kill takes the whole container, not one process of it.
+        planned["unified"] = {"memory.oom.group": "1", **resources.unified}
     if resources.hugepage_limits:
         planned["hugepageLimits"] = [
             {"pageSize": limit.page_size, "limit": limit.limit} for limit in resources.hugepage_limits if limit.limit

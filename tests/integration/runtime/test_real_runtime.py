@@ -507,3 +507,20 @@ async def test_imported_image_runs(node: Node, real: RealRuntime, tmp_path: Path
     await node.images.RemoveImage(cri.RemoveImageRequest(image=cri.ImageSpec(image="mine:1")))
     gone = await node.images.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image="mine:1")))
     assert not gone.HasField("image")
+
+
+async def test_host_port(node: Node, real: RealRuntime) -> None:
+    pod = node.pod()
+    pod.port_mappings.append(cri.PortMapping(container_port=80, host_port=18080))
+    sandbox = await node.run(pod)
+    script = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
+    container = await node.create(sandbox, node.container(["sh", "-c", script]), pod)
+    await node.start(container)
+    other_sandbox, other = await node.launch(FOREVER)
+    ask = "wget -qO- http://10.250.99.1:18080/index.html 2>&1"
+    await until_shell(node, other, ask, lambda text: text == "hello\n")
+    await until_shell(node, container, ask, lambda text: text == "hello\n")  # the pod itself, by way of the node
+    await node.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox))
+    assert "refused" in (await shell(node, other, ask))[1]
+    await node.remove_pod(sandbox)
+    await node.remove_pod(other_sandbox)
