@@ -118,9 +118,9 @@ async def test_unknown_paths_get_the_plain_page(apiserver: RunningApiServer) -> 
 
 async def test_yaml_goes_in_and_out(apiserver: RunningApiServer) -> None:
     rest = apiserver.rest()
-    text = b"metadata: {name: yam}\ndata: {day: '2026-01-01', n: 'yes'}\n"
+    text = b"metadata: {name: yam}\ndata: {day: '2026-01-01', word: 'yes'}\n"
     made = await rest.request("POST", CONFIG_MAPS, text, {"content-type": "application/yaml"})
-    assert made.json["data"] == {"day": "2026-01-01", "n": "yes"}
+    assert made.json["data"] == {"day": "2026-01-01", "word": "yes"}
     read = await rest.get(f"{CONFIG_MAPS}/yam", accept="application/yaml")
     assert read.header("content-type") == "application/yaml"
     assert b'  day: "2026-01-01"\n' in read.body
