@@ -150,9 +150,10 @@ class Invalid(StatusError):
 
     @classmethod
     def of(cls, kind: str, name: str, group: str = "", causes: Iterable[Cause] = ()) -> Self:
-        """`causes` carry upstream's per-field texts without the path; the message joins path and text."""
+        """`causes` carry upstream's per-field texts without the path; the message joins path and text, each once."""
         found = tuple(causes)
-        texts = [f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in found]
+        told = (f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in found)
+        texts = list(dict.fromkeys(told))
         joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
         message = f'{qualified(kind, group)} "{name}" is invalid'
         if texts:

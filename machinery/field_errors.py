@@ -94,5 +94,5 @@ class FieldError(NamedTuple):
 
 
 def invalid(kind: str, name: str, group: str, findings: Iterable[FieldError]) -> Invalid:
-    """The 422 that reports all findings of one object; equal findings are told once."""
-    return Invalid.of(kind, name, group, dict.fromkeys(finding.cause() for finding in findings))
+    """The 422 that reports all findings of one object; the message tells equal ones once, the causes keep them all."""
+    return Invalid.of(kind, name, group, [finding.cause() for finding in findings])

@@ -95,6 +95,8 @@ def test_findings(finding: FieldError, text: str) -> None:
     assert str(finding) == text
 
 
-def test_equal_findings_are_told_once() -> None:
+def test_equal_findings_are_told_once_and_kept_as_causes() -> None:
     finding = FieldError.required("spec")
-    assert len(invalid("Pod", "x", "", [finding, finding]).causes) == 1
+    error = invalid("Pod", "x", "", [finding, finding])
+    assert error.message == 'Pod "x" is invalid: spec: Required value'
+    assert len(error.causes) == 2
