@@ -1,6 +1,7 @@
 """Exponential back-off with jitter for loops that wait for somebody else (the API server, a lease, a peer).
 
-Owns the arithmetic only; the caller sleeps through its clock. Used by informers, the event recorder, leader election.
+Owns the arithmetic only; the caller sleeps through its clock. Used by informers, the controller runner, the event
+recorder and the loops of components.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import random
 from typing import Final
 
+from machinery.clock import Clock
+
 DEFAULT_INITIAL: Final = 0.05
 DEFAULT_CAP: Final = 2.0
+_FASTEST: Final = 5.0
 
 
 class Backoff:
@@ -43,3 +47,17 @@ class Backoff:
     def reset(self) -> None:
         """Something worked: start again from the shortest delay."""
         self._next = self._initial
+
+
+async def wait_for_server(clock: Clock, seconds: float) -> None:
+    """Wait before asking a server again that is away."""
+    await clock.sleep(outage_seconds(clock, seconds))
+
+
+def outage_seconds(clock: Clock, seconds: float) -> float:
+    """Cluster seconds to wait for a server that is away, where `seconds` would do at scale 1.
+
+    Starting a process takes its real time however fast the timers run: beyond a scale of 5 the retries of many loops
+    would only burn the CPU that the server needs in order to come back.
+    """
+    return seconds * max(1.0, clock.scale / _FASTEST)

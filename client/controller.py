@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from client.backoff import outage_seconds
 from client.client import Write, key_of, recorded_writes
 from client.informer import EventHandler, Informer
 from client.workqueue import ShutDown, WorkQueue
@@ -25,12 +26,12 @@ from machinery.log import kv
 from machinery.meta import ObjectKey
 
 STALE_LIMIT: Final = 10.0
-"""Cluster seconds a key waits at most for its own writes to show up: a cache this far behind is disconnected, and every
+"""Real seconds a key waits at most for its own writes to show up: a cache this far behind is disconnected, and every
 write is fenced by resourceVersion or uid anyway."""
 
 
 OUTAGE_RETRY: Final = 1.0
-"""Cluster seconds after which a key is tried again while nothing answers."""
+"""Seconds after which a key is tried again while nothing answers."""
 
 
 class Result(NamedTuple):
@@ -169,7 +170,7 @@ class Controller:
             except ServiceUnavailable as error:
                 self.metrics.errors += 1
                 # Not the key's fault: no exponential back-off, or recovery would take as long as the outage did.
-                self.queue.add_after(key, random.uniform(0.2, OUTAGE_RETRY))
+                self.queue.add_after(key, outage_seconds(self._clock, random.uniform(0.2, OUTAGE_RETRY)))
                 self._log.debug("Lost the API server", extra=kv(key=key, error=error.message))
             except StatusError as error:
                 self.metrics.errors += 1
@@ -201,7 +202,7 @@ class Controller:
         self.metrics.deferred += 1
         deferral = _Deferral(set(range(len(unseen))))
         self._deferrals[key] = deferral
-        deferral.timer = self._clock.call_later(STALE_LIMIT, self._caught_up, key, deferral)
+        deferral.timer = self._clock.call_later(STALE_LIMIT * self._clock.scale, self._caught_up, key, deferral)
 
         def seen(index: int) -> None:
             deferral.remaining.discard(index)

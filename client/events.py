@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from api import resources
 from api.models import core_v1, meta_v1
-from client.backoff import Backoff
+from client.backoff import Backoff, wait_for_server
 from client.client import Client
 from machinery import log
 from machinery.clock import Clock
@@ -206,7 +206,7 @@ class EventRecorder:
             except AlreadyExists:
                 return  # an earlier try was carried out though its answer got lost
             except ServiceUnavailable:
-                await self._clock.sleep(backoff.next())
+                await wait_for_server(self._clock, backoff.next())
             except StatusError as error:
                 # Refused (a terminating namespace, for instance): repeating it will not help.
                 _log.debug("Dropped event", extra=kv(event=verdict.name, error=error.message))

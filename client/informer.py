@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 import msgspec
 
 from api.resources import Resource
-from client.backoff import Backoff
+from client.backoff import Backoff, wait_for_server
 from client.client import Client, Write
 from client.kinds import Target, Unstructured, View, resolve
 from client.listers import Indexer, Lister
@@ -92,6 +92,7 @@ class Informer(Generic[T]):
         self.lister: Lister[T] = Lister(indexers)
         self.state = State.EMPTY
         self.relists = 0
+        self.disconnects = 0
 
     @property
     def resource(self) -> Resource:
@@ -148,7 +149,7 @@ class Informer(Generic[T]):
                 self.state = State.EMPTY
                 self.relists += 1
                 _log.debug("Listing again", extra=kv(resource=self.resource.plural, version=self._revision))
-                await self._clock.sleep(self._backoff.next())
+                await wait_for_server(self._clock, self._backoff.next())
             except (NotFound, MethodNotAllowed):
                 # The server does not know the kind (yet): there are none of it, and that is a complete answer.
                 self.state = State.EMPTY
@@ -158,11 +159,11 @@ class Informer(Generic[T]):
                 self._disconnected()
                 self._note_future(error)
                 _log.debug("Lost the API server", extra=kv(resource=self.resource.plural, error=error.message))
-                await self._clock.sleep(self._backoff.next())
+                await wait_for_server(self._clock, self._backoff.next())
             except Exception:  # noqa: BLE001  # logged; a fault here must not end the process that lives on this cache
                 self._disconnected()
                 _log.exception("Informer failed", extra=kv(resource=self.resource.plural))
-                await self._clock.sleep(self._backoff.next())
+                await wait_for_server(self._clock, self._backoff.next())
 
     def _note_future(self, error: StatusError) -> None:
         """A server behind our version may lag a moment; one that never reaches it was restored from a backup."""
@@ -179,6 +180,7 @@ class Informer(Generic[T]):
             self.relists += 1
 
     def _disconnected(self) -> None:
+        self.disconnects += 1
         self.state = State.EMPTY if self.state in (State.EMPTY, State.LISTING) else State.LISTED
 
     async def _list(self) -> None:
@@ -242,7 +244,7 @@ class Informer(Generic[T]):
         self.state = State.LISTED
         # A server that closes streams at once must not be asked in a tight loop; one that ends them now and then may.
         if self._clock.monotonic() - opened < 1.0:
-            await self._clock.sleep(self._backoff.next())
+            await wait_for_server(self._clock, self._backoff.next())
 
     def _apply(self, event: pb.WatchEvent) -> None:
         item = event.object

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from api.models import core_v1
-from client.backoff import Backoff
+from client.backoff import Backoff, wait_for_server
 from client.client import key_of
 from client.informer import Informer
 from client.listers import BY_NODE, pod_node
@@ -97,7 +97,7 @@ class PodGarbageCollector:
                 backoff.reset()
             except StatusError as error:
                 _log.debug("Failed to collect pods", extra=kv(error=error.message))
-                await self._clock.sleep(backoff.next())
+                await wait_for_server(self._clock, backoff.next())
                 continue
             await self._clock.sleep(PERIOD)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from api.models import coordination_v1, core_v1
-from client.backoff import Backoff
+from client.backoff import Backoff, wait_for_server
 from client.client import PatchType, key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
@@ -55,6 +55,7 @@ class NodeLifecycleController:
         self._limiter = EvictionLimiter(env.clock)
         self._all_disrupted = False
         self._known: set[str] = set()
+        self._disconnects = 0
         self.controller = Controller(
             "node-taints",
             self.reconcile,
@@ -109,12 +110,14 @@ class NodeLifecycleController:
                 backoff.reset()
             except StatusError as error:
                 _log.debug("Failed to monitor nodes", extra=kv(error=error.message))
-                await self._clock.sleep(backoff.next())
+                await wait_for_server(self._clock, backoff.next())
                 continue
             await self._clock.sleep(self._options.node_monitor_period)
 
     async def monitor(self) -> None:
         """One pass: judge, tell, taint."""
+        if self._was_blind():
+            self._health.restart_grace()
         nodes = self._nodes.lister.list()
         self._greet({node.metadata.name or "": node for node in nodes})
         lost: list[tuple[core_v1.Node, str]] = []
@@ -139,6 +142,11 @@ class NodeLifecycleController:
         self._note_disruption(readiness)
         for node, _ in lost:
             await self._taint_lost(node)
+
+    def _was_blind(self) -> bool:
+        """Whether our own watches broke since the last pass: then silence says nothing about the nodes."""
+        before, self._disconnects = self._disconnects, self._nodes.disconnects + self._leases.disconnects
+        return self._disconnects != before
 
     def _greet(self, nodes: dict[str, core_v1.Node]) -> None:
         """Tell about nodes that came or went since the last pass."""
