@@ -13,7 +13,7 @@ from apiserver.registry.context import RequestContext
 from apiserver.rest import query as queries
 from apiserver.rest.negotiation import only_protobuf
 from apiserver.rest.paths import RequestInfo
-from apiserver.rest.responses import Receive, Send, audit_id
+from apiserver.rest.responses import Receive, Send, Whole, audit_id
 
 MANAGER_LIMIT = 128
 
@@ -34,6 +34,7 @@ class Request:
         "send",
         "user",
         "warnings",
+        "whole",
     )
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -49,7 +50,9 @@ class Request:
         self.warnings: list[str] = []
         self.code = 0  # of the answer, once it has begun
         given = self.headers.get(b"audit-id")
-        self.audit = given if given is not None and 0 < len(given) <= 64 else audit_id()
+        taken = given is not None and len(given) <= 64 and given.replace(b"-", b"").isalnum()
+        self.audit = given if given is not None and taken else audit_id()
+        self.whole: Whole | None = scope["state"].get("whole")
 
     def header(self, name: bytes) -> str:
         value = self.headers.get(name)

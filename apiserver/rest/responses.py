@@ -17,6 +17,7 @@ from machinery.errors import StatusError
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Header = tuple[bytes, bytes]
+Whole = Callable[[int, Iterable[Header], bytes], bool]  # writes an answer at once, or says that it cannot
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -57,6 +58,7 @@ class Answerable(Protocol):
     audit: bytes
     code: int
     warnings: list[str]
+    whole: Whole | None
 
     @property
     def only_protobuf(self) -> bool: ...
@@ -77,6 +79,8 @@ async def send_bytes(
         headers.append(_JSON_HEADER)
     elif content_type:
         headers.append((b"content-type", content_type))
+    if request.whole is not None and request.whole(code, headers, body):
+        return
     send = request.send
     await send({"type": "http.response.start", "status": code, "headers": headers})
     await send({"type": "http.response.body", "body": body})

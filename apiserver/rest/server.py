@@ -12,17 +12,19 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from apiserver.auth.authentication import user_from_peer_cert
 from apiserver.auth.user import UserInfo
+from apiserver.rest.responses import Header
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 180
@@ -45,6 +47,37 @@ class PeerProtocol(HttpToolsProtocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         tls = transport.get_extra_info("ssl_object")
         self.app_state = {"peer": Peer(user_from_peer_cert(tls.getpeercert() if tls is not None else None))}
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["state"]["whole"] = partial(write_whole, cycle)
+        super()._start_asgi_task(cycle, app)
+
+
+def write_whole(cycle: RequestResponseCycle, code: int, headers: Iterable[Header], body: bytes) -> bool:
+    """Write a whole answer at once: one TLS record and no checks of headers that are our own.
+
+    Half the cost of two ASGI messages. False when the ordinary way is needed: the client reads slowly or has gone, or
+    the answer has no body by its nature. Knows uvicorn's cycle from inside; uvicorn is pinned for that reason.
+    """
+    bodiless = code in (204, 304) or cycle.scope["method"] == "HEAD"
+    if bodiless or cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    parts, told = [STATUS_LINE[code]], False
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+        if name == b"connection":  # the only value we send is "close"
+            told, cycle.keep_alive = True, False
+    if not cycle.keep_alive and not told:
+        parts.append(b"connection: close\r\n")
+    parts += (b"\r\n", body)
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
@@ -93,6 +126,7 @@ class RestServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody may claim to be somebody else's proxy
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             ws_max_size=WEBSOCKET_LIMIT,
             backlog=BACKLOG,
