@@ -150,9 +150,13 @@ class Engine:
         self.network.close()
 
     def _publish(self, container: Container, kind: cri.ContainerEventType.ValueType) -> None:
-        if container.record.internal or not self.events.wanted:
-            return
         sandbox = self.sandboxes.find(container.record.sandbox_id)
+        if container.record.internal:
+            if kind == cri.CONTAINER_STOPPED_EVENT and sandbox is not None:
+                self.sandboxes.lose(sandbox)  # its pid namespace died with this container
+            return
+        if not self.events.wanted:
+            return
         self.events.publish(
             cri.ContainerEventResponse(
                 container_id=container.record.id,

@@ -130,10 +130,15 @@ class PodNetwork:
             # Traffic to an address without a pod ends here at once instead of circling between node and network.
             self._netlink.add_route(self.pod_cidr, unreachable=True)
 
-    def adopt(self, sandbox_id: str, address: str) -> None:
-        """Mark an address as taken by a pod that already runs."""
+    def adopt(self, sandbox_id: str, address: str, link: str) -> bool:
+        """Take over a pod that already runs; False when its link is gone (the machine was made anew)."""
         with self._lock:
+            node = self._node()
+            if not node.exists(link):
+                return False
             self._addresses[address] = sandbox_id
+            node.add_route(f"{address}/32", dev=link, source=self._node_ip or None)
+            return True
 
     def create(
         self,

@@ -269,10 +269,18 @@ class Sandboxes:
                 continue
             sandbox = Sandbox(record, cri.PodSandboxConfig.FromString(config))
             self._all[record.id] = sandbox
-            if record.ready and (rebooted or not self.pinned(sandbox)):
+            if record.ready and (rebooted or not self.pinned(sandbox) or not self._reconnect(sandbox)):
                 record.ready = False
                 self.save(sandbox)
-            if record.ip and record.ready:
-                self._network.adopt(record.id, record.ip)
-            elif not record.ready:
+            if not record.ready:
                 self._release(sandbox)
+
+    def _reconnect(self, sandbox: Sandbox) -> bool:
+        record = sandbox.record
+        return record.host_network or self._network.adopt(record.id, record.ip, record.link)
+
+    def lose(self, sandbox: Sandbox) -> None:
+        """Note that the sandbox is no longer usable; its kernel objects stay until it is stopped."""
+        if sandbox.record.ready:
+            sandbox.record.ready = False
+            self.save(sandbox)

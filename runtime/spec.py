@@ -113,7 +113,7 @@ def _caps(names: set[str]) -> list[str]:
 
 
 def plan_mounts(
-    mounts: Sequence[cri.Mount], sandbox: SandboxView, *, privileged: bool, unified: bool
+    mounts: Sequence[cri.Mount], sandbox: SandboxView, *, privileged: bool
 ) -> tuple[list[dict[str, Any]], str]:
     """(OCI mounts, root propagation): the standard ones, the pod's files, then the request's, parents first."""
     writable = "rw" if privileged else "ro"
@@ -125,13 +125,9 @@ def plan_mounts(
             "/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
         ),
         _mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
-        # A sysfs shows the network namespace it was mounted in, so only a container with its own may mount one.
-        _mount("/sys", "sysfs", "sysfs", sys_options)
-        if sandbox.netns
-        else _mount("/sys", "none", "/sys", ["rbind", *sys_options]),
+        _mount("/sys", "sysfs", "sysfs", sys_options),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "relatime", writable]),
     ]
-    if unified or sandbox.netns:
-        found.append(_mount("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "relatime", writable]))
     asked = {mount.container_path.rstrip("/") or "/": mount for mount in mounts}
     if "/" in asked:
         raise BadConfig("a mount must not cover the root of the container")
@@ -208,7 +204,7 @@ def build(
     privileged = security.privileged
     options = security.namespace_options
     granted, ambient = plan_capabilities(security, ability.capabilities)
-    mounts, propagation = plan_mounts(config.mounts, sandbox, privileged=privileged, unified=ability.unified)
+    mounts, propagation = plan_mounts(config.mounts, sandbox, privileged=privileged)
     # Docker's rule, which images rely on: an unprivileged user holds no capability until it gains one.
     held = granted if user.uid == 0 else ambient
     process: dict[str, Any] = {

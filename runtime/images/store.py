@@ -26,6 +26,7 @@ from runtime.faults import BadConfig, RuntimeFault, UnknownId
 from runtime.images import unpack as unpacker
 
 LOCK_TIMEOUT = 300.0
+IN_PROCESS_LIMIT = 4 << 20  # bytes of a layer blob that are unpacked without a process for it
 _CHUNK = 1 << 20
 
 
@@ -172,7 +173,7 @@ class ContentStore:
     @staticmethod
     def _run_unpack(blob: Path, target: Path) -> str:
         """Unpack in a process of its own: tar is all interpreter work and would stall the event loop."""
-        if blob.stat().st_size < 8 << 20:
+        if blob.stat().st_size < IN_PROCESS_LIMIT:
             try:
                 return unpacker.unpack(str(blob), str(target))
             except (unpacker.LayerError, OSError) as error:

@@ -524,3 +524,27 @@ async def test_host_port(node: Node, real: RealRuntime) -> None:
     assert "refused" in (await shell(node, other, ask))[1]
     await node.remove_pod(sandbox)
     await node.remove_pod(other_sandbox)
+
+
+async def test_host_network_container_is_on_the_node(node: Node) -> None:
+    pod = node.pod(network=cri.NODE)
+    pod.hostname = ""
+    config = node.container(["sh", "-c", "hostname; ip addr; touch /sys/x; touch /sys/kernel/x"])
+    text = await output(node, config, pod)
+    assert text.startswith("contract\n")
+    assert "10.250.99.1/32" in text
+    assert text.count("Read-only file system") == 2
+
+
+async def test_sandbox_that_lost_its_pid_namespace_is_not_ready(node: Node) -> None:
+    pod = node.pod(pid=cri.POD)
+    sandbox = await node.run(pod)
+    request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox, verbose=True)
+    answer = await node.runtime.PodSandboxStatus(request)
+    os.kill(int(answer.info["pid"]), signal.SIGKILL)
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            if (await node.runtime.PodSandboxStatus(request)).status.state == cri.SANDBOX_NOTREADY:
+                break
+            await asyncio.sleep(0.01)
+    await node.remove_pod(sandbox)

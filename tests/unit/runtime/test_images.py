@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from proto.cri.v1 import cri_pb2 as cri
 from runtime.faults import BadConfig, PullDenied, PullUnknown, PullUnreachable, RuntimeFault
 from runtime.images import archive, busybox
+from runtime.images import store as store_module
 from runtime.images.puller import NOTE, Puller, plan_credentials
 from runtime.images.reference import normalize
 from runtime.images.registry import Credentials, Registry, fetch, parse_challenge
@@ -277,6 +278,21 @@ def test_load(store: ContentStore, tmp_path: Path, raw: bytes, name: str) -> Non
     assert known.loaded
     assert known.tags == [name]
     assert not list((store.root / "tmp").iterdir())
+
+
+@root_only
+def test_large_layers_are_unpacked_by_a_process(
+    store: ContentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "IN_PROCESS_LIMIT", 0)
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive())
+    found = archive.load(store, path)
+    assert (Path(store.lowers(found[0].image)[0]) / "file").read_text() == "hello"
+    config, _, _ = make_image("never stored")
+    evil = store.put_blob(io.BytesIO(make_tar(("../x", {"data": b"y"}))))
+    with pytest.raises(RuntimeFault, match="escapes the layer"):
+        store.add_image(config, [evil])
 
 
 @root_only

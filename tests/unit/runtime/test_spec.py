@@ -90,7 +90,7 @@ def test_mounts_of_the_request_win_and_parents_come_first() -> None:
         cri.Mount(container_path="/etc/hosts", host_path="/mine", readonly=True),
         cri.Mount(container_path="/dev/shm/", host_path="/memory"),
     ]
-    planned, propagation = plan_mounts(mounts, VIEW, privileged=False, unified=True)
+    planned, propagation = plan_mounts(mounts, VIEW, privileged=False)
     places = [entry["destination"] for entry in planned]
     assert len(places) == len(set(places))
     assert places.index("/data") < places.index("/data/inner")
@@ -98,7 +98,7 @@ def test_mounts_of_the_request_win_and_parents_come_first() -> None:
     assert next(entry for entry in planned if entry["destination"] == "/dev/shm")["source"] == "/memory"
     assert propagation == "rslave"
     with pytest.raises(BadConfig):
-        plan_mounts([cri.Mount(container_path="/", host_path="/")], VIEW, privileged=False, unified=True)
+        plan_mounts([cri.Mount(container_path="/", host_path="/")], VIEW, privileged=False)
 
 
 def test_whole_configuration() -> None:
