@@ -16,6 +16,7 @@ from kubelet.pod import events as ev
 from kubelet.pod.machine import PodMachine
 from kubelet.pod.timeline import Now
 from kubelet.records import ContainerRecord, ContainerState, SandboxRecord
+from kubelet.status.pod_status import pod_status
 
 START = 1_000_000.0
 WALL = 1_790_000_000 * 10**9
@@ -41,6 +42,7 @@ class Node:
     now: float = 0.0
     pending: list[Any] = field(default_factory=list)
     live: dict[str, ContainerRecord] = field(default_factory=dict)
+    dead: dict[str, ContainerRecord] = field(default_factory=dict)
     events: list[ev.Emit] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     done: bool = False
@@ -124,22 +126,34 @@ class Node:
         if "start" in self.fail or not self.sandbox_up:
             self.post(ev.ContainerFailed(name, "CreateContainerError", "no"))
             return
+        self.post(ev.ContainerStarted(self.run(name, attempt, sandbox.id)))
+
+    def run(self, name: str, attempt: int, sandbox_id: str) -> ContainerRecord:
+        """What the runtime does, whether or not somebody hears of it."""
         nanos = WALL + int(self.now * 1e9)
-        record = ContainerRecord(
-            f"c{next(self.ids)}",
-            name,
-            attempt,
-            ContainerState.RUNNING,
-            sandbox.id,
-            nanos,
-            nanos,
-            hash=self.machine.slots[name].hash,
-        )
+        identity, digest = f"c{next(self.ids)}", self.machine.slots[name].hash
+        record = ContainerRecord(identity, name, attempt, ContainerState.RUNNING, sandbox_id, nanos, nanos, hash=digest)
         self.live[name] = record
-        self.post(ev.ContainerStarted(record))
+        return record
 
     def ended(self, record: ContainerRecord, code: int) -> ContainerRecord:
-        return replace(record, state=ContainerState.EXITED, exit_code=code, finished_at=WALL + int(self.now * 1e9))
+        finished = WALL + int(self.now * 1e9)
+        self.dead[record.name] = replace(record, state=ContainerState.EXITED, exit_code=code, finished_at=finished)
+        return self.dead[record.name]
+
+    def restart_kubelet(self) -> None:
+        """A new machine knows only what the API server and the runtime hold; whatever was under way is lost."""
+        old = self.machine
+        status = pod_status(old, "10.9.9.9", "nanokube", at(self.now).wall())
+        raw = msgspec.to_builtins(old.pod)
+        raw["status"] = status
+        self.machine = PodMachine(msgspec.convert(raw, core_v1.Pod, strict=False), at(self.now))
+        for wish in self.pending:  # the runtime may have carried out what the old kubelet never heard of
+            if isinstance(wish, ev.StartContainer) and self.sandbox_up and old.sandbox is not None:
+                self.run(wish.container, wish.attempt, old.sandbox.id)
+        self.pending, self.wake = [], None
+        sandboxes = (replace(old.sandbox, ready=self.sandbox_up),) if old.sandbox is not None else ()
+        self.post(ev.Observed(sandboxes, (*self.dead.values(), *self.live.values()), complete=True))
 
     def exit(self, name: str, code: int = 1) -> None:
         self.post(ev.Observed((), (self.ended(self.live.pop(name), code),)))
@@ -449,6 +463,17 @@ def test_a_pod_that_has_ended_in_the_api_is_not_started() -> None:
     assert not node.live and not node.pending and "StartSandbox" not in node.log
 
 
+def test_a_restart_of_the_kubelet_changes_nothing_for_a_running_pod() -> None:
+    node = running(make_pod(("a", "b"), initContainers=[{"name": "init", "image": "a"}]))
+    node.exit("init", 0)
+    node.settle()
+    before = dict(node.live)
+    node.restart_kubelet()
+    node.settle()
+    assert node.live == before and len(before) == 2
+    assert all(slot.ready for slot in node.machine.slots.values() if slot.name != "init")
+
+
 def test_old_facts_do_not_overwrite_new_ones() -> None:
     node = running(make_pod(restartPolicy="Never"))
     record = node.live["main"]
@@ -494,6 +519,8 @@ def test_whatever_happens_nothing_runs_twice_and_every_pod_can_be_removed(
             case 8 if node.machine.idle():
                 sandboxes = (node.machine.sandbox,) if node.machine.sandbox else ()
                 node.post(ev.Observed(sandboxes, tuple(node.live.values()), complete=True))
+            case 9 if number > 3 and not (node.machine.busy or node.done):
+                node.restart_kubelet()
             case 9 if number == 0:
                 node.post(
                     ev.PodChanged(
