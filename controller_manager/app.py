@@ -110,7 +110,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--leader-elect", action="store_true", help="work only while holding the lease")
     made.add_argument("--cluster-cidr", default="", help="range of pod addresses that nodes get a share of")
     made.add_argument("--node-cidr-mask-size", type=int, default=defaults.node_cidr_mask_size)
-    made.add_argument("--root-ca-file", type=Path, help="CA certificate to publish to every namespace (default: --ca)")
+    made.add_argument(
+        "--root-ca-file", "--root-ca", type=Path, help="CA certificate to publish to every namespace (default: --ca)"
+    )
     made.add_argument("--node-monitor-period", type=float, default=defaults.node_monitor_period)
     made.add_argument("--node-monitor-grace-period", type=float, default=defaults.node_monitor_grace_period)
     made.add_argument("--node-startup-grace-period", type=float, default=defaults.node_startup_grace_period)
