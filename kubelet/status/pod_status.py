@@ -214,7 +214,9 @@ def status_patch(uid: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> di
     for key in KEYS:
         was, wanted = old.get(key), new.get(key)
         if was != wanted and (was or wanted):
-            changes[key] = wanted
+            # Addresses merge by ip: without the directive a new sandbox's address would join the old one.
+            merged = key in ("podIPs", "hostIPs") and was
+            changes[key] = [{"$patch": "replace"}, *(wanted or ())] if merged else wanted
     known = {condition.get("type"): condition for condition in old.get("conditions") or ()}
     conditions = []
     for condition in new.get("conditions") or ():

@@ -63,7 +63,7 @@ async def test_a_pod_deleted_meanwhile_is_ended_properly(site: Site) -> None:
 
 async def test_a_sandbox_that_died_is_replaced(site: Site) -> None:
     await site.create("web", {"command": FOREVER})
-    await site.phase("web", "Running")
+    before = await site.phase("web", "Running")
     await site.stop()
     site.runtime.containers.clear()
     site.runtime.sandboxes.clear()
@@ -71,3 +71,6 @@ async def test_a_sandbox_that_died_is_replaced(site: Site) -> None:
     pod = await site.pod("web", "new container", lambda pod: main(pod).restartCount == 1 and main(pod).ready)
     last = main(pod).lastState
     assert last is not None and last.terminated is not None and last.terminated.reason == "ContainerStatusUnknown"
+    assert pod.status is not None and before.status is not None
+    assert pod.status.podIP != before.status.podIP
+    assert [entry.ip for entry in pod.status.podIPs or ()] == [pod.status.podIP], "the old address is gone"

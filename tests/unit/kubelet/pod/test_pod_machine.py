@@ -474,6 +474,17 @@ def test_a_restart_of_the_kubelet_changes_nothing_for_a_running_pod() -> None:
     assert all(slot.ready for slot in node.machine.slots.values() if slot.name != "init")
 
 
+def test_an_init_container_of_an_older_sandbox_runs_again() -> None:
+    pod = make_pod(initContainers=[{"name": "init", "image": "a"}])
+    node = Node(PodMachine(pod, at(0)))
+    node.sandbox_up = True
+    done = ContainerRecord("c1", "init", 0, ContainerState.EXITED, "s0", WALL, WALL, WALL)
+    sandboxes = (SandboxRecord("s0", 0, False), SandboxRecord("s1", 1, True, ips=("10.0.0.2",)))
+    node.post(ev.Observed(sandboxes, (done,), complete=True))
+    node.settle()
+    assert set(node.live) == {"init"} and node.live["init"].attempt == 1
+
+
 def test_old_facts_do_not_overwrite_new_ones() -> None:
     node = running(make_pod(restartPolicy="Never"))
     record = node.live["main"]
