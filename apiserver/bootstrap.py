@@ -160,22 +160,29 @@ class Bootstrap:
 
     async def run(self) -> None:
         """Until everything is there. Objects that cannot be made are logged and left out."""
-        for key, namespace, obj in initial_objects(self._service_range, self._port):
-            await self._ensure(key, namespace, obj)
-        now = rfc3339(self._registry.clock.now())
         available = {
             "type": "Available",
             "status": "True",
-            "lastTransitionTime": now,
+            "lastTransitionTime": rfc3339(self._registry.clock.now()),
             "reason": "Local",
             "message": "Local APIServices are always available",
         }
+        # Namespaces come first, as others lie in them; all others go to the store side by side.
+        rest = []
+        for key, namespace, obj in initial_objects(self._service_range, self._port):
+            if obj["kind"] == "Namespace":
+                await self._ensure(key, namespace, obj)
+            else:
+                rest.append(self._ensure(key, namespace, obj))
         for key, namespace, obj in api_services():
-            await self._ensure(key, namespace, obj, status={"conditions": [available]})
+            rest.append(self._ensure(key, namespace, obj, status={"conditions": [available]}))
         # An address that only this machine can use is no place to send pods to.
         if self._advertise and not ipaddress.ip_address(self._advertise).is_loopback:
             for key, namespace, obj in endpoints(self._advertise, self._port):
-                await self._ensure(key, namespace, obj, replace=True)
+                rest.append(self._ensure(key, namespace, obj, replace=True))
+        async with asyncio.TaskGroup() as group:
+            for work in rest:
+                group.create_task(work)
 
     async def _ensure(
         self,
