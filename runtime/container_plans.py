@@ -1,14 +1,18 @@
-"""Decisions about containers that need no container: signals, reasons, limits.
+"""Decisions about containers that need no container: signals, reasons, limits, devices.
 
-Pure. Called by the container lifecycle.
+Pure but for one lstat. Called by the container lifecycle.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
+from pathlib import Path
 
 from linux.cgroup import UNLIMITED, Limits
 from proto.cri.v1 import cri_pb2 as cri
+from runtime.spec import DeviceNode
 
 
 def plan_stop_signal(config: cri.ContainerConfig, image_signal: str) -> int:
@@ -52,3 +56,16 @@ def plan_limits(resources: cri.LinuxContainerResources, swap_accounting: bool) -
         cpuset_cpus=resources.cpuset_cpus or None,
         cpuset_mems=resources.cpuset_mems or None,
     )
+
+
+def device_node(source: Path, path: str, access: str = "rwm") -> DeviceNode | None:
+    """The device at `source` as it is to appear at `path`; None when it is no device."""
+    try:
+        status = source.stat()
+    except OSError:
+        return None
+    kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
+    if not kind:
+        return None
+    number = status.st_rdev
+    return DeviceNode(path, kind, os.major(number), os.minor(number), stat.S_IMODE(status.st_mode), access)

@@ -22,17 +22,15 @@ from linux.cgroup import Cgroups
 from linux.pidfd import ProcessRef
 from machinery.log import get, kv
 from proto.cri.v1 import cri_pb2 as cri
-from runtime import conmon, orphans, records, spec
+from runtime import bundle, conmon, orphans, records
 from runtime.conmon import Crun, Launch, LaunchError, plan_start_error
 from runtime.container_plans import plan_exit_reason, plan_limits, plan_stop_signal
 from runtime.faults import AlreadyThere, BadConfig, RuntimeFault, UnknownId, WrongState
 from runtime.images.table import ImageTable, NodeImage
 from runtime.records import CREATED, EXITED, RUNNING, STARTING, ContainerRecord
 from runtime.spec import Ability, SandboxView
-from runtime.users import plan_user, read_in_root
 
 log = get("runtime.containers")
-EXIT_GRACE = 10.0  # real seconds conmon may take to write the exit file after the container is gone
 KILL_WAIT = 10.0  # real seconds a SIGKILLed container may take to be gone
 UNKNOWN = "ContainerStatusUnknown"
 UNKNOWN_MESSAGE = "The container's monitor was lost; how the container ended is unknown"
@@ -193,52 +191,8 @@ class Containers:
         return container
 
     def _prepare(self, container: Container, image: NodeImage, view: SandboxView) -> None:
-        record, config = container.record, container.config
-        folder = self.bundle(container)
-        for part in ("rootfs", "upper", "work"):
-            (folder / part).mkdir(parents=True)
-        for each in config.mounts:
-            self._resolve_mount(each)
-        mount.overlay(
-            str(folder / "rootfs"), self._images.store.lowers(image.record), str(folder / "upper"), str(folder / "work")
-        )
-        security = config.linux.security_context
-        rootfs = str(folder / "rootfs")
-        user = plan_user(
-            read_in_root(rootfs, "/etc/passwd"),
-            read_in_root(rootfs, "/etc/group"),
-            image_user=image.record.config.user,
-            uid=security.run_as_user.value if security.HasField("run_as_user") else None,
-            gid=security.run_as_group.value if security.HasField("run_as_group") else None,
-            username=security.run_as_username,
-            supplemental=security.supplemental_groups,
-            strict=security.supplemental_groups_policy == cri.Strict,
-        )
-        record.uid, record.gid, record.groups = user.uid, user.gid, list(user.groups)
-        built = spec.build(
-            config,
-            identity=record.id,
-            image=image.record.config,
-            sandbox=view,
-            user=user,
-            ability=self._ability,
-        )
-        (folder / "config.json").write_bytes(spec.encode(built))
-        if record.log_path:
-            Path(record.log_path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "config.pb").write_bytes(config.SerializeToString())
-        self.save(container)
-
-    def _resolve_mount(self, wanted: cri.Mount) -> None:
-        if wanted.HasField("image"):
-            raise BadConfig("image volumes are not supported by this runtime")
-        if not wanted.container_path.startswith("/"):
-            raise BadConfig(f'mount path "{wanted.container_path}" must be absolute')
-        try:
-            wanted.host_path = str(Path(wanted.host_path).resolve(strict=True))
-        except OSError as error:
-            reason = (error.strerror or "cannot be used").lower()
-            raise BadConfig(f'failed to mount "{wanted.host_path}" to "{wanted.container_path}": {reason}') from error
+        store, folder = self._images.store, self.bundle(container)
+        bundle.prepare(folder, container.record, container.config, image.record, view, store, self._ability)
 
     async def start(self, container: Container) -> None:
         """Run a created container. A command that cannot run leaves it exited with StartError and raises."""

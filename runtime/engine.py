@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from machinery.log import get, kv
 from proto.cri.v1 import cri_pb2 as cri
 from runtime import statuses
 from runtime.conmon import Crun
+from runtime.container_plans import device_node
 from runtime.containers import Container, Containers
 from runtime.events import Events
 from runtime.faults import UnknownId, WrongState
@@ -31,7 +31,7 @@ from runtime.network import PodNetwork
 from runtime.orphans import adopt_orphans
 from runtime.records import RUNNING, boot_id, write_atomically
 from runtime.sandboxes import Sandbox, Sandboxes
-from runtime.spec import Ability, SandboxView
+from runtime.spec import Ability, DeviceNode, SandboxView
 
 log = get("runtime")
 INFRA = "POD"  # name of the internal container that holds a shared pid namespace
@@ -65,18 +65,11 @@ def find_ability(cgroups: Cgroups) -> Ability:
     return Ability(machine.capabilities, cgroups.layout.unified, swap, own, _devices())
 
 
-def _devices() -> tuple[tuple[str, str, int, int, int], ...]:
+def _devices() -> tuple[DeviceNode, ...]:
     """Device nodes of the machine, for privileged containers; terminals and what every container has left out."""
-    found = []
-    skip = {"pts", "shm", "mqueue", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty"}
-    for entry in Path("/dev").iterdir():
-        with suppress(OSError):
-            status = entry.lstat()
-            kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
-            if kind and entry.name not in skip and not entry.name.startswith("tty"):
-                number = status.st_rdev
-                found.append((str(entry), kind, os.major(number), os.minor(number), stat.S_IMODE(status.st_mode)))
-    return tuple(sorted(found))
+    skip = {"pts", "shm", "mqueue", "console", "ptmx", "null", "zero", "full", "random", "urandom"}
+    paths = [path for path in Path("/dev").iterdir() if path.name not in skip and not path.name.startswith("tty")]
+    return tuple(each for path in sorted(paths) if (each := device_node(path, str(path))) is not None)
 
 
 class Engine:

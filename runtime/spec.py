@@ -49,6 +49,18 @@ class SandboxView:
 
 
 @dataclass(frozen=True)
+class DeviceNode:
+    """A device as it appears in a container."""
+
+    path: str
+    kind: str  # c or b
+    major: int
+    minor: int
+    mode: int
+    access: str = "rwm"
+
+
+@dataclass(frozen=True)
 class Ability:
     """What of a machine a container's configuration depends on."""
 
@@ -56,7 +68,7 @@ class Ability:
     unified: bool
     swap_accounting: bool
     oom_score_adj: int = 0  # our own: without SYS_RESOURCE nobody may go below it
-    devices: tuple[tuple[str, str, int, int, int], ...] = ()  # (path, c/b, major, minor, mode) for privileged
+    devices: tuple[DeviceNode, ...] = ()  # of the machine, for privileged containers
 
 
 def plan_args(config: cri.ContainerConfig, image: ImageConfig) -> list[str]:
@@ -139,7 +151,8 @@ def plan_mounts(
     modes = {mount.propagation for mount in mounts}
     for destination in sorted(asked, key=lambda path: (path.count("/"), path)):
         mount = asked[destination]
-        options = ["rbind", _PROPAGATION.get(mount.propagation, "rprivate"), "ro" if mount.readonly else "rw"]
+        access = "rro" if mount.recursive_read_only else "ro" if mount.readonly else "rw"
+        options = ["rbind", _PROPAGATION.get(mount.propagation, "rprivate"), access]
         found = [entry for entry in found if entry["destination"] != destination]
         found.append(_mount(destination, "bind", mount.host_path, options))
     if cri.PROPAGATION_BIDIRECTIONAL in modes:
@@ -152,7 +165,7 @@ def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict
 
 
 def plan_resources(
-    resources: cri.LinuxContainerResources, ability: Ability, devices: Sequence[cri.Device], *, privileged: bool
+    resources: cri.LinuxContainerResources, ability: Ability, devices: Sequence[DeviceNode], *, privileged: bool
 ) -> dict[str, Any]:
     """OCI resources."""
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
@@ -163,6 +176,10 @@ def plan_resources(
             {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"} for major, minor in _DEVICES
         ]
         rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
+        rules += [
+            {"allow": True, "type": each.kind, "major": each.major, "minor": each.minor, "access": each.access}
+            for each in devices
+        ]
     planned: dict[str, Any] = {"devices": rules}
     cpu: dict[str, Any] = {}
     if resources.cpu_quota:
@@ -198,6 +215,7 @@ def build(
     sandbox: SandboxView,
     user: User,
     ability: Ability,
+    devices: Sequence[DeviceNode] = (),
 ) -> dict[str, Any]:
     """The whole `config.json`. Raises BadConfig."""
     security = config.linux.security_context
@@ -235,19 +253,20 @@ def build(
             namespaces.append({"type": kind, "path": path})
     if ability.unified:
         namespaces.append({"type": "cgroup"})
-    resources = plan_resources(config.linux.resources, ability, config.devices, privileged=privileged)
+    resources = plan_resources(config.linux.resources, ability, devices, privileged=privileged)
     linux: dict[str, Any] = {
         "namespaces": namespaces,
         "resources": resources,
         "cgroupsPath": f"/{sandbox.cgroup_parent.strip('/')}/{identity}",
         "rootfsPropagation": propagation,
     }
-    if privileged:
+    given = {each.path: each for each in (*(ability.devices if privileged else ()), *devices)}
+    if given:
         linux["devices"] = [
-            {"path": path, "type": kind, "major": major, "minor": minor, "fileMode": mode}
-            for path, kind, major, minor, mode in ability.devices
+            {"path": each.path, "type": each.kind, "major": each.major, "minor": each.minor, "fileMode": each.mode}
+            for each in given.values()
         ]
-    else:
+    if not privileged:
         linux["maskedPaths"] = list(security.masked_paths or MASKED)
         linux["readonlyPaths"] = list(security.readonly_paths or READONLY)
     return {

@@ -6,6 +6,7 @@ service and by container creation.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class NodeImage:
 
 
 class ImageTable:
-    """The images of one node."""
+    """The images of one node. Its methods may be called from several threads."""
 
     def __init__(self, store: ContentStore, file: Path, node: str) -> None:
         self.store = store
@@ -46,6 +47,7 @@ class ImageTable:
         self._node = node
         self._loaded: tuple[int, Loaded] = (-1, Loaded())
         self._records: dict[str, ImageRecord] = {}
+        self._lock = threading.RLock()
         try:
             self._state = msgspec.json.decode(file.read_bytes(), type=TableState)
         except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
@@ -79,6 +81,10 @@ class ImageTable:
 
     def images(self) -> list[NodeImage]:
         """All images of this node."""
+        with self._lock:
+            return self._images()
+
+    def _images(self) -> list[NodeImage]:
         found: dict[str, NodeImage] = {}
 
         def entry(identity: str) -> NodeImage | None:
@@ -110,10 +116,11 @@ class ImageTable:
 
     def find(self, name: str) -> NodeImage | None:
         """The image that a name, digest reference or id means here. Bad names raise BadConfig."""
-        identity = self._identify(name)
-        if identity is None:
-            return None
-        return next((image for image in self.images() if image.record.id == identity), None)
+        with self._lock:
+            identity = self._identify(name)
+            if identity is None:
+                return None
+            return next((image for image in self._images() if image.record.id == identity), None)
 
     def _identify(self, name: str) -> str | None:
         bare = name if name.startswith("sha256:") else f"sha256:{name}"
@@ -143,35 +150,38 @@ class ImageTable:
         """Note a successful pull."""
         reference = normalize(name)
         self.store.hold(image.id, self._node)
-        self._records[image.id] = image
-        if reference.tag and not reference.digest:
-            self._state.names[reference.tagged] = image.id
-        self._state.digests[f"{reference.name}@{manifest_digest}"] = image.id
-        self._state.notes.pop(image.id, None)
-        self._unhide(image.id)
-        self._save()
+        with self._lock:
+            self._records[image.id] = image
+            if reference.tag and not reference.digest:
+                self._state.names[reference.tagged] = image.id
+            self._state.digests[f"{reference.name}@{manifest_digest}"] = image.id
+            self._state.notes.pop(image.id, None)
+            self._unhide(image.id)
+            self._save()
 
     def satisfied(self, image: ImageRecord, note: str) -> None:
         """Note a pull that was satisfied without the registry, and why."""
-        self._state.notes[image.id] = note
-        self._unhide(image.id)
-        self._save()
+        with self._lock:
+            self._state.notes[image.id] = note
+            self._unhide(image.id)
+            self._save()
 
     def _unhide(self, identity: str) -> None:
         self._state.hidden = [each for each in self._state.hidden if each != identity]
 
     def remove(self, name: str) -> None:
         """Forget an image and all its names on this node; content nobody needs is deleted. Blocking."""
-        image = self.find(name)
-        if image is None:
-            return
-        identity = image.record.id
-        for table in (self._state.names, self._state.digests):
-            for key in [key for key, value in table.items() if value == identity]:
-                del table[key]
-        self._state.notes.pop(identity, None)
-        if identity in self._shared().names.values():
-            self._state.hidden.append(identity)
-        self._save()
-        self._records.pop(identity, None)
+        with self._lock:
+            image = self.find(name)
+            if image is None:
+                return
+            identity = image.record.id
+            for table in (self._state.names, self._state.digests):
+                for key in [key for key, value in table.items() if value == identity]:
+                    del table[key]
+            self._state.notes.pop(identity, None)
+            if identity in self._shared().names.values():
+                self._state.hidden.append(identity)
+            self._save()
+            self._records.pop(identity, None)
         self.store.release(identity, self._node)

@@ -142,6 +142,15 @@ async def test_security(node: Node) -> None:
     assert "NoNewPrivs:\t1" in text
 
 
+async def test_devices(node: Node) -> None:
+    config = node.container(["sh", "-c", "head -c 3 /dev/mine | wc -c; head -c 3 /dev/other"])
+    config.devices.append(cri.Device(host_path="/dev/zero", container_path="/dev/mine", permissions="r"))
+    assert (await output(node, config)).startswith("3\n")
+    config.devices[0].host_path = "/etc/passwd"
+    with pytest.raises(grpc.aio.AioRpcError, match="is not a device"):
+        await output(node, config)
+
+
 async def test_privileged(node: Node) -> None:
     pod = node.pod()
     pod.linux.security_context.privileged = True
@@ -415,6 +424,24 @@ async def test_containers_survive_the_runtime(node: Node, real: RealRuntime) -> 
         await again.start(fresh)
         await again.until(fresh, cri.CONTAINER_EXITED)
         await again.remove_pod(gone_sandbox)
+
+
+async def test_start_that_was_cut_off_is_taken_back(node: Node, real: RealRuntime) -> None:
+    sandbox, container = await node.launch(FOREVER)
+    verbose = cri.ContainerStatusRequest(container_id=container, verbose=True)
+    pid = int((await node.runtime.ContainerStatus(verbose)).info["pid"])
+    await asyncio.to_thread(real.kill)
+    path = real.folder / "root/containers" / container / "record.json"
+    record = json.loads(path.read_text())
+    for key in ("pid", "pid_started", "conmon", "conmon_started", "started_at"):
+        record.pop(key)
+    path.write_text(json.dumps(record | {"state": "starting"}))
+    await asyncio.to_thread(real.start)
+    async with connected(real.address, real.folder, real.cgroup) as again:
+        ended = await again.status(container)
+        assert (ended.state, ended.exit_code, ended.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
+        await poll(lambda: not Path(f"/proc/{pid}").exists())
+        await again.remove_pod(sandbox)
 
 
 async def test_lost_monitor_is_reported_as_unknown(node: Node) -> None:
