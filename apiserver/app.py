@@ -22,6 +22,8 @@ from machinery.tls import KeyPair
 if TYPE_CHECKING:
     from apiserver.assembly import ApiServer
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
 log = logging.getLogger("apiserver")
 
 
@@ -60,8 +62,13 @@ def check(args: argparse.Namespace) -> str:
         return "--etcd is required (or --store memory)"
     if not args.bind:
         return "--bind is required"
-    if bool(args.tls_cert) != bool(args.tls_key):
-        return "--tls-cert and --tls-key belong together"
+    given = [bool(path) for path in (args.tls_cert, args.tls_key, args.client_ca)]
+    if any(given) and not all(given):
+        return "--tls-cert, --tls-key and --client-ca belong together"
+    if not any(given):
+        for address in (*args.bind, *(args.grpc_bind or ())):
+            if address.rpartition(":")[0].strip("[]") not in LOOPBACK:
+                return f"{address}: without --tls-cert only loopback addresses are served"
     for name in ("tls_cert", "tls_key", "client_ca", "token_auth_file", "service_account_key"):
         path: Path | None = getattr(args, name)
         if path is not None and not path.is_file():
