@@ -31,6 +31,8 @@ from machinery.log import kv
 
 log = logging.getLogger("apiserver.rest")
 
+# Probes must be answered before any role is known; upstream's --authorization-always-allow-paths.
+ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 # Requests that may last; they take no place among those under way.
 LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
@@ -90,7 +92,8 @@ class RestDoor:
             raise NotFound.path()
         request.info = info
         if not info.is_resource:
-            self._gate.authorize(request.user, info)
+            if info.path not in ALWAYS_ALLOWED:
+                self._gate.authorize(request.user, info)
             if not await self._system.serve(request):
                 await send_not_found_page(request)
             return

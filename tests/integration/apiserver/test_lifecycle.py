@@ -36,6 +36,22 @@ async def test_what_was_acknowledged_survives_etcd_and_the_server(tmp_path: Path
         etcd.kill()
 
 
+async def test_probes_are_answered_before_the_store_is_there(tmp_path: Path) -> None:
+    from apiserver.assembly import ApiServer, Settings
+    from tests.harness.apiserver import RestClient, shared_pki
+
+    pki = shared_pki()
+    settings = Settings(etcd=f"unix:{tmp_path}/none.sock", binds=("127.0.0.1:0",), tls=pki.serving)
+    server = ApiServer(settings, RealClock())
+    async with server.running():
+        port = int(server.rest_addresses[0].rpartition(":")[2])
+        rest = RestClient("127.0.0.1", port, pki.ca, token="")
+        answer = await rest.get("/readyz")
+        assert (answer.status, b"[-]etcd failed: reason withheld" in answer.body) == (500, True)
+        assert (await rest.get("/livez/ping")).status == 503  # others wait for the roles
+        assert (await rest.get(CONFIG_MAPS)).status == 503
+
+
 async def test_a_taken_address_is_an_os_error(apiserver: RunningApiServer) -> None:
     from apiserver.assembly import ApiServer, Settings
 
