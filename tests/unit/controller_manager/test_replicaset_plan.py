@@ -38,9 +38,12 @@ def test_the_plan_reaches_the_wanted_number(found: list[core_v1.Pod], replicas: 
 
 @given(pods, st.integers(0, 20))
 def test_ready_pods_go_only_when_no_unready_is_left(found: list[core_v1.Pod], replicas: int) -> None:
-    assigned = [each for each in found if each.spec and each.spec.nodeName and is_active(each)]
-    plan = plan_replicas(replicas, assigned, assigned, at(0))
-    running = [each for each in assigned if each.status and each.status.phase == "Running"]
+    running = [
+        each
+        for each in found
+        if each.spec and each.spec.nodeName and is_active(each) and each.status and each.status.phase == "Running"
+    ]
+    plan = plan_replicas(replicas, running, running, at(0))
 
     def ready(each: core_v1.Pod) -> bool:
         assert each.status is not None
@@ -48,7 +51,9 @@ def test_ready_pods_go_only_when_no_unready_is_left(found: list[core_v1.Pod], re
         return each.status.conditions[0].status == "True"
 
     if any(ready(victim) for victim in plan.delete):
-        assert all(each in plan.delete for each in running if not ready(each))
+        assert all(each in plan.delete for each in running if not ready(each)), (
+            "phase outranks readiness; it is equal here"
+        )
 
 
 @pytest.mark.parametrize(
