@@ -174,9 +174,7 @@ class Kubelet:
                 scheme=await self._runtime_name(),
             )
             room = admission.allocatable(self._settings.cpu, self._settings.memory, self._settings.max_pods)
-            pods = self.pods = NodePods(
-                shared, self._pod_informer, lambda: self.reporter.labels, room, self.reporter.look
-            )
+            pods = self.pods = NodePods(shared, self._pod_informer, lambda: self.reporter.labels, room)
             tasks.create_task(pods.run())
             tasks.create_task(LogRotation(self._cri, clock, pods.workers).run())
             if self._listen:

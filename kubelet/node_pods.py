@@ -47,9 +47,7 @@ class NodePods:
         informer: Informer[core_v1.Pod],
         node_labels: Callable[[], dict[str, str]],
         room: admission.Allocatable,
-        runtime_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self._runtime_lost = runtime_lost
         self._shared = shared
         self._informer = informer
         self._node_labels = node_labels
@@ -110,7 +108,6 @@ class NodePods:
                     self._runtime_event(event)
             except CriError as error:
                 _log.warning("Lost the runtime's events", extra=kv(error=error.message))
-                self._runtime_lost()
             await asyncio.sleep(STREAM_RETRY)
 
     def _runtime_event(self, event: cri.ContainerEventResponse) -> None:

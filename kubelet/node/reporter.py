@@ -29,6 +29,7 @@ UPDATE_SECONDS = 10.0
 REPORT_SECONDS = 300.0
 LEASE_SECONDS = 40
 RENEW_SECONDS = 10.0
+RUNTIME_GRACE = 30.0  # upstream's threshold for a runtime that does not answer
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0  # real seconds
 EVENT_REASONS = {
@@ -66,7 +67,9 @@ class NodeReporter:
         self._update_seconds = update_seconds
         self._given_cidr = pod_cidr
         self._cidr = ""
-        self._info = NodeInfo()
+        self._info: NodeInfo = machine_facts(settings.name, "")
+        self._health_seen = Health()
+        self._asked_at: float | None = None
         self._look = asyncio.Event()
         self._written: dict[str, Any] | None = None
         self._found: dict[str, Any] = {}  # what a former life left in the API server
@@ -98,10 +101,6 @@ class NodeReporter:
         self._written = None
         self._look.set()
 
-    def look(self) -> None:
-        """Something has happened that may change the node's status: look now, not at the next period."""
-        self._look.set()
-
     def tell(self, reason: str, message: str) -> None:
         """An event about this node; upstream puts the node's name where the uid goes."""
         name = self._settings.name
@@ -119,20 +118,10 @@ class NodeReporter:
 
     async def run(self) -> None:
         """Register, then report until cancelled."""
-        version = await self._version()
-        self._info = machine_facts(self._settings.name, f"{version.runtime_name}://{version.runtime_version}")
         self.tell("Starting", "Starting kubelet.")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report_forever())
             group.create_task(self._renew_forever())
-
-    async def _version(self) -> Any:
-        while True:
-            try:
-                return await self._cri.version()
-            except CriError as error:
-                _log.warning("Waiting for the runtime", extra=kv(error=error.message))
-            await asyncio.sleep(RETRY_FIRST)
 
     # ---- status ----
 
@@ -187,15 +176,28 @@ class NodeReporter:
             self.ready.set()
 
     async def _health(self) -> Health:
-        """Ask the runtime; give it the pod network when that has become known."""
+        """Ask the runtime; give it the pod network when that has become known.
+
+        A runtime that is away for a moment (it restarts) makes no node unready: what was last seen counts for a while.
+        """
+        now = self._clock.monotonic()
         try:
-            if self._given_cidr and self._given_cidr != self._cidr:
-                await self._cri.set_pod_cidr(self._given_cidr)
-                self._cidr = self._given_cidr
-                _log.info("Gave the runtime its pod network", extra=kv(cidr=self._cidr))
-            status = await self._cri.status()
+            self._health_seen = await self._ask_runtime()
+            self._asked_at = now
         except CriError as error:
-            return Health(f"container runtime is down: {error.message}")
+            if self._asked_at is None or now - self._asked_at > RUNTIME_GRACE:
+                return Health(f"container runtime is down: {error.message}")
+        return self._health_seen
+
+    async def _ask_runtime(self) -> Health:
+        if self._given_cidr and self._given_cidr != self._cidr:
+            await self._cri.set_pod_cidr(self._given_cidr)
+            self._cidr = self._given_cidr
+            _log.info("Gave the runtime its pod network", extra=kv(cidr=self._cidr))
+        status = await self._cri.status()
+        if not self._info.runtime:
+            version = await self._cri.version()
+            self._info = machine_facts(self._settings.name, f"{version.runtime_name}://{version.runtime_version}")
         problems = {"RuntimeReady": "", "NetworkReady": ""}
         for condition in status.conditions:
             if condition.type in problems and not condition.status:
@@ -203,6 +205,8 @@ class NodeReporter:
                 problems[condition.type] = (
                     f"{kind} not ready: {condition.type}=false reason:{condition.reason} message:{condition.message}"
                 )
+        if problems["NetworkReady"]:
+            self._cidr = ""  # a runtime that lost its state is told again
         return Health(problems["RuntimeReady"], problems["NetworkReady"])
 
     async def _note_images(self) -> None:

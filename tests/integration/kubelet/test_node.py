@@ -45,6 +45,27 @@ async def test_renews_a_lease_owned_by_the_node(fast_site: Site) -> None:
     await until(again, "a renewal")
 
 
+async def test_a_runtime_that_is_down_for_long_makes_the_node_unready(fast_site: Site) -> None:
+    site = fast_site
+    site.runtime.fail_next("Status", "UNAVAILABLE", "gone", times=1000)
+
+    async def ready() -> tuple[str, str] | None:
+        node = await site.client.get(core_v1.Node, NODE)
+        found = [each for each in (node.status.conditions if node.status else None) or () if each.type == "Ready"]
+        return (found[0].status, found[0].message or "") if found else None
+
+    async def unready() -> bool:
+        return await ready() == ("False", "container runtime is down: gone")
+
+    await until(unready, "NotReady")
+    site.runtime._failures.clear()
+
+    async def back() -> bool:
+        return await ready() == ("True", "kubelet is posting ready status")
+
+    await until(back, "Ready")
+
+
 async def test_comes_back_when_its_object_is_deleted(site: Site) -> None:
     await site.client.delete(core_v1.Node, NODE)
 
