@@ -44,6 +44,7 @@ def run(arguments: Sequence[str], say: Say) -> int:
     tools.install_packages(tools.missing_packages(workers=True), say)
     tools.etcd(say)
     tools.kubectl(say)
+    tools.registry(say)
     if arguments:
         return _python(("-m", "pytest", *arguments))
     for name, argv in GATES:

@@ -200,3 +200,12 @@ def kubectl(say: Say) -> str:
         say("bringing kubectl from the distribution into the state folder")
         NewerSuite().download("kubectl", private.parents[2])
     return found or str(private)
+
+
+def registry(say: Say) -> str:
+    """Path of docker-registry (tests push images to it), unpacked into the state folder."""
+    private = state_root() / "tools" / "docker-registry" / "usr" / "bin" / "docker-registry"
+    if not private.exists():
+        say("bringing a container registry for the tests into the state folder")
+        NewerSuite().download("docker-registry", private.parents[2])
+    return str(private)
