@@ -164,7 +164,7 @@ class Kubelet:
                 node=facts,
                 volumes=volumes,
                 reader=reader,
-                images=Images(self._cri),
+                images=Images(self._cri, tasks),
                 statuses=StatusWriter(client, clock, tasks),
                 remover=PodRemover(self._cri, volumes, clock, facts.log_dir, cgroups),
                 cgroups=cgroups,

@@ -15,6 +15,7 @@ from api.models import core_v1
 from kubelet.cri import Cri, CriError
 from proto.cri.v1 import cri_pb2 as cri
 
+Pulled = tuple[str, cri.Image | None, str]  # reference, image, why the registry was not asked
 ALWAYS, IF_NOT_PRESENT, NEVER = "Always", "IfNotPresent", "Never"
 _NAME = re.compile(
     r"^(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -54,9 +55,10 @@ def policy_of(container: core_v1.Container) -> str:
 class Images:
     """One per kubelet."""
 
-    def __init__(self, runtime: Cri) -> None:
+    def __init__(self, runtime: Cri, tasks: asyncio.TaskGroup) -> None:
         self._cri = runtime
-        self._pulls: dict[str, asyncio.Task[tuple[str, cri.Image | None, str]]] = {}
+        self._tasks = tasks
+        self._pulls: dict[str, asyncio.Task[Pulled | CriError]] = {}
         self._users: dict[str, int | None] = {}
 
     async def ensure(self, container: core_v1.Container, tell: Tell) -> str:
@@ -109,23 +111,25 @@ class Images:
             tell("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting).{size}')
         return found.id if found is not None else reference
 
-    async def _shared(self, tagged: str) -> tuple[str, cri.Image | None, str]:
-        """Join the pull of this image that is under way, or begin one."""
+    async def _shared(self, tagged: str) -> Pulled:
+        """Join the pull of this image that is under way, or begin one. Raises CriError."""
         task = self._pulls.get(tagged)
         if task is None:
-            task = asyncio.create_task(self._do(tagged))
-            self._pulls[tagged] = task
-            task.add_done_callback(lambda done: self._done(tagged, done))
-        return await asyncio.shield(task)  # a pod that goes away does not end the pull of the others
+            task = self._pulls[tagged] = self._tasks.create_task(self._do(tagged))
+        result = await asyncio.shield(task)  # a pod that goes away does not end the pull of the others
+        if isinstance(result, CriError):
+            raise CriError(result.message, result.code) from result
+        return result
 
-    def _done(self, tagged: str, task: asyncio.Task[tuple[str, cri.Image | None, str]]) -> None:
-        del self._pulls[tagged]
-        if not task.cancelled():
-            task.exception()  # seen, even if no pod waits any more
-
-    async def _do(self, tagged: str) -> tuple[str, cri.Image | None, str]:
-        reference = await self._cri.pull_image(tagged)
-        found, note = await self._cri.pulled_image(tagged)
+    async def _do(self, tagged: str) -> Pulled | CriError:
+        """Errors are results here: they belong to the pods that wait, not to the kubelet's task group."""
+        try:
+            reference = await self._cri.pull_image(tagged)
+            found, note = await self._cri.pulled_image(tagged)
+        except CriError as error:
+            return error
+        finally:
+            del self._pulls[tagged]
         if found is not None:
             self._note(found)
         return reference, found, note

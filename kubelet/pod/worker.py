@@ -163,16 +163,16 @@ class PodWorker:
             case ev.StopProbes(name, keep):
                 self._probes.stop(name, keep_readiness=keep)
             case ev.TearDown():
-                self._start("end", self._tear_down())
+                self._start("teardown", self._tear_down())
             case ev.DeleteFromApi():
-                self._start("end", self._delete_from_api())
+                self._start("delete", self._delete_from_api())
             case ev.Forget():
                 self.close()
                 self._forget(self.uid)
 
     def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         old = self._work.get(key)
-        if old is not None:
+        if old is not None and old is not asyncio.current_task():  # work that reports is at its end
             old.cancel()
         self._work[key] = self.shared.tasks.create_task(self._guarded(key, work))
 

@@ -201,3 +201,20 @@ async def test_a_failing_sandbox_is_retried(fast_site: Site) -> None:
     await site.create("again", {"command": FOREVER})
     await site.phase("again", "Running")
     assert ("FailedCreatePodSandBox", "Failed to create pod sandbox: no network") in await site.events("again")
+
+
+async def test_pods_that_want_the_same_image_share_one_pull(site: Site) -> None:
+    site.runtime.add_image("shared:1", present=False)
+    gate = site.runtime.hold("PullImage")
+    for name in ("a", "b", "c"):
+        await site.create(name, {"image": "shared:1", "imagePullPolicy": "Always", "command": FOREVER})
+
+    async def asked() -> bool:
+        return all([("Pulling", 'Pulling image "shared:1"') in await site.events(name) for name in ("a", "b", "c")])
+
+    await until(asked, "three pods pulling")
+    await site.client.delete(core_v1.Pod, "a", "default", grace_period_seconds=0)
+    gate.set()
+    await site.phase("b", "Running")
+    await site.phase("c", "Running")
+    assert [verb for verb, _ in site.runtime.calls].count("PullImage") == 1
