@@ -1,17 +1,21 @@
 """Commands inside running containers.
 
-`crun exec` is run once per command; it enters the container's namespaces and group and passes the exit code on. Whether
-the command ever ran is told by the pid file. Called by ExecSync and by the stream server.
+`crun exec` is run once per command; it enters the container's namespaces and group and passes the exit code on. It is
+told the whole process, the container's own with another command: by itself it would run commands as root. Whether the
+command ever ran is told by the pid file. Called by ExecSync and by the stream server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import secrets
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from linux.pidfd import ProcessRef
 from runtime import orphans
@@ -38,6 +42,15 @@ class ExecResult:
     exit_code: int
 
 
+def plan_process(spec: dict[str, Any], command: list[str], *, tty: bool) -> dict[str, Any]:
+    """The container's process with another command: same user, groups, capabilities, environment, folder. Pure."""
+    process = dict(spec["process"])
+    environment = list(process.get("env") or ())
+    if tty and not any(each.startswith("TERM=") for each in environment):
+        environment.append("TERM=xterm")
+    return {**process, "args": command, "env": environment, "terminal": tty}
+
+
 @dataclass
 class ExecFiles:
     """Scratch files of one exec: whose pid it is, and what crun complained."""
@@ -56,16 +69,29 @@ class ExecFiles:
         return self.folder / f"exec-{self.token}.log"
 
     @property
+    def process(self) -> Path:
+        """What is to be run, as crun reads it."""
+        return self.folder / f"exec-{self.token}.json"
+
+    @property
     def console(self) -> Path:
         """Where crun hands over the terminal."""
         return self.folder / f"{self.token}.con"
 
     def argv(self, crun: Crun, container: Container, command: list[str], *, tty: bool = False) -> list[str]:
-        """crun's command line."""
+        """crun's command line; writes the process file. Raises WrongState when the container is gone meanwhile."""
+        try:
+            spec = json.loads((crun.state_folder(container.record.id) / "config.json").read_bytes())
+        except OSError as error:
+            raise WrongState(f"container is not running: {error.strerror}") from error
+        process = json.dumps(plan_process(spec, command, tty=tty)).encode()
+        descriptor = os.open(self.process, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:  # it holds the container's environment
+            file.write(process)
         extra = ["--tty", "--console-socket", str(self.console)] if tty else []
         return [
             crun.command, *crun.global_args, "--log", f"file:{self.errors}", "exec", *extra,
-            "--pid-file", str(self.pid), container.record.id, *command,
+            "--pid-file", str(self.pid), "--process", str(self.process), container.record.id,
         ]  # fmt: skip
 
     def failure(self, command: list[str]) -> ExecFailed | None:
@@ -90,7 +116,7 @@ class ExecFiles:
     def remove(self) -> None:
         """Delete the scratch files, and collect a command that outlived its crun."""
         orphans.collect_all()
-        for path in (self.pid, self.errors, self.console):
+        for path in (self.pid, self.errors, self.process, self.console):
             path.unlink(missing_ok=True)
 
 

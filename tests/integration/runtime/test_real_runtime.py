@@ -142,6 +142,23 @@ async def test_security(node: Node) -> None:
     assert "NoNewPrivs:\t1" in text
 
 
+async def test_commands_run_as_the_container_does(node: Node) -> None:
+    pod = node.pod()
+    config = node.container(["sh", "-c", "cd /; sleep 1000"])
+    config.working_dir = "/tmp"
+    security = config.linux.security_context
+    security.run_as_user.value, security.run_as_group.value = 1000, 3000
+    security.supplemental_groups.append(2000)
+    security.no_new_privs = True
+    sandbox = await node.run(pod)
+    container = await node.create(sandbox, config, pod)
+    await node.start(container)
+    code, text = await shell(node, container, "id -u; id -G; pwd; grep NoNewPrivs /proc/self/status; touch /x")
+    assert (code, text.split()[:6]) == (1, ["1000", "3000", "2000", "/tmp", "NoNewPrivs:", "1"])
+    assert "Permission denied" in text
+    await node.remove_pod(sandbox)
+
+
 async def test_devices(node: Node) -> None:
     config = node.container(["sh", "-c", "head -c 3 /dev/mine | wc -c; head -c 3 /dev/other"])
     config.devices.append(cri.Device(host_path="/dev/zero", container_path="/dev/mine", permissions="r"))
