@@ -2,6 +2,7 @@
 
     start     warm `up --workers 3` to three Ready nodes; `up --only apiserver` to /readyz
     api       ConfigMap creates and GETs over REST with 32 clients (wrk), TLS, RBAC, etcd with fsync
+    watch     50 watchers under creates: rate and delay of delivery
     pods      bound → Running with the image present; a Deployment of 30 pods on 3 nodes to Ready
     memory    proportional set size of control plane and worker, idle
 
