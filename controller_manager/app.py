@@ -31,6 +31,7 @@ from controller_manager.deployment import controller as deployment
 from controller_manager.endpoints import legacy, slices
 from controller_manager.environment import Build, Environment, Options, Runnable
 from controller_manager.garbage_collector import controller as garbage_collector
+from controller_manager.job import controller as job
 from controller_manager.node_lifecycle import controller as node_lifecycle
 from controller_manager.replicaset import controller as replicaset
 from machinery import component, log
@@ -47,6 +48,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "deployment-controller": deployment.build,
     "replicaset-controller": replicaset.build_replicaset,
     "replicationcontroller-controller": replicaset.build_replication_controller,
+    "job-controller": job.build,
     "endpoints-controller": legacy.build,
     "endpointslice-controller": slices.build,
     "namespace-controller": namespace.build,
