@@ -23,7 +23,7 @@ from kubelet.node_pods import NodePods
 from kubelet.pod.cgroups import PodCgroups
 from kubelet.pod.config import NodeFacts
 from kubelet.pod.remover import PodRemover
-from kubelet.pod.worker import Services
+from kubelet.pod.services import Services
 from kubelet.server.service import KubeletService, serve
 from kubelet.server.stats import Usages
 from kubelet.status.writer import StatusWriter

@@ -15,7 +15,8 @@ from client.informer import EventHandler, Informer
 from kubelet import admission
 from kubelet.cri import Cri, CriError
 from kubelet.pod import events as ev
-from kubelet.pod.worker import PodWorker, Services
+from kubelet.pod.services import Services
+from kubelet.pod.worker import PodWorker
 from kubelet.records import (
     POD_GRACE,
     POD_NAME,

@@ -9,68 +9,35 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from api.models import core_v1
-from client.client import Client
-from client.events import EventRecorder
-from client.listers import Lister
 from kubelet import dns
 from kubelet import env as environment
-from kubelet.cri import Cri, CriError
+from kubelet.cri import CriError
 from kubelet.downward import PodFacts
-from kubelet.images import ImageFailure, Images
+from kubelet.images import ImageFailure
 from kubelet.pod import config as configs
 from kubelet.pod import events as ev
-from kubelet.pod.cgroups import PodCgroups
 from kubelet.pod.machine import PodMachine
-from kubelet.pod.remover import PodRemover
+from kubelet.pod.services import Services
 from kubelet.pod.termination import termination_message
-from kubelet.pod.timeline import Now
 from kubelet.probes.handlers import target_of
 from kubelet.probes.hooks import run_hook
 from kubelet.probes.runner import ProbeRunner
 from kubelet.records import ContainerRecord, ContainerState, container_record, sandbox_record
 from kubelet.status.pod_status import pod_ips, pod_status
-from kubelet.status.writer import StatusWriter
-from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.payload import VolumeError
-from kubelet.volumes.pod_volumes import PodVolumes
 from machinery import log
-from machinery.clock import Clock, Timer
+from machinery.clock import Timer
 from machinery.errors import Conflict, NotFound, StatusError
 from machinery.log import kv
 
 _log = log.get(__name__)
 RETRY_FIRST, RETRY_LAST = 0.2, 10.0
 FLUSH_SECONDS = 5.0
-
-
-@dataclass(slots=True)
-class Services:
-    """What all workers of a kubelet share."""
-
-    client: Client
-    cri: Cri
-    clock: Clock
-    recorder: EventRecorder
-    node: configs.NodeFacts
-    volumes: PodVolumes
-    reader: ObjectReader
-    images: Images
-    statuses: StatusWriter
-    remover: PodRemover
-    cgroups: PodCgroups
-    tasks: asyncio.TaskGroup
-    services: Lister[core_v1.Service]
-    services_synced: Callable[[], Coroutine[Any, Any, None]]
-    scheme: str = "nanokube"
-
-    def now(self) -> Now:
-        clock = self.clock
-        return Now(clock.monotonic(), int(clock.now().timestamp() * 1e9), clock.scale)
 
 
 class PodWorker:
@@ -408,10 +375,24 @@ class PodWorker:
             grace = max(grace - (clock.monotonic() - began), 2.0)  # as upstream: at least two seconds after the hook
         timeout = self._real_grace(grace)
         await self._until_done(lambda: self.shared.cri.stop_container(wish.container_id, timeout))
-        record = await self._status(wish.container_id, "")
-        if record is None or not record.ended:
-            record = self._lost(wish)
+        record = await self._ended(wish.container_id) or self._lost(wish)
         self.post(ev.ContainerKilled(wish.container, record))
+
+    async def _ended(self, container_id: str) -> ContainerRecord | None:
+        """The record of a container that was stopped; None when the runtime does not know it (any more)."""
+        delay = RETRY_FIRST / 10
+        while True:
+            try:
+                status = await self.shared.cri.container_status(container_id)
+            except CriError as error:
+                if error.not_found:
+                    return None
+            else:
+                record = self.read(container_record(status))
+                if record.ended:
+                    return record
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_LAST)
 
     def _lost(self, wish: ev.KillContainer) -> ContainerRecord | None:
         current = self.machine.slots[wish.container].current
