@@ -29,6 +29,7 @@ from linux.cgroup import Cgroups
 Say = Callable[[str], None]
 READY_TIMEOUT = 60.0  # real seconds from start to Ready nodes; a warm start takes a few
 DOWN_TIMEOUT = 20.0
+PORT_PATIENCE = 2.0
 POLL = 0.02
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -124,13 +125,19 @@ def _plan(
 
 
 def _check_ports(config: ClusterConfig) -> None:
+    """Raises CommandError when another program has a port. Patient: a process killed just now may still let go of it."""
+    deadline = time.monotonic() + PORT_PATIENCE
     for port in (config.rest_port, config.grpc_port):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise CommandError(f"port {port} is taken by another program: {error.strerror}") from error
+        while True:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                    break
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise CommandError(f"port {port} is taken by another program: {error.strerror}") from error
+            time.sleep(POLL)
 
 
 def _allow_forwarding(config: ClusterConfig, paths: ClusterPaths) -> None:

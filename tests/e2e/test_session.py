@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from tests.harness.nanokube import Cluster, eventually, is_ready
 
-HTTPD = ("--image=busybox", "--", "sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p 8080 -h /tmp")
+# Ends at once on SIGTERM, which httpd as process 1 would ignore for the whole grace period.
+SERVE = "hostname > /tmp/index.html; httpd -p 8080 -h /tmp; trap 'exit 0' TERM; sleep 3600 & wait"
+HTTPD = ("--image=busybox", "--", "sh", "-c", SERVE)
 
 
 def test_deploy_scale_and_look(cluster: Cluster, namespace: str) -> None:
