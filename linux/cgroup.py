@@ -104,8 +104,8 @@ def plan_writes(limits: Limits, unified: bool) -> list[tuple[str, str, str]]:
     quota, period = limits.cpu_quota_us, limits.cpu_period_us
     memory, both, pids = limits.memory_bytes, limits.memory_swap_bytes, limits.pids
     if unified:
-        if quota is not None or period is not None:
-            ceiling = "max" if quota is None or quota < 0 else str(quota)
+        if quota is not None:  # a period alone cannot be written without repeating the quota
+            ceiling = "max" if quota < 0 else str(quota)
             writes.append(("cpu", "cpu.max", f"{ceiling} {period or 100000}"))
         if limits.cpu_shares:
             writes.append(("cpu", "cpu.weight", str(shares_to_weight(limits.cpu_shares))))

@@ -15,6 +15,8 @@ from pathlib import Path
 from machinery import component
 from machinery.component import ComponentContext
 
+MAX_FILES = 65536
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -40,6 +42,7 @@ async def serve(args: argparse.Namespace, context: ComponentContext) -> None:
     from proto.cri.v1 import cri_pb2_grpc
     from proto.runtime.v1 import images_pb2_grpc
     from runtime.engine import Engine, Settings
+    from runtime.faults import RuntimeFault
     from runtime.image_service import ImageService, NodeImages
     from runtime.images.puller import Puller
     from runtime.service import RuntimeService
@@ -56,7 +59,11 @@ async def serve(args: argparse.Namespace, context: ComponentContext) -> None:
         insecure_registries=tuple(args.insecure_registry),
         parallel=args.parallel_starts,
     )
-    engine = Engine(settings)
+    _allow_many_files()
+    try:
+        engine = Engine(settings)
+    except RuntimeFault as fault:
+        raise OSError(fault.message) from fault  # a missing program: told without a traceback
     await asyncio.to_thread(engine.open)
     streams = StreamServer(engine)
     puller = Puller(engine.images, host_netns=settings.host_netns, insecure=settings.insecure_registries)
@@ -80,6 +87,16 @@ async def serve(args: argparse.Namespace, context: ComponentContext) -> None:
         await serving.stop(1.0)
         await streams.close()
         puller.close()
+
+
+def _allow_many_files() -> None:
+    """Samplers keep six files a group open; containers inherit the limit, as they do from other runtimes."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,13 +5,14 @@ Blocking (a few milliseconds): called from a thread by the container lifecycle, 
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from linux import mount
 from proto.cri.v1 import cri_pb2 as cri
 from runtime import records, spec
 from runtime.container_plans import device_node
-from runtime.faults import BadConfig
+from runtime.faults import BadConfig, RuntimeFault
 from runtime.images.store import ContentStore, ImageRecord
 from runtime.records import ContainerRecord
 from runtime.spec import Ability, DeviceNode, SandboxView
@@ -34,7 +35,7 @@ def prepare(
         resolve_mount(each)
     devices = [resolve_device(each) for each in config.devices]
     rootfs = str(folder / "rootfs")
-    mount.overlay(rootfs, store.lowers(image), str(folder / "upper"), str(folder / "work"))
+    mount_rootfs(folder, store.lowers(image))
     security = config.linux.security_context
     user = plan_user(
         read_in_root(rootfs, "/etc/passwd"),
@@ -61,6 +62,17 @@ def prepare(
         Path(record.log_path).parent.mkdir(parents=True, exist_ok=True)
     (folder / "config.pb").write_bytes(config.SerializeToString())
     records.save(folder, record)
+
+
+def mount_rootfs(folder: Path, lowers: list[str]) -> None:
+    """Stack the image's layers under a writable one."""
+    try:
+        mount.overlay(str(folder / "rootfs"), lowers, str(folder / "upper"), str(folder / "work"))
+    except OSError as error:
+        hint = ""
+        if error.errno == errno.EINVAL:
+            hint = "; containers need a real file system below them (ext4, xfs, btrfs), not another overlay"
+        raise RuntimeFault(f"failed to mount rootfs in {folder}: {error.strerror}{hint}") from error
 
 
 def resolve_mount(wanted: cri.Mount) -> None:

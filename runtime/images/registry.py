@@ -34,7 +34,7 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-_TIMEOUT = 60.0
+_TIMEOUT = 30.0
 _MANIFEST_LIMIT = 4 << 20
 _ATTEMPTS = 3
 

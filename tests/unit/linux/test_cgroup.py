@@ -50,6 +50,7 @@ def test_combined_controllers_share_a_folder() -> None:
         pytest.param(
             Limits(cpu_quota_us=UNLIMITED, cpu_period_us=50000), True, [("cpu", "cpu.max", "max 50000")], id="v2-lift"
         ),
+        pytest.param(Limits(cpu_period_us=50000), True, [], id="v2-period-alone-keeps-the-quota"),
         pytest.param(
             Limits(memory_bytes=100, memory_swap_bytes=100),
             True,
