@@ -48,6 +48,9 @@ What a kubelet can rely on, beyond the CRI's own words:
 - /etc/resolv.conf (from DNSConfig), /etc/hostname, /etc/hosts and /dev/shm are provided unless the config mounts them.
 - Container names inside a sandbox are unique by (name, attempt): creating the same pair again is ALREADY_EXISTS.
 - SIGTERM ends this process and leaves the containers running.
+- A sandbox whose pid namespace is shared asks for it explicitly: `namespace_options.pid` of sandbox and containers is
+  POD (0, also what an unset field means) for `shareProcessNamespace`, CONTAINER otherwise.
+- Host ports (`port_mappings`) of pods with their own network are forwarded by nftables in the machine's namespace.
 
 `proto/runtime/v1/images.proto` adds `NodeImages.Import` on the same socket: image archives (docker-save or OCI layout).
 `runtime.fake.FakeRuntime` implements the same services in memory for tests of callers.
