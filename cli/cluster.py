@@ -125,7 +125,7 @@ def _plan(
 
 
 def _check_ports(config: ClusterConfig) -> None:
-    """Raises CommandError when another program has a port. Patient: a process killed just now may still let go of it."""
+    """Raises CommandError when another program has a port; a process killed just now is given time to let go."""
     deadline = time.monotonic() + PORT_PATIENCE
     for port in (config.rest_port, config.grpc_port):
         while True:

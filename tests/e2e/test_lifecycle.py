@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.nanokube import CHECKOUT, Cluster, eventually
+from tests.harness.nanokube import CHECKOUT, Cluster, eventually, traces
 
 
 @pytest.fixture
@@ -20,26 +20,6 @@ def small(tmp_path: Path) -> Iterator[Cluster]:
     made.nanokube("down")
     yield made
     made.nanokube("down")
-
-
-def traces(cluster: Cluster) -> list[str]:
-    """What a cluster may leave on the machine."""
-    found = []
-    for folder, _, _ in os.walk("/sys/fs/cgroup"):
-        if folder.endswith(f"/nanokube/{cluster.name}"):
-            found.append(folder)
-    mounts = Path("/proc/self/mountinfo").read_text()
-    found += [line for line in mounts.splitlines() if f"{cluster.root}/" in line]
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if f"({cluster.name})" in line or f"{cluster.root}/" in line:
-            found.append(line)
-    if cluster.root.exists():
-        found.append(str(cluster.root))
-    return found
 
 
 def test_down_leaves_nothing(small: Cluster) -> None:

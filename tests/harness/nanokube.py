@@ -129,3 +129,23 @@ def kubectl() -> str:
     private = STATE / "tools" / "kubectl" / "usr" / "bin" / "kubectl"
     assert private.exists(), "no kubectl: run `./nanokube test`, which brings one"
     return str(private)
+
+
+def traces(cluster: Cluster) -> list[str]:
+    """What a cluster may leave on the machine."""
+    found = []
+    for folder, _, _ in os.walk("/sys/fs/cgroup"):
+        if folder.endswith(f"/nanokube/{cluster.name}"):
+            found.append(folder)
+    mounts = Path("/proc/self/mountinfo").read_text()
+    found += [line for line in mounts.splitlines() if f"{cluster.root}/" in line]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if f"({cluster.name})" in line or f"{cluster.root}/" in line:
+            found.append(line)
+    if cluster.root.exists():
+        found.append(str(cluster.root))
+    return found
