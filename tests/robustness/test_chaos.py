@@ -1,4 +1,4 @@
-"""Random processes are killed at random moments while a Deployment is scaled: it converges, and `down` leaves nothing."""
+"""Random processes are killed at random moments while a Deployment is scaled: it converges, `down` leaves nothing."""
 
 from __future__ import annotations
 
