@@ -1,8 +1,9 @@
 """Kept answers of filters and scores for one kind of pod, refreshed where the cluster changed.
 
 Pods made from one template ask the same questions. An evaluation keeps the masks and totals of the last answer; when
-only some columns changed since (a binding changes one), it asks the plugins that read pods about these columns alone.
-Everything is recomputed when something about the nodes themselves changed. Owned by `Framework`.
+only some columns changed since (a binding changes one), it asks the plugins that read a node's pods about these columns
+alone, and those that read pods anywhere about all of them. Everything is recomputed when something about the nodes
+themselves changed. Owned by `Framework`.
 
 All nodes are evaluated: upstream's percentageOfNodesToScore exists because its per-node loop is costly, and sampling
 would only make placement worse here.
@@ -17,7 +18,15 @@ import numpy as np
 
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray, row_view
 from scheduler.framework.decision import FitError, NodeVerdict
-from scheduler.framework.interface import MAX_SCORE, FilterPlugin, Normalization, Reads, Refusal, ScorePlugin
+from scheduler.framework.interface import (
+    MAX_SCORE,
+    ClusterScorePlugin,
+    FilterPlugin,
+    Normalization,
+    Reads,
+    Refusal,
+    ScorePlugin,
+)
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
 
@@ -25,7 +34,7 @@ NOWHERE = -np.inf
 # With more changed columns than this, computing all at once is cheaper than asking one by one.
 _REFRESH_LIMIT = 16
 
-WeightedScore = tuple[ScorePlugin, float]
+WeightedScore = tuple[ScorePlugin | ClusterScorePlugin, float]
 
 
 def normalize(raw: FloatArray, feasible: BoolArray, how: Normalization) -> FloatArray:
@@ -46,11 +55,14 @@ class Evaluation:
         "_base",
         "_base_row",
         "_changing",
-        "_clusterwide",
+        "_cluster_filters",
+        "_cluster_scores",
         "_dynamic_filters",
         "_dynamic_scores",
         "_error",
         "_fixed",
+        "_local",
+        "_order",
         "_pinned_by",
         "_position",
         "_raw",
@@ -72,7 +84,6 @@ class Evaluation:
         self._version = -1
         self._position = 0
         self._error: FitError | None = None
-        self._clusterwide = False
         self.rejection = ""
         self.rejected_by = ""
         self.node_names: frozenset[str] | None = None
@@ -86,7 +97,7 @@ class Evaluation:
             position = snapshot.log_end
             if self._position == position:
                 return
-            changed = None if self._clusterwide else snapshot.changed_since(self._position)
+            changed = snapshot.changed_since(self._position)
             if changed is not None and (len(changed) == 1 or len(changed := list(set(changed))) <= _REFRESH_LIMIT):
                 self._position = position
                 self._error = None
@@ -103,9 +114,10 @@ class Evaluation:
         self._error = None
         self.rejection = ""
         self.node_names = cast("frozenset[str] | None", None)
-        self._clusterwide = False
         self._static_filters: list[tuple[FilterPlugin, Any]] = []
+        self._cluster_filters: list[tuple[FilterPlugin, Any]] = []
         self._dynamic_filters: list[tuple[FilterPlugin, Any]] = []
+        self._order = [plugin.name for plugin in filters]
         self._pinned_by: list[str] = []
         for plugin in filters:
             result = plugin.pre_filter(pod, snapshot)
@@ -120,9 +132,12 @@ class Evaluation:
                 self._pinned_by.append(plugin.name)
                 pinned = self.node_names
                 self.node_names = result.node_names if pinned is None else pinned & result.node_names
-            self._clusterwide = self._clusterwide or plugin.reads is Reads.CLUSTER
-            where = self._static_filters if plugin.reads is Reads.NODE else self._dynamic_filters
-            where.append((plugin, result.state))
+            if plugin.reads is Reads.NODE:
+                self._static_filters.append((plugin, result.state))
+            elif plugin.reads is Reads.PODS_OF_NODE:
+                self._dynamic_filters.append((plugin, result.state))
+            else:
+                self._cluster_filters.append((plugin, result.state))
         mask = snapshot.exists[: snapshot.width].copy()
         if self.node_names is not None:
             mask &= self._pinned()
@@ -133,7 +148,7 @@ class Evaluation:
         feasible = mask.copy() if self._dynamic_filters else mask
         for plugin, state in self._dynamic_filters:
             feasible &= plugin.filter(state, snapshot)
-        self.feasible = feasible
+        self._local = self.feasible = feasible
         self._score(pod, scores)
 
     def _pinned(self) -> BoolArray:
@@ -147,13 +162,16 @@ class Evaluation:
     def _score(self, pod: PodInfo, scores: Sequence[WeightedScore]) -> None:
         snapshot = self._snapshot
         self._dynamic_scores: list[tuple[float, ScorePlugin, Any]] = []
+        self._cluster_scores: list[tuple[float, ClusterScorePlugin, Any]] = []
         self._raw: list[tuple[float, Normalization, FloatArray]] = []
         fixed: FloatArray | None = None
         for plugin, weight in scores:
             state = plugin.pre_score(pod, snapshot)
             if state is None:
                 continue
-            self._clusterwide = self._clusterwide or plugin.reads is Reads.CLUSTER
+            if isinstance(plugin, ClusterScorePlugin):
+                self._cluster_scores.append((weight, plugin, state))
+                continue
             if plugin.reads is Reads.PODS_OF_NODE:
                 self._dynamic_scores.append((weight, plugin, state))
                 continue
@@ -174,20 +192,50 @@ class Evaluation:
         self._sum_up()
 
     def _sum_up(self) -> None:
+        if self._cluster_filters:
+            feasible = self._local.copy()
+            for plugin, state in self._cluster_filters:
+                feasible &= plugin.filter(state, self._snapshot)
+            self.feasible = feasible
+        self._sum_base()
+        self._sum_total()
+
+    def _sum_base(self) -> None:
+        self._base = self._base_among(self.feasible)
+        self._base_row = row_view(self._base)
+
+    def _base_among(self, feasible: BoolArray) -> FloatArray:
         base = self._fixed
         for weight, how, raw in self._raw:
-            scaled = normalize(raw, self.feasible, how)
+            scaled = normalize(raw, feasible, how)
             scaled *= weight
             base = np.add(base, scaled, out=scaled)
-        self._base = base
-        self._base_row = row_view(base)
+        return base
+
+    def _sum_total(self) -> None:
+        self.total = self._total_among(self._base, self.feasible)
+        self._total_row = row_view(self.total)
+
+    def _total_among(self, base: FloatArray, feasible: BoolArray) -> FloatArray:
         total = base.copy() if self._changing is None else base + self._changing
-        np.copyto(total, NOWHERE, where=~self.feasible)
-        self.total = total
-        self._total_row = row_view(total)
+        for weight, plugin, state in self._cluster_scores:
+            values = plugin.score_among(state, self._snapshot, feasible)
+            values *= weight
+            total += values
+        np.copyto(total, NOWHERE, where=~feasible)
+        return total
+
+    def without(self, columns: Sequence[int]) -> FloatArray:
+        """Totals as they were if these nodes had not passed the filters."""
+        feasible = self.feasible.copy()
+        feasible[list(columns)] = False
+        return self._total_among(self._base_among(feasible), feasible)
 
     def _refresh_columns(self, columns: Sequence[int]) -> None:
         snapshot = self._snapshot
+        if self._cluster_filters or self._cluster_scores:
+            self._refresh_clusterwide(columns)
+            return
         flipped = False
         total, base, static = self._total_row, self._base_row, self._static_row
         for column in columns:
@@ -213,6 +261,28 @@ class Evaluation:
             total[column] = base[column] + changing if fits else NOWHERE
         if flipped:
             self._sum_up()
+
+    def _refresh_clusterwide(self, columns: Sequence[int]) -> None:
+        """What changed on some nodes changes the answer for others: sum up anew, from kept parts."""
+        snapshot = self._snapshot
+        flipped = False
+        for column in columns:
+            fits = self._static_row[column] and all(
+                plugin.filter_at(state, snapshot, column) for plugin, state in self._dynamic_filters
+            )
+            if fits and self._changing is not None:
+                self._changing[column] = sum(
+                    weight * scorer.score_at(state, snapshot, column) for weight, scorer, state in self._dynamic_scores
+                )
+            if bool(self._local[column]) is not bool(fits):
+                flipped = True
+                self._local[column] = fits
+        if self._cluster_filters:
+            self._sum_up()
+            return
+        if flipped:
+            self._sum_base()
+        self._sum_total()
 
     # --- answers -------------------------------------------------------------------------------------------------
 
@@ -243,6 +313,12 @@ class Evaluation:
         self._error = FitError(snapshot.node_count, tuple(refusals), plugins, self.rejection)
         return self._error
 
+    def active_filters(self) -> list[tuple[FilterPlugin, Any]]:
+        """Filters that this kind of pod does not pass everywhere, with their state, in order."""
+        active = {plugin.name: (plugin, state) for plugin, state in self._static_filters}
+        active |= {plugin.name: (plugin, state) for plugin, state in (*self._dynamic_filters, *self._cluster_filters)}
+        return [active[name] for name in self._order if name in active]
+
     def _refusals(self) -> list[Refusal]:
         snapshot = self._snapshot
         remaining = snapshot.exists[: snapshot.width].copy()
@@ -254,7 +330,7 @@ class Evaluation:
                 reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(self._pinned_by))}]"
                 refusals.append(Refusal(outside, (reason,), False))
             remaining &= pinned
-        for plugin, state in (*self._static_filters, *self._dynamic_filters):
+        for plugin, state in self.active_filters():
             passed = plugin.filter(state, snapshot)
             refused = (remaining & ~passed).nonzero()[0]
             if len(refused):
@@ -270,11 +346,15 @@ class Evaluation:
         by_plugin: dict[str, FloatArray] = {}
         for plugin, weight in scores:
             state = plugin.pre_score(pod, snapshot)
-            if state is not None:
-                raw = plugin.score(state, snapshot)
-                if plugin.normalization is not Normalization.NONE:
-                    raw = normalize(raw, self.feasible, plugin.normalization)
-                by_plugin[plugin.name] = raw * weight
+            if state is None:
+                continue
+            if isinstance(plugin, ClusterScorePlugin):
+                by_plugin[plugin.name] = plugin.score_among(state, snapshot, self.feasible) * weight
+                continue
+            raw = plugin.score(state, snapshot)
+            if plugin.normalization is not Normalization.NONE:
+                raw = normalize(raw, self.feasible, plugin.normalization)
+            by_plugin[plugin.name] = raw * weight
         return [
             NodeVerdict(record.name, refused.get(column, ()))
             if column in refused

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import msgspec
 
 from scheduler.framework.decision import Decision, FitError, NodeVerdict
-from scheduler.framework.evaluation import Evaluation
+from scheduler.framework.evaluation import Evaluation, WeightedScore
 from scheduler.framework.events import ClusterEvent, Registration
 from scheduler.framework.interface import (
     BindPlugin,
+    ClusterScorePlugin,
     FilterPlugin,
     PermitPlugin,
     Plugin,
@@ -69,7 +70,11 @@ class Framework:
         self.queue_sort: QueueSortPlugin = sorts[0]
         self.filters = [plugin for plugin in plugins if isinstance(plugin, FilterPlugin)]
         self.post_filters = [plugin for plugin in plugins if isinstance(plugin, PostFilterPlugin)]
-        self.scores = [(entry.plugin, entry.weight) for entry in entries if isinstance(entry.plugin, ScorePlugin)]
+        self.scores: list[WeightedScore] = [
+            (entry.plugin, entry.weight)
+            for entry in entries
+            if isinstance(entry.plugin, (ScorePlugin, ClusterScorePlugin))
+        ]
         self.reserve = [plugin for plugin in plugins if isinstance(plugin, ReservePlugin)]
         self.permit = [plugin for plugin in plugins if isinstance(plugin, PermitPlugin)]
         self.pre_bind = [plugin for plugin in plugins if isinstance(plugin, PreBindPlugin)]

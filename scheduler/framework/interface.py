@@ -30,7 +30,9 @@ class Reads(enum.Enum):
 
     NODE = "node"  # the node's own facts: labels, taints, images
     PODS_OF_NODE = "pods of node"  # also the pods on that node; such a plugin answers for single columns too
-    CLUSTER = "cluster"  # pods anywhere (affinity between pods, spreading): asked again after every change
+    # Pods anywhere (affinity between pods, spreading): asked for all nodes after every change, with the state that
+    # PreFilter made when the nodes last changed.
+    CLUSTER = "cluster"
 
 
 class Normalization(enum.Enum):
@@ -141,6 +143,17 @@ class ScorePlugin(Plugin, SignPlugin, Protocol):
 
     def score_at(self, state: Any, snapshot: ClusterSnapshot, column: int) -> float:
         """The same for one node (asked of plugins that read PODS_OF_NODE)."""
+
+
+@runtime_checkable
+class ClusterScorePlugin(Plugin, SignPlugin, Protocol):
+    """A score that depends on pods anywhere and on which nodes passed the filters; it normalizes by itself."""
+
+    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Any | None:
+        """None: all nodes are equal to this plugin, do not ask. Asked again when something about nodes changed."""
+
+    def score_among(self, state: Any, snapshot: ClusterSnapshot, feasible: BoolArray) -> FloatArray:
+        """A new array of whole numbers from 0 to 100; what it says of nodes that are not feasible is ignored."""
 
 
 @runtime_checkable

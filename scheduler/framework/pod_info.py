@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from api.models import core_v1
 from machinery.meta import ObjectKey
 from scheduler.framework import resources
+from scheduler.framework.pod_terms import pod_affinity
 
 ANY_IP = "0.0.0.0"
 DEFAULT_SCHEDULER = "default-scheduler"
@@ -35,15 +36,27 @@ def is_terminal(pod: core_v1.Pod) -> bool:
     return pod.status is not None and pod.status.phase in ("Succeeded", "Failed")
 
 
+def _controller(pod: core_v1.Pod) -> tuple[str, str]:
+    """Kind and name of the workload that controls the pod; two empty texts when there is none."""
+    for owner in (pod.metadata.ownerReferences if pod.metadata is not None else None) or ():
+        if owner.controller:
+            return owner.kind, owner.name
+    return "", ""
+
+
 class PodInfo:
     """A pod with its derived facts. Immutable apart from `signature`, which a framework fills in on first use."""
 
     __slots__ = (
+        "affinity",
+        "class_key",
         "created",
         "host_ports",
         "key",
+        "labels",
         "name",
         "namespace",
+        "owner",
         "pod",
         "priority",
         "requests",
@@ -51,6 +64,7 @@ class PodInfo:
         "scoring_memory",
         "signature",
         "spec",
+        "terminating",
         "uid",
     )
 
@@ -67,6 +81,11 @@ class PodInfo:
         self.requests = resources.pod_requests(pod)
         self.scoring_cpu, self.scoring_memory = resources.scoring_requests(pod)
         self.host_ports = host_ports(self.spec)
+        self.labels = (metadata.labels if metadata is not None else None) or {}
+        self.terminating = metadata is not None and metadata.deletionTimestamp is not None
+        self.affinity = pod_affinity(self.namespace, self.labels, self.spec.affinity)
+        self.class_key = (self.namespace, frozenset(self.labels.items()), self.terminating)
+        self.owner = _controller(pod)
         self.signature: bytes | None = None
 
     @staticmethod
@@ -90,12 +109,15 @@ class PodInfo:
         return self.spec.schedulerName or DEFAULT_SCHEDULER
 
     def occupies_as(self, other: PodInfo) -> bool:
-        """Whether both take the same room on a node."""
+        """Whether both take the same room on a node and mean the same to other pods."""
         return (
             self.requests == other.requests
             and self.scoring_cpu == other.scoring_cpu
             and self.scoring_memory == other.scoring_memory
             and self.host_ports == other.host_ports
+            and self.class_key == other.class_key
+            and self.affinity is other.affinity
+            and self.priority == other.priority
         )
 
     def __repr__(self) -> str:

@@ -5,8 +5,9 @@ does I/O and never decides. Written by the scheduler's event handlers (and by si
 `revert`); read by plugins.
 
 Updating a pod costs the same however large the cluster is. Every change is told to evaluations that keep results:
-`static_version` moves when something about a node itself changed (labels, taints, images, its existence), and the
-change log names the columns whose pods or allocatable changed.
+`static_version` moves when something about a node itself changed (labels, taints, images, its existence) or what pods
+mean to one another (terms that no pod had before, labels of namespaces, selectors of workloads), and the change log
+names the columns whose pods or allocatable changed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from scheduler.framework import node_facts as facts
 from scheduler.framework import resources
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray, Interned, row_view
 from scheduler.framework.pod_info import ANY_IP, HostPort, PodInfo
+from scheduler.framework.pod_terms import Labels, Question
+from scheduler.framework.tallies import PodTallies, Tally
+from scheduler.framework.workloads import Workloads
 
 CPU_ROW, MEMORY_ROW, STORAGE_ROW, PODS_ROW = range(4)
 _FIRST_ROWS = (resources.CPU, resources.MEMORY, resources.EPHEMERAL_STORAGE, resources.PODS)
@@ -62,6 +66,8 @@ class ClusterSnapshot:
         self.taint_sets: Interned[facts.TaintSet] = Interned(capacity, ())
         self.images: dict[str, ImageState] = {}
         self.rows: dict[str, int] = {name: row for row, name in enumerate(_FIRST_ROWS)}
+        self.pods = PodTallies(capacity)
+        self.workloads = Workloads()  # whoever changes it calls `workloads_changed`
         self._ports: dict[tuple[str, int], dict[str, dict[int, int]]] = {}
         self._index: dict[str, int] = {}
         self._free_columns: list[int] = []
@@ -164,9 +170,10 @@ class ClusterSnapshot:
             self._undo(lambda: self.remove_node(name))
             self._write_static(record, None)
             self._write_allocatable(record)
+            # Tallies by label value must not be taken for true while pods return to a node with new labels.
+            self.static_version += 1
             for info in self._orphans.pop(name, {}).values():
                 self._occupy(record, info, 1)
-            self.static_version += 1
             return
         known = self.records[column]
         assert known is not None
@@ -342,6 +349,8 @@ class ClusterSnapshot:
         record.scoring_memory += sign * info.scoring_memory
         if info.host_ports:
             self._take_ports(column, info.host_ports, sign)
+        if self.pods.occupy(info, column, sign, self.static_version, bool(self._journal)):
+            self.static_version += 1
         self._write_scores(record)
         self._touch(column)
 
@@ -371,6 +380,21 @@ class ClusterSnapshot:
                     del by_ip[ip]
                     if not by_ip:
                         del self._ports[(protocol, number)]
+
+    # --- what pods mean to one another --------------------------------------------------------------------------
+
+    def tally(self, question: Question) -> Tally:
+        """How many pods match, by node and by label value; ask again rather than keep it."""
+        return self.pods.tally(question)
+
+    def set_namespace(self, name: str, labels: Labels | None) -> None:
+        """Take over a namespace's labels; None when it is gone."""
+        if self.pods.set_namespace(name, labels):
+            self.static_version += 1
+
+    def workloads_changed(self) -> None:
+        """Default spreading may mean other pods now."""
+        self.static_version += 1
 
     # --- simulation ----------------------------------------------------------------------------------------------
 
@@ -445,5 +469,6 @@ class ClusterSnapshot:
         for interned in self.labels.values():
             interned.grow(capacity)
         self.taint_sets.grow(capacity)
+        self.pods.grow(capacity)
         self._capacity = capacity
         self._views()

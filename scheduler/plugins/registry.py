@@ -1,7 +1,6 @@
 """The table of plugins of a profile, in upstream's order and with its default weights.
 
-InterPodAffinity, PodTopologySpread and the volume plugins take their places in this table when they exist; they read
-`Reads.CLUSTER`.
+The volume plugins take their places in this table when they exist.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ from scheduler.plugins.balanced_allocation import BalancedAllocation
 from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
 from scheduler.plugins.default_preemption import DefaultPreemption
 from scheduler.plugins.image_locality import ImageLocality
+from scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from scheduler.plugins.node_affinity import NodeAffinity
 from scheduler.plugins.node_name import NodeName
 from scheduler.plugins.node_ports import NodePorts
 from scheduler.plugins.node_resources_fit import NodeResourcesFit, Strategy
 from scheduler.plugins.node_unschedulable import NodeUnschedulable
+from scheduler.plugins.pod_topology_spread import PodTopologySpread
 from scheduler.plugins.priority_sort import PrioritySort
 from scheduler.plugins.scheduling_gates import SchedulingGates
 from scheduler.plugins.taint_toleration import TaintToleration
@@ -35,6 +36,8 @@ def default_entries(strategy: Strategy = Strategy.LEAST_ALLOCATED) -> list[Plugi
         PluginEntry(NodeAffinity(), weight=2),
         PluginEntry(NodePorts()),
         PluginEntry(NodeResourcesFit(strategy), weight=1),
+        PluginEntry(PodTopologySpread(), weight=2),
+        PluginEntry(InterPodAffinity(), weight=2),
         PluginEntry(DefaultPreemption()),
         PluginEntry(BalancedAllocation(), weight=1),
         PluginEntry(ImageLocality(), weight=1),

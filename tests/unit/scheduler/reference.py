@@ -5,116 +5,27 @@ Shares nothing with the scheduler but the API types and quantity parsing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from fractions import Fraction
 
 from api.models import core_v1
 from machinery import quantity
+from tests.unit.scheduler.reference_nodes import Taint, requests, scoring, selected, term_holds, tolerated, units
+from tests.unit.scheduler.reference_pods import Affinities, Spreading, World
 
 Reasons = tuple[str, ...]
-Taint = tuple[str, str, str]
 UNSCHEDULABLE: Taint = ("node.kubernetes.io/unschedulable", "", "NoSchedule")
-
-
-def _units(resource: str, exact: Fraction) -> int:
-    return math.ceil(exact * 1000) if resource == "cpu" else math.ceil(exact)
-
-
-def requests(pod: core_v1.Pod, defaults: dict[str, str] | None = None) -> dict[str, int]:
-    assert pod.spec is not None
-    names = {"cpu", "memory", "ephemeral-storage"}
-    everyone = [*pod.spec.containers, *(pod.spec.initContainers or [])]
-    for each in everyone:
-        names |= set((each.resources.requests or {}) if each.resources else {})
-    names |= set(pod.spec.overhead or {})
-
-    def of(container: core_v1.Container, name: str) -> Fraction:
-        listed = (container.resources.requests if container.resources else None) or {}
-        text = listed.get(name, (defaults or {}).get(name, "0"))
-        return quantity.parse(text)
-
-    result = {}
-    for name in names:
-        sidecars = Fraction(0)
-        peak = Fraction(0)
-        for each in pod.spec.initContainers or []:
-            if each.restartPolicy == "Always":
-                sidecars += of(each, name)
-                peak = max(peak, sidecars)
-            else:
-                peak = max(peak, sidecars + of(each, name))
-        total = max(sum((of(each, name) for each in pod.spec.containers), sidecars), peak)
-        total += quantity.parse((pod.spec.overhead or {}).get(name, "0"))
-        if total:
-            result[name] = _units(name, total)
-    return result
-
-
-def scoring(pod: core_v1.Pod) -> dict[str, int]:
-    return requests(pod, {"cpu": "100m", "memory": "200Mi"})
-
-
-def tolerated(pod: core_v1.Pod, taint: Taint) -> bool:
-    assert pod.spec is not None
-    key, value, effect = taint
-    for each in pod.spec.tolerations or []:
-        if each.effect and each.effect != effect:
-            continue
-        if each.key and each.key != key:
-            continue
-        if each.operator == "Exists":
-            return True
-        if each.key and (each.value or "") == value:
-            return True
-    return False
-
-
-def _holds(labels: dict[str, str], each: core_v1.NodeSelectorRequirement) -> bool:
-    value, values = labels.get(each.key), each.values or []
-    match each.operator:
-        case "In":
-            return value in values
-        case "NotIn":
-            return bool(values) and value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-    try:
-        number, bound = int(value or ""), int(values[0])
-    except (ValueError, IndexError):
-        return False
-    return number > bound if each.operator == "Gt" else number < bound
-
-
-def _term_holds(node: core_v1.Node, each: core_v1.NodeSelectorTerm) -> bool:
-    assert node.metadata is not None
-    labels = node.metadata.labels or {}
-    if not each.matchExpressions and not each.matchFields:
-        return False
-    fields = {"metadata.name": node.metadata.name or ""}
-    return all(_holds(labels, one) for one in each.matchExpressions or []) and all(
-        _holds(fields, one) for one in each.matchFields or []
-    )
-
-
-def selected(pod: core_v1.Pod, node: core_v1.Node) -> bool:
-    assert pod.spec is not None and node.metadata is not None
-    labels = node.metadata.labels or {}
-    if any(labels.get(key) != value for key, value in (pod.spec.nodeSelector or {}).items()):
-        return False
-    wanted = pod.spec.affinity.nodeAffinity if pod.spec.affinity else None
-    required = wanted.requiredDuringSchedulingIgnoredDuringExecution if wanted else None
-    return required is None or any(_term_holds(node, each) for each in required.nodeSelectorTerms or [])
 
 
 class Reference:
     """Nodes in order of names; pods by node."""
 
-    def __init__(self, nodes: Iterable[core_v1.Node], pods: Iterable[core_v1.Pod]) -> None:
+    def __init__(self, nodes: Iterable[core_v1.Node], pods: Iterable[core_v1.Pod], world: World | None = None) -> None:
         self.nodes = list(nodes)
         self.pods = list(pods)
+        self.world = world if world is not None else World()
+
+    def _homes(self) -> list[tuple[core_v1.Pod, core_v1.Node]]:
+        return [(pod, node) for node in self.nodes for pod in self._on(node)]
 
     def _on(self, node: core_v1.Node) -> list[core_v1.Pod]:
         assert node.metadata is not None
@@ -123,7 +34,7 @@ class Reference:
     @staticmethod
     def _offered(node: core_v1.Node, name: str) -> int:
         assert node.status is not None
-        return _units(name, quantity.parse((node.status.allocatable or {}).get(name, "0")))
+        return units(name, quantity.parse((node.status.allocatable or {}).get(name, "0")))
 
     def _taken(self, node: core_v1.Node, name: str) -> int:
         return sum(requests(pod).get(name, 0) for pod in self._on(node))
@@ -154,7 +65,10 @@ class Reference:
             if amount > self._offered(node, name) - self._taken(node, name):
                 reasons.append(f"Insufficient {name}")
                 resolvable = resolvable and amount <= self._offered(node, name)
-        return tuple(reasons), resolvable
+        if reasons:
+            return tuple(reasons), resolvable
+        refused = Spreading(pod, self.nodes, self._homes(), self.world, "DoNotSchedule").refusal(node)
+        return refused if refused[0] else Affinities(pod, self._homes(), self.world).refusal(node)
 
     # --- scores --------------------------------------------------------------------------------------------------
 
@@ -166,6 +80,12 @@ class Reference:
             ("TaintToleration", 3, _normalized([self._unwelcome(pod, node) for node in fitting], reverse=True)),
             ("NodeAffinity", 2, _normalized([self._preferred(pod, node) for node in fitting], reverse=False)),
             ("NodeResourcesFit", 1, [self._least_allocated(pod, node) for node in fitting]),
+            (
+                "PodTopologySpread",
+                2,
+                Spreading(pod, self.nodes, self._homes(), self.world, "ScheduleAnyway").scores(fitting),
+            ),
+            ("InterPodAffinity", 2, Affinities(pod, self._homes(), self.world).scores(fitting)),
             ("NodeResourcesBalancedAllocation", 1, [self._balanced(pod, node) for node in fitting]),
             ("ImageLocality", 1, [self._images(pod, node) for node in fitting]),
         ):
@@ -187,7 +107,7 @@ class Reference:
         assert pod.spec is not None
         wanted = pod.spec.affinity.nodeAffinity if pod.spec.affinity else None
         preferred = (wanted.preferredDuringSchedulingIgnoredDuringExecution if wanted else None) or []
-        return sum(each.weight for each in preferred if _term_holds(node, each.preference))
+        return sum(each.weight for each in preferred if term_holds(node, each.preference))
 
     def _least_allocated(self, pod: core_v1.Pod, node: core_v1.Node) -> int:
         total = kinds = 0

@@ -33,17 +33,17 @@ class OnePerZone:
         return None
 
     def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
+        return PreFilterResult()
+
+    def filter(self, state: None, snapshot: ClusterSnapshot) -> BoolArray:
         zones = snapshot.labels["zone"]
-        taken = {zones.ids[record.column] for record in snapshot.records if record is not None and record.pods}
-        return PreFilterResult(taken)
+        taken = [zones.ids[record.column] for record in snapshot.records if record is not None and record.pods]
+        return ~np.isin(zones.ids[: snapshot.width], taken)
 
-    def filter(self, state: set[int], snapshot: ClusterSnapshot) -> BoolArray:
-        return ~np.isin(snapshot.labels["zone"].ids[: snapshot.width], list(state))
+    def filter_at(self, state: None, snapshot: ClusterSnapshot, column: int) -> bool:
+        return bool(self.filter(state, snapshot)[column])
 
-    def filter_at(self, state: set[int], snapshot: ClusterSnapshot, column: int) -> bool:
-        return snapshot.labels["zone"].ids[column] not in state
-
-    def refusals(self, state: set[int], snapshot: ClusterSnapshot, columns: IntArray) -> Iterable[Refusal]:
+    def refusals(self, state: None, snapshot: ClusterSnapshot, columns: IntArray) -> Iterable[Refusal]:
         yield Refusal(columns, ("zone is taken",))
 
 
