@@ -34,6 +34,7 @@ from controller_manager.garbage_collector import controller as garbage_collector
 from controller_manager.job import controller as job
 from controller_manager.node_lifecycle import controller as node_lifecycle
 from controller_manager.replicaset import controller as replicaset
+from controller_manager.statefulset import controller as statefulset
 from machinery import component, log
 from machinery.clock import Clock
 from machinery.component import ComponentContext
@@ -49,6 +50,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "replicaset-controller": replicaset.build_replicaset,
     "replicationcontroller-controller": replicaset.build_replication_controller,
     "job-controller": job.build,
+    "statefulset-controller": statefulset.build,
     "endpoints-controller": legacy.build,
     "endpointslice-controller": slices.build,
     "namespace-controller": namespace.build,
