@@ -172,7 +172,7 @@ class ClusterPaths:
 
     @property
     def etcd_socket(self) -> Path:
-        return self.run / "etcd.sock"
+        return self.run / "etcd.sock:0"
 
     @property
     def kubeconfig(self) -> Path:

@@ -280,6 +280,7 @@ class Supervisor:
                 setproctitle(f"nanokube: {spec.component} {spec.node}".rstrip() + f" ({self._config.name})")
                 code = importlib.import_module(f"{spec.module}.app").main(spec.argv)
             else:
+                os.chdir(spec.folder)
                 os.execv(spec.argv[0], spec.argv)
         except SystemExit as wish:
             code = wish.code if isinstance(wish.code, int) else 1
