@@ -130,7 +130,8 @@ class _Planner:
             if is_terminating(pod):
                 return None
             # Only the lowest unhealthy pod may go while it is unhealthy: the set shrinks from its end.
-            if not self.available(pod) and pod is not unhealthy:
+            # One that has ended will never be healthy again: to wait for it would be to wait for ever.
+            if not is_finished(pod) and not self.available(pod) and pod is not unhealthy:
                 return None
             return [pod]
         return []
