@@ -1,4 +1,4 @@
-"""Where etcd comes from, in order: our own copy, a good one of the system, a newer suite, the system's whatever it is."""
+"""Where etcd comes from: our own copy, a good one of the system, a newer suite, the system's whatever it is."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ def test_our_own_copy_comes_first(machine: Path) -> None:
 
 
 def test_a_new_enough_system_etcd_is_taken(machine: Path) -> None:
-    assert tools.etcd(lambda _: None) == str(install(machine, "3.5.3"))
+    system = install(machine, "3.5.3")
+    assert tools.etcd(lambda _: None) == str(system)
 
 
 @pytest.mark.parametrize("version", ["3.4.23", "3.5.1", "3.5.2"])
 def test_an_old_one_is_an_announced_fallback(machine: Path, version: str) -> None:
-    old, told = install(machine, version), []
+    old = install(machine, version)
+    told: list[str] = []
     assert tools.etcd(told.append) == str(old)
     assert any("warning" in line and "slower" in line for line in told)
 
