@@ -169,12 +169,12 @@ class ApiServer:
         connects: dict[Key, Connect] = {("", "pods", "log"): LogStreams(self.kubelets).serve}
         for plural in ("pods", "services", "nodes"):
             connects[("", plural, "proxy")] = _not_yet
-        websockets: dict[Key, Connect] = {
+        streams: dict[Key, Connect] = {
             ("", "pods", "exec"): remote.execute,
             ("", "pods", "attach"): remote.attach,
             ("", "pods", "portforward"): _not_yet,
         }
-        return connects, websockets
+        return {**connects, **streams}, streams
 
     # Life.
 

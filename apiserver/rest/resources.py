@@ -32,9 +32,8 @@ from apiserver.rest.responses import encode_json, send_bytes, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
 from apiserver.routing import check_fields, check_kind, check_route
 from machinery.clock import Clock
-from machinery.errors import BadRequest, NotFound, UnsupportedMediaType
+from machinery.errors import NotFound, UnsupportedMediaType
 
-STREAMS = frozenset({"exec", "attach", "portforward"})
 PATCH_TYPES = frozenset({JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH})
 OBJECT_SHAPES = (TABLE, PARTIAL)
 LIST_SHAPES = (TABLE, PARTIAL_LIST)
@@ -92,8 +91,6 @@ class ResourceHandlers:
                 request.warnings.append(text)
         check_route(info, resource)
         if info.subresource:
-            if info.subresource in STREAMS:
-                raise BadRequest("Upgrade request required")
             connect = self._connects.get((info.group, info.resource, info.subresource))
             if connect is not None:
                 await connect(request)

@@ -51,6 +51,10 @@ def warning_header(text: str) -> Header:
     return (b"warning", f'299 - "{quoted}"'.encode())
 
 
+class PlainRefusal(StatusError):
+    """A refusal whose message is the whole body, as text: what stands before an upgrade that a kubelet refused."""
+
+
 class Answerable(Protocol):
     """The part of a request that an answer needs; `code` is set once an answer has begun."""
 
@@ -101,6 +105,10 @@ async def send_error(request: Answerable, error: StatusError) -> None:
         extra.append((b"retry-after", b"%d" % error.retry_after_seconds))
     if error.code == 413:
         extra.append((b"connection", b"close"))  # the rest of the body is not worth reading
+    if isinstance(error, PlainRefusal):
+        body = error.message.encode() + b"\n"
+        await send_bytes(request, error.code, body, content_type=TEXT_TYPE, extra=extra)
+        return
     status = error.to_status()
     if request.only_protobuf:
         from machinery import protobuf

@@ -1,14 +1,13 @@
-"""`pods/exec` and `pods/attach` over WebSocket: a client's channels on one side, a kubelet's gRPC stream on the other.
+"""`pods/exec` and `pods/attach`: a client's session on one side, a kubelet's gRPC stream on the other.
 
-Owns: the sub-protocols v4 and v5 of channel.k8s.io and the relay in both directions, each direction at the pace of its
-reader. Called by the REST door.
+Owns: the checks before an upgrade is answered and the relay in both directions, each direction at the pace of its
+reader. The answer waits until the kubelet's stream stands, so that a refusal reaches the client as an HTTP error.
+Called by the REST door.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,25 +17,15 @@ import msgspec
 from apiserver.rest import query
 from apiserver.rest.bodies import ClientGone
 from apiserver.rest.request import Request
-from apiserver.streams.targets import Kubelets
-from machinery.errors import BadRequest, StatusError
+from apiserver.streams.sessions import ChannelSession, Session
+from apiserver.streams.targets import Kubelets, failure, opened, refusal
+from machinery.errors import BadRequest
 from machinery.log import kv
 from proto.kubelet.v1 import kubelet_pb2 as pb
 
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-CHUNK = 64 * 1024
-NORMAL_CLOSURE = 1000
+SUCCESS = b'{"metadata":{},"status":"Success"}'
 
 log = logging.getLogger("apiserver.streams")
-
-
-def choose_protocol(offered: list[str]) -> str:
-    """The newest sub-protocol that both sides speak. Raises BadRequest."""
-    for protocol in PROTOCOLS:
-        if protocol in offered:
-            return protocol
-    raise BadRequest(f"unable to upgrade: none of the offered sub-protocols {offered} is supported")
 
 
 def open_message(options: query.Query, namespace: str, pod: str, container: str, *, execute: bool) -> pb.StreamOpen:
@@ -61,37 +50,34 @@ def open_message(options: query.Query, namespace: str, pod: str, container: str,
     )
 
 
-def to_input(data: bytes) -> pb.StreamInput | None:
-    """A client's message as the kubelet's; None for what means nothing."""
-    if not data:
-        return None
-    channel, payload = data[0], data[1:]
-    if channel == STDIN:
-        return pb.StreamInput(stdin=payload) if payload else None
-    if channel == RESIZE:
+def session_for(request: Request) -> Session:
+    """The session that the client asks for. Raises BadRequest when it asks for no upgrade, or for an unknown one."""
+    if request.scope["type"] == "websocket":
+        return ChannelSession(request)
+    raise BadRequest("Upgrade request required")
+
+
+class _Feed:
+    """What the kubelet's stream reads: the opening, then, once the client has its answer, what the client sends."""
+
+    def __init__(self, opening: pb.StreamOpen, session: Session) -> None:
+        self._opening = opening
+        self._session = session
+        self.accepted = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def messages(self) -> AsyncIterator[pb.StreamInput]:
+        yield pb.StreamInput(open=self._opening)
+        await self.accepted.wait()
         try:
-            size = json.loads(payload)
-            return pb.StreamInput(resize=pb.TerminalSize(width=int(size["Width"]), height=int(size["Height"])))
-        except (ValueError, KeyError, TypeError):
-            return None
-    if channel == CLOSE and payload == bytes([STDIN]):
-        return pb.StreamInput(close_stdin=True)
-    return None
-
-
-def to_frame(output: pb.StreamOutput) -> bytes:
-    """A kubelet's message as the client's."""
-    match output.WhichOneof("message"):
-        case "stdout":
-            return bytes([STDOUT]) + output.stdout
-        case "stderr":
-            return bytes([STDERR]) + output.stderr
-        case _:
-            return bytes([ERROR]) + output.status_json
+            async for message in self._session.inputs():
+                yield message
+        except ClientGone:
+            self.left.set()
 
 
 class RemoteStreams:
-    """Serves both subresources."""
+    """Serves both subresources, by whatever upgrade."""
 
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets
@@ -103,56 +89,54 @@ class RemoteStreams:
         await self._serve(request, execute=False)
 
     async def _serve(self, request: Request, *, execute: bool) -> None:
-        protocol = choose_protocol(list(request.scope.get("subprotocols") or ()))
-        container = query.text(request.query, "container")
-        target = await self._kubelets.target(request.namespace, request.info.name, container)
-        opening = open_message(request.query, request.namespace, request.info.name, target.container, execute=execute)
-        stub = self._kubelets.stub(target.address)
-        await request.send({"type": "websocket.accept", "subprotocol": protocol})
-        request.code = 101
-        call = (stub.Exec if execute else stub.Attach)(self._inputs(request, opening))
-        try:
-            status = await self._relay(request, call)
-        except ClientGone:
-            return
-        finally:
-            call.cancel()
-        with contextlib.suppress(RuntimeError):  # the client may have closed first
-            if status is not None:
-                await request.send({"type": "websocket.send", "bytes": status})
-            await request.send({"type": "websocket.close", "code": NORMAL_CLOSURE})
-
-    async def _inputs(self, request: Request, opening: pb.StreamOpen) -> AsyncIterator[pb.StreamInput]:
-        """What the client sends, as the kubelet's stream reads it; ends when the client goes."""
-        yield pb.StreamInput(open=opening)
-        while True:
-            message = await request.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            found = to_input(message.get("bytes") or b"")
-            if found is not None:
-                yield found
-
-    async def _relay(self, request: Request, call: Any) -> bytes | None:
-        """Carry the output; returns the last frame when the kubelet did not send one itself."""
         import grpc
 
-        from machinery.grpc import status_of
-
-        told = False
+        name = request.info.name
+        target = await self._kubelets.target(request.namespace, name, query.text(request.query, "container"))
+        opening = open_message(request.query, request.namespace, name, target.container, execute=execute)
+        session = session_for(request)
+        feed = _Feed(opening, session)
+        stub = self._kubelets.stub(target.address)
+        call = (stub.Exec if execute else stub.Attach)(feed.messages())
         try:
-            async for output in call:
-                frame = to_frame(output)
-                told = told or frame[0] == ERROR
-                try:
-                    await request.send({"type": "websocket.send", "bytes": frame})
-                except RuntimeError as exc:
-                    raise ClientGone from exc
-        except grpc.RpcError as error:
-            failure: StatusError = status_of(error)  # type: ignore[arg-type]
-            log.info("Ended a stream", extra=kv(pod=request.info.name, error=failure.message))
-            return bytes([ERROR]) + msgspec.json.encode(failure.to_status())
-        except asyncio.CancelledError:
+            try:
+                await opened(call)
+            except grpc.RpcError as error:
+                raise refusal(error, target.address) from error
+            await session.accept()
+            feed.accepted.set()
+            await self._relay(call, session, feed, target.address, name)
+        finally:
             call.cancel()
-            raise
-        return None if told else bytes([ERROR]) + b'{"metadata":{},"status":"Success"}'
+        await session.finish()
+
+    @staticmethod
+    async def _relay(call: Any, session: Session, feed: _Feed, address: str, name: str) -> None:
+        """Carry the output until the Status that ends it. Raises ClientGone: a command is not left without its user."""
+        outputs = asyncio.ensure_future(_outputs(call, session, address, name))
+        left = asyncio.ensure_future(feed.left.wait())
+        try:
+            await asyncio.wait({outputs, left}, return_when=asyncio.FIRST_COMPLETED)
+            if not outputs.done():
+                raise ClientGone
+            outputs.result()
+        finally:
+            for task in (outputs, left):
+                task.cancel()
+            await asyncio.gather(outputs, left, return_exceptions=True)
+
+
+async def _outputs(call: Any, session: Session, address: str, name: str) -> None:
+    import grpc
+
+    try:
+        async for message in call:
+            await session.output(message)
+            if message.WhichOneof("message") == "status_json":
+                return
+        last = SUCCESS
+    except grpc.RpcError as error:
+        found = failure(error, address)  # type: ignore[arg-type]
+        log.info("Lost a stream", extra=kv(pod=name, error=found.message))
+        last = msgspec.json.encode(found.to_status())
+    await session.output(pb.StreamOutput(status_json=last))

@@ -1,7 +1,7 @@
 """Where a pod's streams lead: which container, which kubelet.
 
-Owns: the choice of a container (`plan_container`), the address of a node's kubelet and the channels to kubelets, one
-per address, kept open. Never carries data. Called by the log and exec streams.
+Owns: the choice of a container (`plan_container`), the address of a node's kubelet, the channels to kubelets, one per
+address, kept open, and what a kubelet's failure means for the client. Never carries data. Called by all streams.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import msgspec
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
-from machinery.errors import BadRequest, NotFound, ServiceUnavailable
+from apiserver.rest.responses import PlainRefusal
+from machinery.errors import BadRequest, NotFound, ServiceUnavailable, StatusError
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Obj = Mapping[str, Any]
 CHANNEL_LIMIT = 1024
+OPEN_SECONDS = 30.0  # real: a runtime that has not opened a stream by then is stuck
 
 
 class Target(NamedTuple):
@@ -62,6 +64,57 @@ def kubelet_address(node: Obj) -> str:
     if not host or not port:
         raise ServiceUnavailable(f"node {node['metadata']['name']} has not reported the address of its kubelet")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def dial_failure(address: str, details: str) -> StatusError:
+    """A connection that could not be made, in the words of the original."""
+    lowered = details.lower()
+    for sign, why in (
+        ("refused", "connect: connection refused"),
+        ("no route", "connect: no route to host"),
+        ("unreachable", "connect: network is unreachable"),
+        ("time", "i/o timeout"),
+    ):
+        if sign in lowered:
+            details = why
+            break
+    return StatusError(f"error dialing backend: dial tcp {address}: {details}", code=500, reason="")
+
+
+def failure(error: grpc.aio.AioRpcError, address: str) -> StatusError:
+    """A failed call to a kubelet as the client's error: the kubelet's own Status if it sent one."""
+    import grpc
+
+    from machinery.grpc import STATUS_KEY, status_of
+
+    told = any(key == STATUS_KEY for key, _ in error.trailing_metadata() or ())
+    if not told and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return dial_failure(address, error.details() or "")
+    if not told:  # what the library says of itself helps nobody
+        return StatusError(f"stream to the kubelet at {address} ended without a status", code=500)
+    return status_of(error)
+
+
+def refusal(error: Any, address: str) -> StatusError:
+    """A stream that a kubelet did not open. Its words go to the client bare: kubectl puts its own before them."""
+    found = failure(error, address)
+    if found.reason:
+        return PlainRefusal(found.message, code=found.code)
+    return found
+
+
+async def opened(call: Any) -> None:
+    """Wait until the kubelet has opened a stream (it sends its metadata then). Raises the call's RpcError."""
+    try:
+        async with asyncio.timeout(OPEN_SECONDS):
+            await call.initial_metadata()
+    except TimeoutError as exc:
+        raise ServiceUnavailable("the kubelet did not open the stream in time") from exc
+    if call.done():
+        # Already over: either refused, or so short that its end came with its beginning.
+        code = await call.code()
+        if code.value[0] != 0:
+            await call.read()
 
 
 class Kubelets:

@@ -54,9 +54,12 @@ def log_path(machine: PodMachine, record: ContainerRecord, node: NodeFacts) -> P
     return log_directory(node, machine.pod) / record.name / f"{record.attempt}.log"
 
 
-def running_id(machine: PodMachine, container: str) -> str:
-    """The id of a running container, for exec and attach. Raises BadRequest or NotFound."""
+def running_id(machine: PodMachine, container: str, *, attach: bool = False) -> str:
+    """The id of a running container, for exec and attach. Raises BadRequest or NotFound, worded as each verb does."""
     slot = slot_for(machine, container)
-    if slot.current is None or not slot.running:
-        raise NotFound(f'container not found ("{slot.name}")')
-    return slot.current.id
+    if slot.current is not None and slot.running:
+        return slot.current.id
+    meta = machine.pod.metadata
+    if attach and meta is not None:
+        raise NotFound(f"container {slot.name} not found in pod {meta.name}_{meta.namespace}")
+    raise NotFound(f'container not found ("{slot.name}")')

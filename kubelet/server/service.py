@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from kubelet.cri import Cri, CriError
@@ -116,7 +117,7 @@ class KubeletService:
                 stderr=wish.stderr and not wish.tty,
             )
             url = await self._cri.exec_url(request)
-            async for output in streams.relay(url, inputs):
+            async for output in streams.relay(url, inputs, partial(context.send_initial_metadata, ())):
                 yield output
         except StatusError as error:
             await transport.abort(context, error)
@@ -128,7 +129,7 @@ class KubeletService:
         try:
             wish = await streams.first_of(inputs, "open")
             worker = self._worker(wish.namespace, wish.pod)
-            container_id = selection.running_id(worker.machine, wish.container)
+            container_id = selection.running_id(worker.machine, wish.container, attach=True)
             request = cri.AttachRequest(
                 container_id=container_id,
                 tty=wish.tty,
@@ -137,7 +138,7 @@ class KubeletService:
                 stderr=wish.stderr and not wish.tty,
             )
             url = await self._cri.attach_url(request)
-            async for output in streams.relay(url, inputs):
+            async for output in streams.relay(url, inputs, partial(context.send_initial_metadata, ())):
                 yield output
         except StatusError as error:
             await transport.abort(context, error)
@@ -155,7 +156,7 @@ class KubeletService:
             if sandbox is None or not sandbox.ready:
                 raise NotFound.of("pods", wish.pod)
             url = await self._cri.port_forward_url(sandbox.id, wish.port)
-            async for output in streams.forward(url, wish.port, inputs):
+            async for output in streams.forward(url, wish.port, sandbox.id, inputs):
                 yield output
         except StatusError as error:
             await transport.abort(context, error)

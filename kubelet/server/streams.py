@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from machinery.errors import BadRequest, InternalError
@@ -18,6 +18,8 @@ STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 CONNECT_SECONDS = 10.0
 MAX_FRAME = 4 * 1024 * 1024
+
+Opened = Callable[[], Awaitable[None]]  # tells the caller that the stream stands, before there is anything to say
 
 
 async def connect(url: str) -> Any:
@@ -43,7 +45,7 @@ async def connect(url: str) -> Any:
         raise InternalError.of(f"cannot open stream to the runtime: {error}") from error
 
 
-async def relay(url: str, inputs: AsyncIterator[pb.StreamInput]) -> AsyncIterator[pb.StreamOutput]:
+async def relay(url: str, inputs: AsyncIterator[pb.StreamInput], opened: Opened) -> AsyncIterator[pb.StreamOutput]:
     """Carry a session until the runtime ends it with a Status."""
     from websockets.exceptions import ConnectionClosed
 
@@ -51,6 +53,7 @@ async def relay(url: str, inputs: AsyncIterator[pb.StreamInput]) -> AsyncIterato
     feeder = asyncio.ensure_future(_feed(socket, inputs))
     ended = False
     try:
+        await opened()
         while not ended:
             try:
                 frame = await socket.recv()
@@ -99,7 +102,9 @@ def _failure(message: str) -> pb.StreamOutput:
     return pb.StreamOutput(status_json=json.dumps(InternalError.of(message).to_status()).encode())
 
 
-async def forward(url: str, port: int, inputs: AsyncIterator[pb.PortForwardData]) -> AsyncIterator[pb.PortForwardData]:
+async def forward(
+    url: str, port: int, pod: str, inputs: AsyncIterator[pb.PortForwardData]
+) -> AsyncIterator[pb.PortForwardData]:
     """Carry one forwarded connection: channel 0 is data, 1 is the error; both start with the port."""
     from websockets.exceptions import ConnectionClosed
 
@@ -134,7 +139,8 @@ async def forward(url: str, port: int, inputs: AsyncIterator[pb.PortForwardData]
             if channel == 0 and data:
                 yield pb.PortForwardData(data=data)
             elif channel == 1 and data:
-                yield pb.PortForwardData(error=data.decode("utf-8", "replace"))
+                why = data.decode("utf-8", "replace")
+                yield pb.PortForwardData(error=f"error forwarding port {port} to pod {pod}, uid : {why}")
             elif channel == CLOSE and data[:1] == b"\x00":
                 yield pb.PortForwardData(half_close=True)
     finally:

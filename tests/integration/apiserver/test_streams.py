@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from machinery import grpc as transport
-from machinery.errors import BadRequest
+from machinery.errors import BadRequest, NotFound
 from machinery.tls import KeyPair
 from proto.kubelet.v1 import kubelet_pb2 as pb
 from proto.kubelet.v1 import kubelet_pb2_grpc
@@ -45,6 +45,14 @@ class EchoKubelet:
     async def Exec(self, inputs: AsyncIterator[pb.StreamInput], context: Any) -> AsyncIterator[pb.StreamOutput]:
         opening = (await anext(inputs)).open
         self.asked.append(opening)
+        if list(opening.command) == ["refuse"]:
+            await transport.abort(context, NotFound("container c not found in pod web_default"))
+        await context.send_initial_metadata(())
+        if list(opening.command) == ["forever"]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left.set()
         yield pb.StreamOutput(stdout=" ".join(opening.command).encode())
         async for message in inputs:
             match message.WhichOneof("message"):
@@ -106,6 +114,9 @@ async def test_logs_come_whole_and_with_options(cluster: tuple[RunningApiServer,
         pytest.param(f"{POD}/log?sinceTime=x", 422, "sinceTime", id="bad-time"),
         pytest.param(f"{POD.replace('web', 'ghost')}/log", 404, 'pods "ghost" not found', id="no-pod"),
         pytest.param(f"{POD}/exec?command=ls&stdout=1", 400, "Upgrade request required", id="exec-without-upgrade"),
+        pytest.param(f"{POD}/exec?container=x&command=ls", 400, "container x is not valid for pod web", id="exec"),
+        pytest.param(f"{POD}/attach?container=x", 400, "container x is not valid for pod web", id="attach-where"),
+        pytest.param(f"{POD.replace('web', 'ghost')}/exec?command=ls", 404, 'pods "ghost" not found', id="gone"),
         pytest.param(f"{POD}/proxy", 501, "not supported", id="proxy"),
     ],
 )
@@ -139,6 +150,10 @@ class WebSocket:
         mask = os.urandom(4)
         masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
         self._writer.write(bytes([0x82, 0x80 | len(payload)]) + mask + masked)
+
+    async def rest(self) -> bytes:
+        """The body of a refusal, up to the end of the connection."""
+        return await self._reader.read()
 
     async def receive(self) -> tuple[int, bytes]:
         """(opcode, payload)."""
@@ -212,3 +227,20 @@ async def test_refused_handshakes(
 ) -> None:
     async with websocket(cluster[0], path, protocols, token) as (head, _):
         assert head.startswith(f"HTTP/1.1 {status} ")
+
+
+@pytest.mark.parametrize("verb", ["exec", "attach"])
+async def test_a_kubelets_refusal_comes_as_bare_text(cluster: tuple[RunningApiServer, EchoKubelet], verb: str) -> None:
+    path = f"{POD}/{verb}?command=refuse&stdin=1&stdout=1"
+    async with websocket(cluster[0], path, "v5.channel.k8s.io") as (head, socket):
+        assert head.startswith("HTTP/1.1 404 ")
+        assert "text/plain" in head
+        assert await socket.rest() == b"container c not found in pod web_default\n"
+
+
+async def test_a_command_ends_with_its_user(cluster: tuple[RunningApiServer, EchoKubelet]) -> None:
+    server, kubelet = cluster
+    async with websocket(server, f"{POD}/exec?command=forever&stdout=1", "v5.channel.k8s.io") as (head, _):
+        assert head.startswith("HTTP/1.1 101 ")
+    async with asyncio.timeout(5):
+        await kubelet.left.wait()

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from apiserver.rest import query
 from apiserver.streams.logs import log_options
-from apiserver.streams.remote import choose_protocol, open_message, to_frame, to_input
-from apiserver.streams.targets import kubelet_address, plan_container
+from apiserver.streams.remote import open_message
+from apiserver.streams.sessions import choose_protocol, to_frame, to_input
+from apiserver.streams.targets import dial_failure, kubelet_address, plan_container
 from machinery.errors import BadRequest, Invalid, ServiceUnavailable
 from proto.kubelet.v1 import kubelet_pb2 as pb
 
@@ -58,7 +59,7 @@ def node(*addresses: tuple[str, str], port: int | None = 10250) -> dict[str, Any
 @pytest.mark.parametrize(
     ("found", "address"),
     [
-        pytest.param(node(("Hostname", "h"), ("InternalIP", "10.0.0.1")), "10.0.0.1:10250", id="ip-first"),
+        pytest.param(node(("Hostname", "h"), ("InternalIP", "10.0.0.1")), "1.2.3.4:10250", id="ip-first"),
         pytest.param(node(("Hostname", "h")), "h:10250", id="name"),
         pytest.param(node(("InternalIP", "fd00::1")), "[fd00::1]:10250", id="ipv6"),
     ],
@@ -153,3 +154,17 @@ def test_log_options() -> None:
 def test_bad_log_options(text: bytes) -> None:
     with pytest.raises(Invalid):
         log_options(query.parse(text))
+
+
+@pytest.mark.parametrize(
+    ("details", "message"),
+    [
+        pytest.param("Connection refused (111)", "dial tcp 1.2.3.4:1: connect: connection refused", id="refused"),
+        pytest.param("connect: No route to host (113)", "dial tcp 1.2.3.4:1: connect: no route to host", id="route"),
+        pytest.param("FD shutdown: Timeout occurred", "dial tcp 1.2.3.4:1: i/o timeout", id="timeout"),
+        pytest.param("odd", "dial tcp 1.2.3.4:1: odd", id="other"),
+    ],
+)
+def test_dial_failure(details: str, message: str) -> None:
+    found = dial_failure("1.2.3.4:1", details)
+    assert (found.message, found.code, found.reason) == (f"error dialing backend: {message}", 500, "")
