@@ -1,8 +1,12 @@
-"""The hook through which admission sees writes. Owns the protocol only; plugins live in `apiserver.admission`."""
+"""The hooks through which admission sees writes. Owns the protocols and which plugins a resource has to ask.
+
+Plugins live in `apiserver.admission`; called by the registry.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from apiserver.registry.context import RequestContext
 
@@ -31,3 +35,40 @@ class Admission(Protocol):
         subresource: str,
     ) -> None:
         """`new` is None for deletions, `old` for creations; `name` may be empty until generateName is resolved."""
+
+
+Undo = Callable[[], Awaitable[None]]
+"""Takes back what a check has reserved, when the write that it allowed does not happen."""
+
+
+class Check(Protocol):
+    """An admission plugin that also judges: called after validation, when the object is as it will be stored."""
+
+    async def check(
+        self,
+        ctx: RequestContext,
+        op: str,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        new: Obj | None,
+        old: Obj | None,
+        subresource: str,
+    ) -> Undo | None:
+        """Must not change anything it is given; raises StatusError to refuse."""
+
+
+class Plugins(NamedTuple):
+    """The plugins that one resource has to ask."""
+
+    admit: tuple[Admission, ...]
+    check: tuple[Check, ...]
+
+
+def plugins_for(resource: Resource, plugins: Iterable[Any]) -> Plugins:
+    """A plugin may tell by `handles(resource)` that a resource is none of its business; then it costs nothing."""
+    asked = [each for each in plugins if not hasattr(each, "handles") or each.handles(resource)]
+    return Plugins(
+        tuple(each for each in asked if hasattr(each, "admit")),
+        tuple(each for each in asked if hasattr(each, "check")),
+    )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from apiserver.registry import deletion
 from apiserver.registry.binding import bind
 from apiserver.registry.context import DeleteOptions, DeleteResult, ListOptions, ListPage, RequestContext
-from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Admission, Obj
+from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Admission, Obj, Plugins, Undo, plugins_for
 from apiserver.registry.listing import parse_revision
 from apiserver.registry.naming import generated_name, new_uid
 from apiserver.registry.patching import patcher
@@ -28,7 +28,7 @@ from apiserver.storage.form import decode, encode
 from apiserver.storage.interface import KeyValue, Store
 from apiserver.storage.keys import suffix
 from machinery.clock import Clock
-from machinery.errors import AlreadyExists, BadRequest, Conflict, MethodNotAllowed, NotFound, StatusError
+from machinery.errors import AlreadyExists, BadRequest, Conflict, MethodNotAllowed, NotFound, StatusError, Timeout
 from machinery.field_errors import FieldError, invalid
 from machinery.meta import rfc3339
 
@@ -73,6 +73,7 @@ class ResourceStore(ResourceReader):
         super().__init__(resource, strategy, store, feed, cache)
         self._clock = clock
         self._admission = admission
+        self._plugins: tuple[int, Plugins] = (-1, Plugins((), ()))
         self._is_namespaces = resource.key() == ("", "v1", "namespaces")
         self._orphans = (resource.group, resource.plural) in deletion.ORPHAN_BY_DEFAULT
         self._answers_with_object = (resource.group, resource.plural) in deletion.ANSWERS_WITH_OBJECT
@@ -123,8 +124,9 @@ class ResourceStore(ResourceReader):
         self._raise_findings(meta.get("name") or "", strategy.validate_create(ctx, obj))
         name = meta["name"]
         finish = strategy.begin_create(ctx, obj)
-        done = False
+        done, undo = False, list[Undo]()
         try:
+            undo = await self._check(ctx, CREATE, namespace, name, obj, None, "")
             stored = self.form.encode(obj)
             if ctx.dry_run:
                 if await self._current(namespace, name) is not None:
@@ -136,6 +138,11 @@ class ResourceStore(ResourceReader):
             if not result.ok:
                 raise self._exists(name, result.current)
             done = True
+        except Timeout:
+            raise  # it may have been written after all; too much reserved is put right later, too little is not
+        except StatusError:
+            await _take_back(undo)
+            raise
         finally:
             if finish is not None:
                 finish(done)
@@ -171,8 +178,30 @@ class ResourceStore(ResourceReader):
     async def _admit(
         self, ctx: RequestContext, op: str, namespace: str, name: str, new: Obj | None, old: Obj | None, sub: str
     ) -> None:
-        for plugin in self._admission:
+        for plugin in self._asked().admit:
             await plugin.admit(ctx, op, self.resource, namespace, name, new, old, sub)
+
+    async def _check(
+        self, ctx: RequestContext, op: str, namespace: str, name: str, new: Obj | None, old: Obj | None, sub: str
+    ) -> list[Undo]:
+        """Ask the plugins that judge; returns what has to be taken back if the write fails."""
+        undo: list[Undo] = []
+        try:
+            for plugin in self._asked().check:
+                reserved = await plugin.check(ctx, op, self.resource, namespace, name, new, old, sub)
+                if reserved is not None:
+                    undo.append(reserved)
+        except BaseException:
+            await _take_back(undo)
+            raise
+        return undo
+
+    def _asked(self) -> Plugins:
+        count, plugins = self._plugins
+        if count != len(self._admission):  # the application appends its plugins after the resources are built
+            plugins = plugins_for(self.resource, self._admission)
+            self._plugins = len(self._admission), plugins
+        return plugins
 
     # -- update -------------------------------------------------------------------------------------------------------
 
@@ -291,6 +320,13 @@ class ResourceStore(ResourceReader):
                 if confirmed and base is not None:
                     return self._answer(strategy, new, base.raw)
                 continue
+            try:
+                undo = await self._check(ctx, UPDATE, namespace, name, new, old, subresource)
+            except StatusError:
+                base, confirmed = await self._confirmed(namespace, name, base)
+                if confirmed:
+                    raise
+                continue
             if ctx.dry_run:
                 ctx.warnings.extend(strategy.warnings(new, old))
                 return self._answer(strategy, new, self.form.with_revision(self.form.encode(new), base.revision))
@@ -312,6 +348,7 @@ class ResourceStore(ResourceReader):
                     self.strategy.after_delete(new)
                 ctx.warnings.extend(strategy.warnings(new, old))
                 return self._answer(strategy, new, self.form.with_revision(stored, result.revision))
+            await _take_back(undo)
             base = self._from_store(result.current)
         raise Conflict.of(self.resource.plural, name, self.resource.group)
 
@@ -377,6 +414,7 @@ class ResourceStore(ResourceReader):
             obj = decode(base.raw)
             try:
                 await self._admit(ctx, DELETE, namespace, name, None, obj, "")
+                await self._check(ctx, DELETE, namespace, name, None, obj, "")
                 deletion.check_preconditions(obj, options, self.resource.kind, self.resource.group)
                 plan = self._plan_deletion(obj, options)
             except StatusError:
@@ -472,6 +510,11 @@ class Bindings(ResourceStore):
     ) -> bytes:
         pod = (body.get("metadata") or {}).get("name") or ""
         return await self._bind(ctx, namespace, pod, body)
+
+
+async def _take_back(undo: list[Undo]) -> None:
+    for each in reversed(undo):
+        await each()
 
 
 class _Binding(Strategy):
