@@ -6,6 +6,7 @@ from typing import Protocol
 
 from apiserver.admission.default_class import INGRESS, STORAGE, DefaultClass
 from apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
+from apiserver.admission.limit_ranger import LimitRanger
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.priority import Priority
@@ -27,6 +28,7 @@ def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[
     """New instances for one API server."""
     return [
         NamespaceLifecycle(registry),
+        LimitRanger(registry),
         TaintNodesByCondition(),
         Priority(registry),
         ServiceAccount(registry, token_volumes=token_volumes),

@@ -57,6 +57,9 @@ class DefaultClass:
         self._registry = registry
         self._rule = rule
 
+    def handles(self, resource: Resource) -> bool:
+        return (resource.group, resource.plural) == self._rule.subject
+
     async def admit(
         self,
         ctx: RequestContext,

@@ -31,6 +31,9 @@ def missing_tolerations(tolerations: list[Obj]) -> list[Obj]:
 class DefaultTolerationSeconds:
     """Pods only; subresources never change tolerations."""
 
+    def handles(self, resource: Resource) -> bool:
+        return resource.plural == "pods" and not resource.group
+
     async def admit(
         self,
         ctx: RequestContext,

@@ -22,6 +22,9 @@ class Priority:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
+    def handles(self, resource: Resource) -> bool:
+        return resource.plural in ("pods", "priorityclasses")
+
     async def admit(
         self,
         ctx: RequestContext,

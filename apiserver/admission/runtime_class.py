@@ -45,6 +45,9 @@ class RuntimeClass:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
+    def handles(self, resource: Resource) -> bool:
+        return resource.plural == "pods" and not resource.group
+
     async def admit(
         self,
         ctx: RequestContext,

@@ -62,6 +62,9 @@ class ServiceAccount:
         self._registry = registry
         self._token_volumes = token_volumes
 
+    def handles(self, resource: Resource) -> bool:
+        return resource.plural == "pods" and not resource.group
+
     async def admit(
         self,
         ctx: RequestContext,

@@ -16,6 +16,9 @@ TAINT = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 class TaintNodesByCondition:
     """The taint is taken away by the node lifecycle controller."""
 
+    def handles(self, resource: Resource) -> bool:
+        return resource.plural == "nodes" and not resource.group
+
     async def admit(
         self,
         ctx: RequestContext,
