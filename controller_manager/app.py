@@ -27,6 +27,7 @@ from controller_manager import (
     service_account,
     taint_eviction,
 )
+from controller_manager.daemonset import controller as daemonset
 from controller_manager.deployment import controller as deployment
 from controller_manager.endpoints import legacy, slices
 from controller_manager.environment import Build, Environment, Options, Runnable
@@ -49,6 +50,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "deployment-controller": deployment.build,
     "replicaset-controller": replicaset.build_replicaset,
     "replicationcontroller-controller": replicaset.build_replication_controller,
+    "daemonset-controller": daemonset.build,
     "job-controller": job.build,
     "statefulset-controller": statefulset.build,
     "endpoints-controller": legacy.build,

@@ -17,6 +17,7 @@ from api.models import coordination_v1, core_v1, meta_v1
 from client.client import Client, PatchType, key_of
 from client.informer import EventHandler
 from controller_manager.app import ControllerManager
+from controller_manager.daemonset.eligibility import node_of
 from controller_manager.environment import Options
 from machinery.clock import Clock, RealClock
 from machinery.errors import AlreadyExists, StatusError
@@ -96,7 +97,8 @@ class Cluster:
         key = key_of(pod)
         node = pod.spec.nodeName
         if not node:
-            names = sorted(self.alive)
+            wanted = node_of(pod)  # pods of a DaemonSet are made for one node
+            names = [wanted] if wanted else sorted(self.alive)
             if pod.metadata.deletionTimestamp is None and names:
                 chosen = names[next(self._turn) % len(names)]
                 binding = core_v1.Binding(
