@@ -31,6 +31,8 @@ from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.auth.virtual import VirtualResources
 from apiserver.bootstrap import Bootstrap
+from apiserver.crd.catalog import Catalog
+from apiserver.crd.serving import CustomResources
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
@@ -86,6 +88,8 @@ class ApiServer:
         self.clock = clock
         self.store = _store(settings)
         self.registry = Registry(self.store, clock, RESOURCES)
+        self.catalog = Catalog()
+        self.customs = CustomResources(self.registry, self.catalog)
         self.metrics = RequestMetrics()
         self.in_flight = InFlight()
         self.rbac = RBACAuthorizer()
@@ -158,11 +162,12 @@ class ApiServer:
     def _rest_door(self) -> RestDoor:
         connects, websockets = self._connects()
         resources = ResourceHandlers(self.registry, self.clock, self.streams, self.virtual, connects, websockets)
-        system = SystemHandlers(self.metrics, self._checks(), self.accounts)
+        system = SystemHandlers(self.metrics, self._checks(), self.accounts, self.catalog)
         return RestDoor(self.gate, resources, system, self.metrics, self.in_flight)
 
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
         from apiserver.streams.logs import LogStreams
+        from apiserver.streams.port_forward import PortForwards
         from apiserver.streams.remote import RemoteStreams
 
         remote = RemoteStreams(self.kubelets)
@@ -172,7 +177,7 @@ class ApiServer:
         streams: dict[Key, Connect] = {
             ("", "pods", "exec"): remote.execute,
             ("", "pods", "attach"): remote.attach,
-            ("", "pods", "portforward"): _not_yet,
+            ("", "pods", "portforward"): PortForwards(self.kubelets).serve,
         }
         return {**connects, **streams}, streams
 
@@ -205,6 +210,7 @@ class ApiServer:
                 await self._start_doors()
                 tasks.append(group.create_task(self._get_ready()))
                 tasks.append(group.create_task(self.feed.run()))
+                tasks.append(group.create_task(self.customs.run()))
                 yield
             finally:
                 await self._stop_doors()
@@ -230,6 +236,7 @@ class ApiServer:
         await bootstrap.run()
         self._bootstrapped = True
         await self.feed.wait_synced()
+        await self.customs.wait_synced()
         self.gate.synced = True
         self._ready.set()
 

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from api.resources import RESOURCES
-from apiserver import discovery
 from apiserver.auth.policy import RBAC, default_objects
 from apiserver.auth.user import SYSTEM_API_SERVER
+from apiserver.discovery import BUILT_IN
 from apiserver.registry.store import Registry, RequestContext
 from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
 from machinery.log import kv
@@ -126,7 +126,7 @@ def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any
 def api_services() -> Iterator[tuple[Key, str, dict[str, Any]]]:
     """One APIService per named group and version that this server answers itself."""
     served = {(resource.group, resource.version) for resource in RESOURCES if resource.group}
-    groups = discovery.group_names()
+    groups = BUILT_IN.group_names()
     for group, version in sorted(served):
         priority = 17900 - 100 * groups.index(group)  # in the order of discovery, as upstream
         yield (

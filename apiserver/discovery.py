@@ -1,14 +1,16 @@
 """Discovery: which groups, versions and resources there are, in the legacy and the aggregated form.
 
-Owns: the documents and the version of the server, made from `api.resources`. Called by the REST door. Documents are
-made once: the built-in table does not change while the server runs.
+Owns: the documents and the version of the server, made of whatever resources are served. Documents are made when first
+asked for; when definitions of custom resources come and go, another `Discovery` takes over (`apiserver.crd.catalog`).
+Called by the REST door.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from functools import cache
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -43,6 +45,9 @@ _PRIORITY = (
 
 Document = dict[str, Any]
 
+_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
+_STAGES = {"": 0, "beta": 1, "alpha": 2}
+
 
 def version() -> Document:
     """/version."""
@@ -72,86 +77,134 @@ def api_versions(host: str) -> Document:
     }
 
 
-@cache
-def _versions() -> dict[str, dict[str, list[Resource]]]:
-    """group -> version -> resources; versions best first, groups in upstream's order."""
-    found: dict[str, dict[str, list[Resource]]] = {}
-    for resource in RESOURCES:
-        found.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
-    order = {group: position for position, group in enumerate(_PRIORITY)}
-    return {
-        group: dict(sorted(found[group].items(), key=lambda item: _rank(item[0])))
-        for group in sorted(found, key=lambda name: (order.get(name, len(order)), name))
-    }
+def version_rank(name: str) -> tuple[int, int, int, str]:
+    """Kubernetes' order of versions: GA before beta before alpha, newer before older, other names last."""
+    match = _VERSION.fullmatch(name)
+    if match is None:
+        return (3, 0, 0, name)
+    return (_STAGES[match[2] or ""], -int(match[1]), -int(match[3] or 0), name)
 
 
-def _rank(version_name: str) -> tuple[int, int, str]:
-    """GA before beta before alpha, newer before older."""
-    digits, _, stage = version_name[1:].partition("alpha" if "alpha" in version_name else "beta")
-    kind = 0 if not stage else 1 if "beta" in version_name else 2
-    return (kind, -int(digits) if digits.isdigit() else 0, version_name)
+class Discovery:
+    """Discovery of a set of resources; documents are kept. Another set is another instance."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self._resources = tuple(resources)
+        self._groups: dict[str, Document | None] = {}
+        self._lists: dict[tuple[str, str], Document] = {}
+        self._aggregated: dict[str, bytes] = {}
+
+    @cached_property
+    def _versions(self) -> dict[str, dict[str, list[Resource]]]:
+        """group -> version -> resources; versions best first, groups in upstream's order."""
+        found: dict[str, dict[str, list[Resource]]] = {}
+        for resource in self._resources:
+            found.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
+        order = {group: position for position, group in enumerate(_PRIORITY)}
+        return {
+            group: dict(sorted(found[group].items(), key=lambda item: version_rank(item[0])))
+            for group in sorted(found, key=lambda name: (order.get(name, len(order)), name))
+        }
+
+    def group_names(self) -> list[str]:
+        """All groups but the core one, in upstream's order."""
+        return [name for name in self._versions if name]
+
+    def paths(self) -> Iterator[str]:
+        """Every group and version as a path."""
+        for name, versions in self._versions.items():
+            root = f"/apis/{name}" if name else "/api"
+            if name:
+                yield root
+            for each in versions:
+                yield f"{root}/{each}"
+
+    def group(self, name: str) -> Document | None:
+        """/apis/<group>, or None."""
+        if not name or name not in self._versions:
+            return None
+        return {"kind": "APIGroup", "apiVersion": "v1", **self._group_body(name)}
+
+    def _group_body(self, name: str) -> Document:
+        versions = [{"groupVersion": f"{name}/{each}", "version": each} for each in self._versions[name]]
+        return {"name": name, "versions": versions, "preferredVersion": versions[0]}
+
+    @cached_property
+    def _group_list(self) -> Document:
+        groups = [self._group_body(name) for name in self._versions if name]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
+    def group_list(self) -> Document:
+        """/apis."""
+        return self._group_list
+
+    def resource_list(self, group_name: str, version_name: str) -> Document | None:
+        """/api/v1 and /apis/<group>/<version>, or None."""
+        found = self._lists.get((group_name, version_name))
+        if found is None:
+            resources = self._versions.get(group_name, {}).get(version_name)
+            if resources is None:
+                return None
+            found = self._lists[group_name, version_name] = _resource_list(resources)
+        return found
+
+    def aggregated(self, root: str) -> bytes:
+        """/api or /apis as APIGroupDiscoveryList."""
+        found = self._aggregated.get(root)
+        if found is None:
+            found = self._aggregated[root] = self._aggregate(root)
+        return found
+
+    def _aggregate(self, root: str) -> bytes:
+        items = []
+        for name, versions in self._versions.items():
+            if (root == "api") != (not name):
+                continue
+            listed = [
+                {
+                    "version": each,
+                    "resources": [
+                        _discovered(resource) for resource in sorted(resources, key=lambda item: item.plural)
+                    ],
+                    "freshness": "Current",
+                }
+                for each, resources in versions.items()
+            ]
+            meta: Document = {"creationTimestamp": None}
+            if name:
+                meta["name"] = name
+            items.append({"metadata": meta, "versions": listed})
+        return msgspec.json.encode(
+            {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+        )
 
 
-def group_names() -> list[str]:
-    """All groups but the core one, in upstream's order."""
-    return [name for name in _versions() if name]
-
-
-def paths() -> Iterator[str]:
-    """Every group and version as a path."""
-    for name, versions in _versions().items():
-        root = f"/apis/{name}" if name else "/api"
-        if name:
-            yield root
-        for each in versions:
-            yield f"{root}/{each}"
-
-
-@cache
-def group(name: str) -> Document | None:
-    """/apis/<group>, or None."""
-    if not name or name not in _versions():
-        return None
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group_body(name)}
-
-
-def _group_body(name: str) -> Document:
-    versions = [{"groupVersion": f"{name}/{each}", "version": each} for each in _versions()[name]]
-    return {"name": name, "versions": versions, "preferredVersion": versions[0]}
-
-
-@cache
-def group_list() -> Document:
-    """/apis."""
-    groups = [_group_body(name) for name in _versions() if name]
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-
-
-@cache
-def resource_list(group_name: str, version_name: str) -> Document | None:
-    """/api/v1 and /apis/<group>/<version>, or None."""
-    resources = _versions().get(group_name, {}).get(version_name)
-    if resources is None:
-        return None
+def _resource_list(resources: Sequence[Resource]) -> Document:
     listed: list[Document] = []
     for resource in sorted(resources, key=lambda item: item.plural):
+        built_in = resource.verbs == tuple(sorted(resource.verbs))
         entry: Document = {
             "name": resource.plural,
             "singularName": resource.singular,
             "namespaced": resource.namespaced,
             "kind": resource.kind,
-            "verbs": sorted(resource.verbs),
+            "verbs": list(resource.verbs),
         }
         if resource.short_names:
             entry["shortNames"] = list(resource.short_names)
         if resource.categories:
             entry["categories"] = list(resource.categories)
         listed.append(entry)
-        for name, subresource in sorted(resource.subresources.items()):
+        # Upstream lists subresources of custom resources in the order of its own registration.
+        named = sorted(resource.subresources.items()) if built_in else resource.subresources.items()
+        for name, subresource in named:
             listed.append(_subresource_entry(resource, name, subresource))
-    group_version = resources[0].group_version
-    document: Document = {"kind": "APIResourceList", "groupVersion": group_version, "resources": listed}
-    return document if not group_name else {"apiVersion": "v1", **document}
+    document: Document = {
+        "kind": "APIResourceList",
+        "groupVersion": resources[0].group_version,
+        "resources": listed,
+    }
+    return {"apiVersion": "v1", **document} if resources[0].group else document
 
 
 def _subresource_entry(resource: Resource, name: str, subresource: Subresource) -> Document:
@@ -161,30 +214,6 @@ def _subresource_entry(resource: Resource, name: str, subresource: Subresource) 
     if subresource.version:
         entry["version"] = subresource.version
     return {**entry, "kind": subresource.kind, "verbs": sorted(subresource.verbs)}
-
-
-@cache
-def aggregated(root: str) -> bytes:
-    """/api or /apis as APIGroupDiscoveryList."""
-    items = []
-    for name, versions in _versions().items():
-        if (root == "api") != (not name):
-            continue
-        listed = [
-            {
-                "version": each,
-                "resources": [_discovered(resource) for resource in sorted(resources, key=lambda item: item.plural)],
-                "freshness": "Current",
-            }
-            for each, resources in versions.items()
-        ]
-        meta: Document = {"creationTimestamp": None}
-        if name:
-            meta["name"] = name
-        items.append({"metadata": meta, "versions": listed})
-    return msgspec.json.encode(
-        {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
-    )
 
 
 def _discovered(resource: Resource) -> Document:
@@ -209,3 +238,6 @@ def _discovered(resource: Resource) -> Document:
             for name, found in sorted(resource.subresources.items())
         ]
     return entry
+
+
+BUILT_IN = Discovery(RESOURCES)

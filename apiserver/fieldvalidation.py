@@ -8,6 +8,7 @@ defaults. Called for every request body, and for the result of every patch, by t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -23,7 +24,17 @@ from machinery.golang import printed
 STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
 DIRECTIVES = ("", IGNORE, STRICT, WARN)
 
-__all__ = ["STRICT", "Checked", "TypeMismatch", "accept_body", "accept_patched", "check", "check_fields", "prune"]
+__all__ = [
+    "STRICT",
+    "Checked",
+    "TypeMismatch",
+    "accept_body",
+    "accept_patched",
+    "check",
+    "check_fields",
+    "prune",
+    "repeated",
+]
 
 
 class Checked(NamedTuple):
@@ -70,6 +81,32 @@ def _may_repeat_keys(raw: bytes, text: bytes) -> bool:
     if raw.count(b'":') != text.count(b'":') or b"\\u0022" in raw:
         return True
     return b'" :' in raw or b'"\n' in raw or b'"\t' in raw or b'"\r' in raw
+
+
+def repeated(raw: bytes, obj: Any) -> list[str]:
+    """``duplicate field "spec.x"`` for every key that an object of the JSON text has twice, without a schema.
+
+    `obj` is what the text was decoded to.
+    """
+    if not _may_repeat_keys(raw, msgspec.json.encode(obj)):
+        return []
+    found: list[str] = []
+    _find_repeated(json.loads(raw, object_pairs_hook=tuple), "", found)
+    return found
+
+
+def _find_repeated(value: Any, path: str, found: list[str]) -> None:
+    if isinstance(value, tuple):
+        seen: set[str] = set()
+        for key, item in value:
+            at = f"{path}.{key}" if path else key
+            if key in seen:
+                found.append(f'duplicate field "{at}"')
+            seen.add(key)
+            _find_repeated(item, at, found)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _find_repeated(item, f"{path}[{index}]", found)
 
 
 @lru_cache(maxsize=1024)

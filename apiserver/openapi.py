@@ -64,8 +64,12 @@ def document(name: str) -> bytes:
         found = ("io.k8s.apimachinery.pkg.version.Info",) if name == "version" else ()
         path = f"/{name}/" if name != "version" else "/version/"
         return _encode(name, {path: simple_get(name, found[0] if found else "")}, components(found))
-    kind = _DISCOVERY_KINDS.get(name, "APIGroup")
-    answer = f"{_META}.{kind}"
+    return group_document(name)
+
+
+def group_document(name: str) -> bytes:
+    """The document of ``api``, ``apis`` or ``apis/<group>``: one path that tells what there is."""
+    answer = f"{_META}.{_DISCOVERY_KINDS.get(name, 'APIGroup')}"
     return _encode(name, {f"/{name}/": simple_get(name, answer)}, components((answer,)))
 
 
@@ -81,7 +85,8 @@ def _group_version(name: str, served: Iterable[resources.Resource]) -> tuple[dic
 def custom_document(name: str, served: Iterable[resources.Resource], schemas: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The document of a custom group and version; `schemas` is by kind, as written in the CustomResourceDefinition."""
     paths, shared = _group_version(name, served)
-    return _encode(name, paths, {**shared, **schemas})
+    shared.update(components((f"{_META}.ObjectMeta", f"{_META}.ListMeta")))
+    return _encode(name, paths, dict(sorted({**shared, **schemas}.items())))
 
 
 def _encode(name: str, paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 from api.resources import Resource, by_kind
 from api.schema import SchemaNode, for_kind
 from apiserver.auth.attributes import Attributes
+from apiserver.crd.resource import CustomResource
 from apiserver.fieldvalidation import accept_body
 from apiserver.registry.context import RequestContext
 from machinery.errors import BadRequest, MethodNotAllowed, NotFound
@@ -32,6 +33,8 @@ def check_route(info: Attributes, resource: Resource) -> None:
     if info.subresource:
         subresource = resource.subresources.get(info.subresource)
         if subresource is None:
+            if isinstance(resource, CustomResource):
+                raise NotFound.of(resource.plural, info.name, resource.group)
             raise NotFound.path()
         if verb not in subresource.verbs:
             raise MethodNotAllowed
@@ -67,6 +70,8 @@ def check_fields(
     body: dict[str, Any], raw: bytes | None, resource: Resource, subresource: str, context: RequestContext
 ) -> dict[str, Any]:
     """The body without fields nobody knows. Raises BadRequest on wrong types, and as fieldValidation asks."""
+    if isinstance(resource, CustomResource) and subresource != "scale":
+        return resource.accept(body, raw, context.field_validation, context.warnings)
     node = _schema(resource, subresource)
     directive, kind = context.field_validation, expected(resource, subresource)[1]
     return accept_body(body, raw, node, kind=kind, directive=directive, warnings=context.warnings)
@@ -74,6 +79,9 @@ def check_fields(
 
 def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") -> None:
     """Fill in a missing apiVersion and kind; raise BadRequest on others than expected."""
+    if isinstance(resource, CustomResource) and subresource != "scale":
+        resource.check_kind(body)
+        return
     api_version, kind = expected(resource, subresource)
     given_version, given_kind = body.get("apiVersion") or api_version, body.get("kind") or kind
     if given_version == api_version and given_kind == kind:

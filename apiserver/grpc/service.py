@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from api.resources import Resource, lookup
+from api.resources import Resource
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.authentication import user_from_pem
 from apiserver.auth.gate import Gate
@@ -174,7 +174,7 @@ class ResourceService:
             field_selector=field_selector,
         )
         self._gate.authorize(user, asked)
-        resource = lookup(ref.group, ref.version, ref.resource)
+        resource = self._registry.find(ref.group, ref.version, ref.resource)
         if resource is None:
             raise NotFound.path()
         check_route(asked, resource)

@@ -31,6 +31,7 @@ def patcher(
 ) -> Callable[[Obj], Obj]:
     """What the patch does to a document. Raises BadRequest or UnsupportedMediaType."""
     from apiserver import fieldvalidation  # the schema's reader is loaded with the first PATCH
+    from apiserver.crd.resource import CustomResource
 
     shape = _Shape(resource, subresource)
     apply, shown = _application(resource, shape, patch_type, patch, ctx.warnings)
@@ -41,6 +42,11 @@ def patcher(
             raise BadRequest("the patched object must have metadata")
         kind = result.get("kind")
         found: list[str] = []
+        if isinstance(resource, CustomResource) and shape.kind == resource.kind:
+            resource.check_kind(result)
+            result = resource.accept_patched(result, ctx.field_validation, found)
+            ctx.warnings.extend(text for text in found if text not in ctx.warnings)
+            return dict(result, metadata=dict(result["metadata"]))
         node = shape.node(kind if isinstance(kind, str) and kind else shape.kind)
         result = fieldvalidation.accept_patched(
             result, node, patch=shown, directive=ctx.field_validation, warnings=found

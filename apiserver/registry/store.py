@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from api.resources import lookup
 from apiserver.registry.context import (
     DeleteOptions,
     DeleteResult,
@@ -52,6 +53,9 @@ __all__ = [
 ]
 
 
+S = TypeVar("S", bound=ResourceStore)
+
+
 class Registry:
     """All resources of one API server."""
 
@@ -80,6 +84,14 @@ class Registry:
             raise NotFound.path()
         return found
 
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        """The resource of that name, built in or custom; None when nothing of the kind is served."""
+        built_in = lookup(group, version, plural)
+        if built_in is not None:
+            return built_in
+        found = self._resources.get((group, version, plural))
+        return found.resource if found is not None else None
+
     def stores(self) -> list[ResourceStore]:
         """All stores, in the order they were added."""
         return list(self._resources.values())
@@ -90,7 +102,7 @@ class Registry:
         form = ObjectForm(resource.kind, resource.group_version)
         cache = ResourceCache(resource_prefix(resource.group, resource.plural), form, strategy.selectable_fields)
         self.feed.add(cache)
-        found = ResourceStore(resource, strategy, self._store, self.feed, cache, self.clock, self.admission)
+        found = self.make(_store_class(resource), resource, strategy, cache)
         if resource.key() == ("", "v1", "pods"):
             found.creators["eviction"] = Evictions(self, found, self.clock).create
             self._resources["", "v1", "bindings"] = Bindings(
@@ -98,6 +110,18 @@ class Registry:
             )
         self._resources[resource.key()] = found
         return found
+
+    def make(self, kind: type[S], resource: Resource, strategy: Strategy, cache: ResourceCache) -> S:
+        """A store of this registry that nobody is served from yet."""
+        return kind(resource, strategy, self._store, self.feed, cache, self.clock, self.admission)
+
+    def install(self, store: ResourceStore) -> None:
+        """Serve from this store; its cache is the caller's business."""
+        self._resources[store.resource.key()] = store
+
+    def uninstall(self, resource: Resource) -> None:
+        """The inverse of `install`."""
+        self._resources.pop(resource.key(), None)
 
     def remove(self, resource: Resource) -> None:
         """Stop serving a resource; its objects stay in the store."""
@@ -114,3 +138,11 @@ class Registry:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feed.run())
             group.create_task(Compactor(self._store, self.clock).run())
+
+
+def _store_class(resource: Resource) -> type[ResourceStore]:
+    if resource.key() == ("apiextensions.k8s.io", "v1", "customresourcedefinitions"):
+        from apiserver.crd.definitions import DefinitionStore  # its package builds on this one
+
+        return DefinitionStore
+    return ResourceStore

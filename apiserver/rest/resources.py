@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from api.resources import Resource, lookup
+from api.resources import RESOURCES, Resource
 from apiserver.auth.virtual import VirtualResources
+from apiserver.crd.resource import CustomResource
 from apiserver.registry.context import DeleteResult, RequestContext
 from apiserver.registry.store import Registry, ResourceStore
 from apiserver.rest import bodies, negotiation, query, transform
@@ -28,13 +29,14 @@ from apiserver.rest.negotiation import (
     Accepted,
 )
 from apiserver.rest.request import Request
-from apiserver.rest.responses import encode_json, send_bytes, warning_header
+from apiserver.rest.responses import encode_json, send_bytes, send_not_found_page, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
 from apiserver.routing import check_fields, check_kind, check_route
 from machinery.clock import Clock
 from machinery.errors import NotFound, UnsupportedMediaType
 
 PATCH_TYPES = frozenset({JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH})
+BUILT_IN_GROUPS = frozenset(resource.group for resource in RESOURCES)
 OBJECT_SHAPES = (TABLE, PARTIAL)
 LIST_SHAPES = (TABLE, PARTIAL_LIST)
 
@@ -81,10 +83,19 @@ class ResourceHandlers:
     async def serve(self, request: Request) -> None:
         """Answer a resource request. Raises StatusError."""
         info = request.info
-        resource = lookup(info.group, info.version, info.resource)
+        resource = self._registry.find(info.group, info.version, info.resource)
         if resource is None:
+            if info.group not in BUILT_IN_GROUPS:
+                await send_not_found_page(request)
+                return
             raise NotFound.path()
         request.namespace = info.namespace if resource.namespaced else ""
+        if isinstance(resource, CustomResource):
+            if info.namespace and not resource.namespaced:
+                await send_not_found_page(request)
+                return
+            if resource.deprecation:
+                request.warnings.append(resource.deprecation)
         if DEPRECATED:
             text = DEPRECATED.get(resource.key())
             if text is not None:
@@ -103,7 +114,7 @@ class ResourceHandlers:
     async def serve_websocket(self, request: Request) -> None:
         """Answer a stream's handshake and carry the stream. Raises StatusError before it is accepted."""
         info = request.info
-        resource = lookup(info.group, info.version, info.resource)
+        resource = self._registry.find(info.group, info.version, info.resource)
         stream = self._websockets.get((info.group, info.resource, info.subresource))
         if resource is None or stream is None:
             raise NotFound.path()

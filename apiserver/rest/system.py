@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from apiserver import discovery
 from apiserver.auth.service_accounts import ServiceAccountTokens
+from apiserver.crd.catalog import Catalog
 from apiserver.metrics import RequestMetrics
 from apiserver.rest.negotiation import wants_aggregated_discovery
 from apiserver.rest.request import Request
@@ -32,8 +31,10 @@ class SystemHandlers:
         metrics: RequestMetrics,
         checks: Mapping[str, Mapping[str, Check]],
         accounts: ServiceAccountTokens | None,
+        catalog: Catalog | None = None,
     ) -> None:
-        """`checks`: for livez, readyz and healthz, the named checks of each."""
+        """`checks`: for livez, readyz and healthz, the named checks of each. `catalog`: what is served."""
+        self._catalog = catalog if catalog is not None else Catalog()
         self._metrics = metrics
         self._checks = checks
         self._accounts = accounts
@@ -105,14 +106,14 @@ class SystemHandlers:
         await send_bytes(request, 200, body, content_type=METRICS_TYPE)
 
     async def _index(self, request: Request) -> None:
-        known = [*self._exact, *discovery.paths(), *(f"/{root}" for root in self._checks)]
+        known = [*self._exact, *self._catalog.discovery.paths(), *(f"/{root}" for root in self._checks)]
         await self._json(request, {"paths": sorted(path for path in known if path != "/")})
 
     async def _discovery(self, request: Request) -> None:
         aggregated = wants_aggregated_discovery(request.header(b"accept"))
         root = request.info.path.strip("/")
         if aggregated:
-            body = discovery.aggregated(root)
+            body = self._catalog.discovery.aggregated(root)
             etag = b'"%b"' % hashlib.sha512(body).hexdigest().upper().encode()
             if request.headers.get(b"if-none-match") == etag:
                 await send_not_modified(request, etag)
@@ -123,19 +124,19 @@ class SystemHandlers:
         if root == "api":
             await self._json(request, discovery.api_versions(str(request.scope["server"][0])))
         else:
-            await self._json(request, discovery.group_list())
+            await self._json(request, self._catalog.discovery.group_list())
 
     async def _group(self, request: Request, path: str) -> bool:
         parts = path[1:].split("/")
         found: dict[str, Any] | None = None
         if parts[0] == "api" and len(parts) == 2:
-            found = discovery.resource_list("", parts[1])
+            found = self._catalog.discovery.resource_list("", parts[1])
             if found is None:
                 raise NotFound.path()
         elif parts[0] == "apis" and len(parts) == 2:
-            found = discovery.group(parts[1])
-        elif parts[0] == "apis" and len(parts) == 3 and discovery.group(parts[1]) is not None:
-            found = discovery.resource_list(parts[1], parts[2])
+            found = self._catalog.discovery.group(parts[1])
+        elif parts[0] == "apis" and len(parts) == 3 and self._catalog.discovery.group(parts[1]) is not None:
+            found = self._catalog.discovery.resource_list(parts[1], parts[2])
             if found is None:
                 raise NotFound.path()
         if found is None:
@@ -144,14 +145,11 @@ class SystemHandlers:
         return True
 
     async def _openapi(self, request: Request, path: str) -> bool:
-        if find_spec("apiserver.openapi") is None:
-            return False
-        openapi = import_module("apiserver.openapi")
-
+        openapi = self._catalog.openapi
         if path == "/openapi/v3":
             found = {
                 name: {"serverRelativeURL": f"/openapi/v3/{name}?hash={value}"}
-                for name, value in sorted(openapi.index().items())
+                for name, value in sorted(openapi.index.items())
             }
             body = encode_json({"paths": found})
             await send_bytes(request, 200, body, content_type=TEXT_TYPE)
@@ -159,11 +157,11 @@ class SystemHandlers:
         name = path.removeprefix("/openapi/v3/")
         if name == path:
             return False
-        if name not in openapi.index():
+        if name not in openapi.index:
             await send_bytes(request, 404, b"", content_type=b"")
             return True
         body = openapi.document(name)
-        etag = b'"%b"' % openapi.index()[name].encode()
+        etag = b'"%b"' % openapi.index[name].encode()
         if request.headers.get(b"if-none-match") == etag:
             await send_not_modified(request, etag)
             return True

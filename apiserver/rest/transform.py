@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from api.resources import Resource
+from apiserver.crd.resource import CustomResource
 from apiserver.registry.context import ListPage
 from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, YAML, Accepted, not_acceptable
 from apiserver.rest.responses import JSON_TYPE, PROTOBUF_TYPE, encode_json
@@ -44,8 +45,12 @@ class _MetadataOnly(msgspec.Struct):
 _metadata_of = msgspec.json.Decoder(_MetadataOnly).decode
 
 
-@cache
 def _table_for(resource: Resource) -> Table:
+    return resource.table if isinstance(resource, CustomResource) else _built_in_table(resource)
+
+
+@cache
+def _built_in_table(resource: Resource) -> Table:
     return cast(Table, import_module("apiserver.tables").table_for(resource))
 
 
@@ -62,10 +67,10 @@ def partial(raw: bytes, version: str = "v1") -> bytes:
     return b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/%b","metadata":%b}' % (version.encode(), meta)
 
 
-def list_metadata(page: ListPage) -> bytes:
-    """metav1.ListMeta of a page."""
+def list_metadata(page: ListPage, *, always_continue: bool = False) -> bytes:
+    """metav1.ListMeta of a page; upstream's lists of custom objects tell an empty `continue` as well."""
     meta: dict[str, Any] = {"resourceVersion": str(page.resource_version)}
-    if page.continue_:
+    if page.continue_ or always_continue:
         meta["continue"] = page.continue_
         if page.remaining is not None:
             meta["remainingItemCount"] = page.remaining
@@ -74,10 +79,10 @@ def list_metadata(page: ListPage) -> bytes:
 
 def plain_list(resource: Resource, page: ListPage, bare: Callable[[bytes], bytes]) -> bytes:
     """A list of whole objects, joined from their bytes. `bare` takes kind and apiVersion off an item."""
-    head = b'{"kind":"%bList","apiVersion":"%b","metadata":%b,"items":[' % (
-        resource.kind.encode(),
+    head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
+        resource.list_kind.encode(),
         resource.group_version.encode(),
-        list_metadata(page),
+        list_metadata(page, always_continue=isinstance(resource, CustomResource)),
     )
     return b"".join((head, b",".join([bare(item) for item in page.items]), b"]}"))
 

@@ -1,0 +1,126 @@
+"""What the server serves now, as documents: discovery and OpenAPI of built-in and custom resources.
+
+Owns the custom part and the merging of both; documents are made when first asked for after a change. `crd.serving`
+tells what is served, the REST door reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from api.resources import RESOURCES
+from apiserver.crd.resource import CustomResource
+from apiserver.discovery import Discovery
+
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1"
+
+
+class Catalog:
+    """Documents about everything served."""
+
+    def __init__(self) -> None:
+        self._custom: tuple[CustomResource, ...] = ()
+        self.discovery = Discovery(RESOURCES)
+        self.openapi = CustomDocuments(())
+
+    def set_custom(self, resources: Iterable[CustomResource]) -> None:
+        """From now on these are served besides the built-in ones."""
+        self._custom = tuple(resources)
+        self.discovery = Discovery((*RESOURCES, *self._custom))
+        self.openapi = CustomDocuments(self._custom)
+
+
+class CustomDocuments:
+    """OpenAPI documents, built-in and custom. Importing what makes them waits for the first question."""
+
+    def __init__(self, custom: tuple[CustomResource, ...]) -> None:
+        self._custom = custom
+        self._made: dict[str, bytes] = {}
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[CustomResource]]:
+        found: dict[str, list[CustomResource]] = {}
+        for resource in self._custom:
+            found.setdefault(f"apis/{resource.group_version}", []).append(resource)
+            found.setdefault(f"apis/{resource.group}", []).append(resource)
+        return found
+
+    @cached_property
+    def index(self) -> Mapping[str, str]:
+        """Document name to hash."""
+        from apiserver import openapi
+
+        own = {name: _hash(name, resources) for name, resources in self._by_name.items()}
+        return {**own, **openapi.index()}
+
+    def document(self, name: str) -> bytes:
+        """The document's JSON. KeyError for names that are not in `index`."""
+        from apiserver import openapi
+
+        served = self._by_name.get(name)
+        if served is None or name in openapi.index():
+            return openapi.document(name)
+        if name not in self._made:
+            self._made[name] = self._make(name, served)
+        return self._made[name]
+
+    @staticmethod
+    def _make(name: str, served: list[CustomResource]) -> bytes:
+        from apiserver import openapi
+
+        if name == f"apis/{served[0].group}":
+            return openapi.group_document(name)
+        schemas: dict[str, Any] = {}
+        for resource in served:
+            schemas.update(schemas_of(resource))
+        return openapi.custom_document(name, served, schemas)
+
+
+def _hash(name: str, resources: list[CustomResource]) -> str:
+    """A document is a function of the definitions alone."""
+    rows = sorted(repr(resource) + repr(dict(resource.subresources)) for resource in resources)
+    return hashlib.sha512("\n".join((name, *rows)).encode()).hexdigest().upper()
+
+
+def component_name(resource: CustomResource, kind: str) -> str:
+    """`com.example.v1.Widget`: the group's words backwards, as upstream names schemas."""
+    return ".".join((*reversed(resource.group.split(".")), resource.version, kind))
+
+
+def schemas_of(resource: CustomResource) -> dict[str, Any]:
+    """The schemas of a kind and of its list."""
+    own = _published(resource.raw_schema)
+    properties = {
+        **(own.get("properties") or {}),
+        "apiVersion": {"type": "string", "description": "The versioned schema of this object."},
+        "kind": {"type": "string", "description": "The REST resource this object represents."},
+        "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}.ObjectMeta"}], "default": {}},
+    }
+    item = component_name(resource, resource.kind)
+    reference = {"allOf": [{"$ref": f"#/components/schemas/{item}"}], "default": {}}
+    listed = {
+        "type": "object",
+        "required": ["items"],
+        "description": f"{resource.list_kind} is a list of {resource.kind}",
+        "properties": {
+            "apiVersion": properties["apiVersion"],
+            "items": {"type": "array", "items": reference, "description": f"List of {resource.plural}."},
+            "kind": properties["kind"],
+            "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}.ListMeta"}], "default": {}},
+        },
+        "x-kubernetes-group-version-kind": [_gvk(resource, resource.list_kind)],
+    }
+    whole = {**own, "properties": properties, "x-kubernetes-group-version-kind": [_gvk(resource, resource.kind)]}
+    return {item: whole, component_name(resource, resource.list_kind): listed}
+
+
+def _gvk(resource: CustomResource, kind: str) -> dict[str, str]:
+    return {"group": resource.group, "version": resource.version, "kind": kind}
+
+
+def _published(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema without expressions' neighbours that OpenAPI readers do not know: nothing but copies."""
+    return dict(raw)
