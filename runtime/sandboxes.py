@@ -207,9 +207,11 @@ class Sandboxes:
             shm.mkdir(parents=True, exist_ok=True)
             mount.tmpfs(str(shm), size="65536k", mode=0o1777, flags=_SHM)
         (folder / "hostname").write_text(hostname + "\n")
-        (folder / "hosts").write_text(
-            Path("/etc/hosts").read_text() if record.host_network else plan_hosts(hostname, record.ip)
-        )
+        hosts = plan_hosts(hostname, record.ip)
+        if record.host_network:
+            with suppress(FileNotFoundError):  # a minimal machine need not have one
+                hosts = Path("/etc/hosts").read_text()
+        (folder / "hosts").write_text(hosts)
         resolv = plan_resolv_conf(config.dns_config)
         if not resolv:
             with suppress(OSError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.nanokube import CHECKOUT, Cluster, eventually, traces
+from tests.harness.nanokube import Cluster, eventually, traces
 
 
 @pytest.fixture
@@ -104,17 +104,3 @@ def test_bad_input_is_one_clear_line(small: Cluster, arguments: list[str], words
     assert words in told.stderr
     assert "Traceback" not in told.stderr
     assert len(told.stderr.strip().splitlines()) == 1
-
-
-def test_without_root_it_says_so(tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--clear-groups", str(CHECKOUT / ".venv/bin/python"), "-m", "cli", "up"],
-        cwd=CHECKOUT,
-        env={**os.environ, "NANOKUBE_STATE": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode != 0
-    assert "needs root" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.app import _name_first
+from cli.app import _name_first, main
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,12 @@ from cli.app import _name_first
 )
 def test_the_name_may_stand_anywhere(typed: list[str], parsed: list[str]) -> None:
     assert _name_first(typed) == parsed
+
+
+@pytest.mark.parametrize("command", ["up", "down", "test"])
+def test_without_root_it_says_so(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    assert main([command]) != 0
+    assert "needs root" in capsys.readouterr().err
