@@ -10,10 +10,11 @@ from apiserver.admission.limit_ranger import LimitRanger
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.priority import Priority
+from apiserver.admission.resource_quota import ResourceQuota
 from apiserver.admission.runtime_class import RuntimeClass
 from apiserver.admission.service_account import ServiceAccount
 from apiserver.admission.taint_nodes import TaintNodesByCondition
-from apiserver.registry.hooks import Admission
+from apiserver.registry.hooks import Plugin
 from apiserver.registry.store import Registry
 
 
@@ -24,7 +25,7 @@ class Server(Protocol):
     def registry(self) -> Registry: ...
 
 
-def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[Admission]:
+def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[Plugin]:
     """New instances for one API server."""
     return [
         NamespaceLifecycle(registry),
@@ -37,6 +38,7 @@ def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[
         DefaultClass(registry, STORAGE),
         DefaultClass(registry, INGRESS),
         NodeRestriction(),
+        ResourceQuota(registry),
     ]
 
 

@@ -58,6 +58,9 @@ class Check(Protocol):
         """Must not change anything it is given; raises StatusError to refuse."""
 
 
+Plugin = Admission | Check
+
+
 class Plugins(NamedTuple):
     """The plugins that one resource has to ask."""
 
@@ -65,9 +68,9 @@ class Plugins(NamedTuple):
     check: tuple[Check, ...]
 
 
-def plugins_for(resource: Resource, plugins: Iterable[Any]) -> Plugins:
+def plugins_for(resource: Resource, plugins: Iterable[Plugin]) -> Plugins:
     """A plugin may tell by `handles(resource)` that a resource is none of its business; then it costs nothing."""
-    asked = [each for each in plugins if not hasattr(each, "handles") or each.handles(resource)]
+    asked: list[Any] = [each for each in plugins if not hasattr(each, "handles") or each.handles(resource)]
     return Plugins(
         tuple(each for each in asked if hasattr(each, "admit")),
         tuple(each for each in asked if hasattr(each, "check")),

@@ -22,7 +22,7 @@ from apiserver.registry.context import (
 from apiserver.registry.conversion import CONVERSIONS
 from apiserver.registry.converted import ConvertedStore
 from apiserver.registry.eviction import Evictions
-from apiserver.registry.hooks import Admission
+from apiserver.registry.hooks import Plugin
 from apiserver.registry.strategy import Strategy, strategy_for
 from apiserver.registry.writing import Bindings, ResourceStore
 from apiserver.storage.cache import ResourceCache
@@ -60,12 +60,12 @@ class Registry:
     """All resources of one API server."""
 
     def __init__(
-        self, store: Store, clock: Clock, resources: Iterable[Resource], admission: Iterable[Admission] = ()
+        self, store: Store, clock: Clock, resources: Iterable[Resource], admission: Iterable[Plugin] = ()
     ) -> None:
         self._store = store
         self.clock = clock
         self.feed = WatchCache(store, clock)
-        self.admission: list[Admission] = list(admission)
+        self.admission: list[Plugin] = list(admission)
         self._resources: dict[tuple[str, str, str], ResourceStore] = {}
         served = [resource for resource in resources if resource.storable]
         for resource in served:
