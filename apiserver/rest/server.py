@@ -25,10 +25,12 @@ from uvicorn.server import ServerState
 from apiserver.auth.authentication import user_from_peer_cert
 from apiserver.auth.user import UserInfo
 from apiserver.rest.responses import Header
+from apiserver.rest.upgrade import Tunnel
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 180
 WEBSOCKET_LIMIT = 1 << 20
+UPGRADES = frozenset({b"spdy/3.1"})
 
 
 class Peer:
@@ -41,7 +43,9 @@ class Peer:
 
 
 class PeerProtocol(HttpToolsProtocol):
-    """Puts the verified client certificate's user into the request scope."""
+    """Puts the verified client certificate's user into the request scope, and lets streams take connections over."""
+
+    tunnel: Tunnel | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -51,6 +55,19 @@ class PeerProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope["state"]["whole"] = partial(write_whole, cycle)
         super()._start_asgi_task(cycle, app)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """What is left of uvicorn's hook: the request's task has been made but has not begun."""
+        upgrade = self._get_upgrade()
+        if upgrade in UPGRADES and not self.pipeline:
+            self.tunnel = Tunnel(self, upgrade.upper())
+            self.scope["state"]["tunnel"] = self.tunnel
+            self.transport.set_protocol(self.tunnel)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.tunnel is not None:
+            self.tunnel.end()
 
 
 def write_whole(cycle: RequestResponseCycle, code: int, headers: Iterable[Header], body: bytes) -> bool:

@@ -18,6 +18,7 @@ from apiserver.rest import query
 from apiserver.rest.bodies import ClientGone
 from apiserver.rest.request import Request
 from apiserver.streams.sessions import ChannelSession, Session
+from apiserver.streams.spdy_session import SpdySession
 from apiserver.streams.targets import Kubelets, failure, opened, refusal
 from machinery.errors import BadRequest
 from machinery.log import kv
@@ -50,11 +51,11 @@ def open_message(options: query.Query, namespace: str, pod: str, container: str,
     )
 
 
-def session_for(request: Request) -> Session:
-    """The session that the client asks for. Raises BadRequest when it asks for no upgrade, or for an unknown one."""
+def session_for(request: Request, opening: pb.StreamOpen) -> Session:
+    """The session that the client asks for. Raises BadRequest when it asks for no upgrade, Forbidden for an unknown."""
     if request.scope["type"] == "websocket":
         return ChannelSession(request)
-    raise BadRequest("Upgrade request required")
+    return SpdySession(request, opening)
 
 
 class _Feed:
@@ -94,7 +95,7 @@ class RemoteStreams:
         name = request.info.name
         target = await self._kubelets.target(request.namespace, name, query.text(request.query, "container"))
         opening = open_message(request.query, request.namespace, name, target.container, execute=execute)
-        session = session_for(request)
+        session = session_for(request, opening)
         feed = _Feed(opening, session)
         stub = self._kubelets.stub(target.address)
         call = (stub.Exec if execute else stub.Attach)(feed.messages())
@@ -106,9 +107,10 @@ class RemoteStreams:
             await session.accept()
             feed.accepted.set()
             await self._relay(call, session, feed, target.address, name)
+            await session.finish()
         finally:
             call.cancel()
-        await session.finish()
+            await session.close()
 
     @staticmethod
     async def _relay(call: Any, session: Session, feed: _Feed, address: str, name: str) -> None:

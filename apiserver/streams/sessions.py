@@ -34,7 +34,10 @@ class Session(Protocol):
         """Send to the client, at its pace. Raises ClientGone."""
 
     async def finish(self) -> None:
-        """End the session after the last output."""
+        """End the session in good order after the last output."""
+
+    async def close(self) -> None:
+        """Let go of everything, however the session went."""
 
 
 def choose_protocol(offered: list[str]) -> str:
@@ -105,6 +108,9 @@ class ChannelSession:
     async def finish(self) -> None:
         with contextlib.suppress(ClientGone):  # it may have closed first
             await self._send({"type": "websocket.close", "code": NORMAL_CLOSURE})
+
+    async def close(self) -> None:
+        return
 
     async def _send(self, message: dict[str, object]) -> None:
         try:

@@ -134,11 +134,21 @@ class Kubelets:
             if need_node:
                 raise BadRequest(f"pod {pod_name} does not have a host assigned")
             return Target(chosen, "")
+        return Target(chosen, await self._address(pod_name, node_name))
+
+    async def address(self, namespace: str, pod_name: str) -> str:
+        """The kubelet of a pod. Raises NotFound, BadRequest, ServiceUnavailable."""
+        node_name = ((await self._get("pods", namespace, pod_name)).get("spec") or {}).get("nodeName", "")
+        if not node_name:
+            raise BadRequest(f"pod {pod_name} does not have a host assigned")
+        return await self._address(pod_name, node_name)
+
+    async def _address(self, pod_name: str, node_name: str) -> str:
         try:
             node = await self._get("nodes", "", node_name)
         except NotFound as exc:
             raise ServiceUnavailable(f"node {node_name} of pod {pod_name} does not exist") from exc
-        return Target(chosen, kubelet_address(node))
+        return kubelet_address(node)
 
     async def _get(self, plural: str, namespace: str, name: str) -> Obj:
         raw = await self._registry.resource("", "v1", plural).get(RequestContext(SYSTEM_API_SERVER), namespace, name)

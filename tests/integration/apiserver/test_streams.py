@@ -218,7 +218,7 @@ async def test_a_session_of_channels(cluster: tuple[RunningApiServer, EchoKubele
         pytest.param(f"{POD}/exec?command=ls&stdout=1", "v9.channel.k8s.io", ADMIN_TOKEN, 400, id="unknown-protocol"),
         pytest.param(f"{POD}/exec?stdout=1", "v5.channel.k8s.io", ADMIN_TOKEN, 400, id="no-command"),
         pytest.param(f"{POD}/exec?command=ls&stdout=1", "v5.channel.k8s.io", "wrong", 401, id="wrong-token"),
-        pytest.param(f"{POD}/portforward", "v5.channel.k8s.io", ADMIN_TOKEN, 501, id="port-forward"),
+        pytest.param(f"{POD}/portforward", "v5.channel.k8s.io", ADMIN_TOKEN, 400, id="port-forward"),
         pytest.param(f"{POD}/gizmo", "v5.channel.k8s.io", ADMIN_TOKEN, 404, id="no-such-stream"),
     ],
 )

@@ -59,7 +59,7 @@ def node(*addresses: tuple[str, str], port: int | None = 10250) -> dict[str, Any
 @pytest.mark.parametrize(
     ("found", "address"),
     [
-        pytest.param(node(("Hostname", "h"), ("InternalIP", "10.0.0.1")), "1.2.3.4:10250", id="ip-first"),
+        pytest.param(node(("Hostname", "h"), ("InternalIP", "10.0.0.1")), "10.0.0.1:10250", id="ip-first"),
         pytest.param(node(("Hostname", "h")), "h:10250", id="name"),
         pytest.param(node(("InternalIP", "fd00::1")), "[fd00::1]:10250", id="ipv6"),
     ],
