@@ -78,10 +78,6 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
         return f"10.{96 + self.index}.0.1"
 
     @property
-    def dns_ip(self) -> str:
-        return f"10.{96 + self.index}.0.10"
-
-    @property
     def host_ip(self) -> str:
         return str(self.underlay[1])
 

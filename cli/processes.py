@@ -1,13 +1,14 @@
 """Which processes a cluster consists of, and with which flags each is started.
 
 Owns the table from component to command line; everything else asks it. A component is forked from the supervisor's
-warm interpreter (`module`), etcd is executed. Pure: reads nothing, starts nothing.
+warm interpreter (`module`), etcd is executed. Starts nothing itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
 
@@ -144,6 +145,16 @@ def kube_proxy(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig | No
     return _forked("kube_proxy", "kube-proxy", node.name if node else HOST, argv, paths)
 
 
+def resolver(folder: Path = Path("/")) -> Path:
+    """A resolv.conf that also works inside machines: systemd-resolved's stub listens on the host's loopback only."""
+    usual, real = folder / "etc/resolv.conf", folder / "run/systemd/resolve/resolv.conf"
+    try:
+        servers = [line.split()[1] for line in usual.read_text().splitlines() if line.startswith("nameserver ")]
+    except (OSError, IndexError):
+        return usual
+    return real if servers and all(each.startswith("127.") for each in servers) and real.exists() else usual
+
+
 def cri_socket(paths: ClusterPaths, node: NodeConfig) -> str:
     """Where the runtime of a node listens."""
     return str(paths.node(node.name) / "cri.sock")
@@ -175,7 +186,7 @@ def worker(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig, cgroup:
         f"--cpu={node.cpu}",
         f"--memory={node.memory}",
         f"--max-pods={node.max_pods}",
-        f"--cluster-dns={config.dns_ip}",
+        f"--resolv-conf={resolver()}",
         "--cluster-domain=cluster.local",
     ]
     address = f"{config.node_ip(node)}:10250"

@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-pods", type=int, default=110)
     parser.add_argument("--labels", default="", metavar="K=V,…", help="labels to register with")
     parser.add_argument("--taints", default="", metavar="K=V:EFFECT,…", help="taints to register with")
+    parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"), help="the machine's own resolver")
     parser.add_argument("--cluster-dns", default="", metavar="IP,…")
     parser.add_argument("--cluster-domain", default="cluster.local")
     parser.add_argument("--pod-cidr", default="", help="pod network where no controller assigns one")
@@ -76,7 +77,7 @@ def settings_from(args: argparse.Namespace) -> tuple[NodeSettings, NodeFacts]:
         taints=parse_taints(args.taints),
     )
     try:
-        resolv_conf = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+        resolv_conf = args.resolv_conf.read_text(encoding="utf-8", errors="replace")
     except OSError:
         resolv_conf = ""
     facts = NodeFacts(

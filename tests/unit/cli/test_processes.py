@@ -40,3 +40,19 @@ def test_machines_are_told_the_underlay_address_of_the_api_server() -> None:
     assert "--api-server=10.250.2.1:7445" in kubelet.argv
     apiserver = processes.control_plane(config, PATHS, "/bin/etcd")[1]
     assert {"--bind=127.0.0.1:6445", "--bind=10.250.2.1:6445"} <= set(apiserver.argv)
+
+
+@pytest.mark.parametrize(
+    ("servers", "stub_only"),
+    [
+        pytest.param("nameserver 192.0.2.53\n", False, id="a real server"),
+        pytest.param("nameserver 127.0.0.53\noptions edns0\n", True, id="the stub of systemd-resolved"),
+        pytest.param("", False, id="none"),
+    ],
+)
+def test_the_resolver_that_machines_can_reach(tmp_path: Path, servers: str, stub_only: bool) -> None:
+    for file, text in (("etc/resolv.conf", servers), ("run/systemd/resolve/resolv.conf", "nameserver 192.0.2.53\n")):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(text)
+    expected = "run/systemd/resolve/resolv.conf" if stub_only else "etc/resolv.conf"
+    assert processes.resolver(tmp_path) == tmp_path / expected
