@@ -94,8 +94,13 @@ def find_condition(pod: core_v1.Pod, type_: str) -> core_v1.PodCondition | None:
     return None
 
 
-def plan_condition(pod: core_v1.Pod, reason: str, message: str, now: str) -> dict[str, Any] | None:
-    """The strategic merge patch that says why a pod is not scheduled; None when it says so already."""
+def plan_condition(
+    pod: core_v1.Pod, reason: str, message: str, now: str, nominated: str | None = None
+) -> dict[str, Any] | None:
+    """The strategic merge patch that says why a pod is not scheduled, and where it may be soon (None: as before).
+
+    None when the pod says so already.
+    """
     known = find_condition(pod, "PodScheduled")
     condition: dict[str, Any] = {
         "type": "PodScheduled",
@@ -106,12 +111,16 @@ def plan_condition(pod: core_v1.Pod, reason: str, message: str, now: str) -> dic
     generation = pod.metadata.generation if pod.metadata is not None else None
     if generation:
         condition["observedGeneration"] = generation
+    status: dict[str, Any] = {}
+    if nominated is not None and nominated != ((pod.status.nominatedNodeName if pod.status else None) or ""):
+        status["nominatedNodeName"] = nominated or None
     if known is None or known.status != "False":
         condition["lastProbeTime"] = None
         condition["lastTransitionTime"] = now
-    elif known.reason == reason and known.message == message and (known.observedGeneration or None) == generation:
-        return None
-    return {"status": {"conditions": [condition]}}
+        status["conditions"] = [condition]
+    elif known.reason != reason or known.message != message or (known.observedGeneration or None) != generation:
+        status["conditions"] = [condition]
+    return {"status": status} if status else None
 
 
 PatchStatus = Callable[[PodInfo, dict[str, Any]], Awaitable[object]]
@@ -128,9 +137,15 @@ class ConditionWriter:
         self._sending: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Semaphore(0)
 
-    def failed(self, info: PodInfo, reason: str, message: str) -> None:
-        """Say that the pod could not be scheduled."""
-        patch = plan_condition(info.pod, reason, message, rfc3339(self._clock.now()))
+    def failed(self, info: PodInfo, reason: str, message: str, nominated: str | None = None) -> None:
+        """Say that the pod could not be scheduled, and which node it was promised."""
+        self._write(info, plan_condition(info.pod, reason, message, rfc3339(self._clock.now()), nominated))
+
+    def displaced(self, info: PodInfo) -> None:
+        """Take back what the pod was promised."""
+        self._write(info, {"status": {"nominatedNodeName": None}})
+
+    def _write(self, info: PodInfo, patch: dict[str, Any] | None) -> None:
         if patch is None:
             self._pending.pop(info.uid, None)
             return

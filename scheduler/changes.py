@@ -28,7 +28,8 @@ def pod_change(old: PodInfo, new: PodInfo) -> Action:
     """Status and annotations are no change; resizes count what the scheduler counts."""
     action = NOTHING
     before, after = old.spec, new.spec
-    if labels(old) != labels(new):
+    # A pod that is being deleted no longer counts for spreading, as if its labels had changed.
+    if old.labels != new.labels or old.terminating != new.terminating:
         action |= Action.UPDATE_POD_LABEL
     if any(amount > new.requests.get(name, 0) for name, amount in old.requests.items()):
         action |= Action.UPDATE_POD_SCALE_DOWN
@@ -39,7 +40,3 @@ def pod_change(old: PodInfo, new: PodInfo) -> Action:
     if before.nodeSelector != after.nodeSelector or before.affinity != after.affinity:
         action |= Action.UPDATE_OTHER
     return action
-
-
-def labels(info: PodInfo) -> dict[str, str]:
-    return (info.pod.metadata.labels if info.pod.metadata is not None else None) or {}

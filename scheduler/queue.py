@@ -234,6 +234,13 @@ class SchedulingQueue:
             self._leave(queued)
             queued.ticket = 0
 
+    def resume(self, uid: str) -> None:
+        """Try a waiting pod again, whatever refused it."""
+        queued = self._pods.get(uid)
+        if queued is not None and queued.place is Place.WAITING:
+            self._leave(queued)
+            self._resume(queued)
+
     def on_event(self, event: ClusterEvent) -> None:
         """Let the waiting pods go that the event may help. Pods alike are asked about once."""
         if not any(framework.listens(event) for framework in self._listening.values()):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from api.models import core_v1
 from client.client import Client, PatchType
 from client.events import NORMAL, WARNING, EventRecorder
-from client.informer import EventHandler, Informers
+from client.informer import EventHandler, Informer, Informers
 from machinery import log
 from machinery.clock import Clock
 from machinery.errors import NotFound, ServiceUnavailable, StatusError
@@ -26,13 +26,17 @@ from machinery.meta import ObjectKey
 from scheduler import changes
 from scheduler.binder import Binding, BindPipeline, ConditionWriter
 from scheduler.decisions import DecisionLog, DecisionRecord
+from scheduler.evictor import Eviction, Evictor
 from scheduler.framework import node_facts
 from scheduler.framework.decision import Decision, FitError, NodeVerdict
 from scheduler.framework.events import Action, ClusterEvent, EventResource
 from scheduler.framework.framework import Framework
+from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo, is_terminal
 from scheduler.framework.snapshot import ClusterSnapshot
+from scheduler.plugins.default_preemption import DefaultPreemption
 from scheduler.queue import QueuedPod, SchedulingQueue
+from scheduler.relations import Relations
 
 UNSCHEDULABLE: Final = "Unschedulable"
 SCHEDULER_ERROR: Final = "SchedulerError"
@@ -81,7 +85,16 @@ class Scheduler:
         self._pods.add_handler(EventHandler(self._pod_added, self._pod_updated, self._pod_deleted))
         nodes = informers.informer(core_v1.Node)
         nodes.add_handler(EventHandler(self._node_added, self._node_updated, self._node_deleted))
-        self._synced = (nodes, self._pods)
+        self.relations = Relations(informers, self.snapshot)
+        self._synced: tuple[Informer[Any], ...] = (nodes, self._pods, *self.relations.informers())
+        # A promise made by one profile is kept by all.
+        self.nominations = Nominations()
+        for framework in profiles.values():
+            framework.nominations = self.nominations
+            for plugin in framework.post_filters:
+                if isinstance(plugin, DefaultPreemption):
+                    plugin.budgets = self.relations.budgets
+        self.evictor = Evictor(client, clock, recorder, self.nominations, self._not_evicted)
 
     def framework_of(self, info: PodInfo) -> Framework:
         return self._profiles.get(info.scheduler_name, self._any)
@@ -91,6 +104,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pipeline.run())
             group.create_task(self._conditions.run())
+            group.create_task(self.evictor.run())
             group.create_task(self.queue.run())
             # Deciding before all nodes and assigned pods are known would place pods badly.
             for informer in self._synced:
@@ -140,6 +154,7 @@ class Scheduler:
             self._retry(queued, refused)
             return None
         self.snapshot.add_pod(info, decision.node)
+        self.nominations.remove(info.uid)
         return Binding(
             info,
             decision.node,
@@ -182,11 +197,24 @@ class Scheduler:
     def _refuse(self, queued: QueuedPod, error: FitError) -> None:
         info = queued.info
         self.unschedulable += 1
-        message = error.message
+        message, post = error.message, error.post
+        if post.nominated_node is not None:
+            self.nominations.set(info, post.nominated_node)
         self.queue.park(queued, error.plugins)
         self._recorder.event(info.pod, WARNING, FAILED, message)
-        self._conditions.failed(info, UNSCHEDULABLE, message)
+        self._conditions.failed(info, UNSCHEDULABLE, message, post.nominated_node)
+        for victim in post.victims:
+            self.evictor.submit(Eviction(victim, info, post.nominated_node or ""))
+        for other in post.displaced:
+            self.nominations.remove(other.uid)
+            self._conditions.displaced(other)
+            self.queue.resume(other.uid)
         _log.debug("Found no node for pod", extra=kv(pod=info.key, message=message))
+
+    def _not_evicted(self, preemptor: PodInfo) -> None:
+        """A victim stays: the preemptor looks again."""
+        self.nominations.remove(preemptor.uid)
+        self.queue.resume(preemptor.uid)
 
     def _retry(self, queued: QueuedPod, message: str) -> None:
         self.errors += 1
@@ -257,10 +285,13 @@ class Scheduler:
         info = PodInfo(pod)
         if info.node_name:
             self.queue.delete(info.uid)
+            self.nominations.remove(info.uid)
             self._conditions.forget(info.uid)
             self.snapshot.add_pod(info, info.node_name)
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.ADD, None, info))
         elif info.scheduler_name in self._profiles:
+            if info.nominated_node:
+                self.nominations.set(info, info.nominated_node)  # promised before this process was started
             self.queue.add(info)
 
     def _pod_updated(self, old: core_v1.Pod, new: core_v1.Pod) -> None:
@@ -272,6 +303,8 @@ class Scheduler:
         info = PodInfo(new)
         if not info.node_name:
             if info.scheduler_name in self._profiles and self.snapshot.home_of(info.uid) is None:
+                if info.nominated_node != PodInfo.nominated_in(old):
+                    self.nominations.set(info, info.nominated_node)
                 self.queue.update(info)
             return
         known = self.snapshot.pod(info.uid)
@@ -279,6 +312,8 @@ class Scheduler:
             self._pod_added(new)
             return
         self.snapshot.add_pod(info, info.node_name)
+        if info.terminating and info.leaves_by_preemption:
+            self.evictor.gone(info.uid)
         action = changes.pod_change(known, info)
         if action:
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, action, known, info))
@@ -287,6 +322,8 @@ class Scheduler:
         uid = PodInfo.uid_of(pod)
         self.queue.delete(uid)
         self._conditions.forget(uid)
+        self.nominations.remove(uid)
+        self.evictor.gone(uid)
         removed = self.snapshot.remove_pod(uid)
         if removed is not None:
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.DELETE, removed, None))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from scheduler.framework.interface import Refusal
+from scheduler.framework.interface import PostFilterResult, Refusal
 
 NO_NODES = "no nodes available to schedule pods"
 
@@ -30,6 +30,7 @@ class FitError:
     plugins: frozenset[str] = frozenset()
     rejection: str = ""
     post_filter_message: str = ""
+    post: PostFilterResult = field(default_factory=PostFilterResult)
     _reasons: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -42,8 +43,11 @@ class FitError:
         """How many nodes were refused for each reason."""
         return self._reasons
 
+    def resolvable_columns(self) -> list[int]:
+        """Nodes on which removing pods might help, in order."""
+        return sorted(int(column) for refusal in self.refusals if refusal.resolvable for column in refusal.columns)
+
     def resolvable_count(self) -> int:
-        """Nodes from which removing pods might help."""
         return sum(len(refusal.columns) for refusal in self.refusals if refusal.resolvable)
 
     def statuses(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

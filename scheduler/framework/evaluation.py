@@ -286,9 +286,9 @@ class Evaluation:
 
     # --- answers -------------------------------------------------------------------------------------------------
 
-    def best(self) -> IntArray:
+    def best(self, total: FloatArray | None = None) -> IntArray:
         """Columns with the highest total; empty when no node is feasible."""
-        total = self.total
+        total = self.total if total is None else total
         if not len(total):
             return np.empty(0, dtype=np.int64)
         highest = total[total.argmax()]

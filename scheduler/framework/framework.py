@@ -16,6 +16,7 @@ from scheduler.framework.decision import Decision, FitError, NodeVerdict
 from scheduler.framework.evaluation import Evaluation, WeightedScore
 from scheduler.framework.events import ClusterEvent, Registration
 from scheduler.framework.interface import (
+    Attempt,
     BindPlugin,
     ClusterScorePlugin,
     FilterPlugin,
@@ -26,10 +27,13 @@ from scheduler.framework.interface import (
     PreBindPlugin,
     PreEnqueuePlugin,
     QueueSortPlugin,
+    Refusal,
     ReservePlugin,
     ScorePlugin,
     SignPlugin,
 )
+from scheduler.framework.node_check import NodeCheck
+from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER, PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
 
@@ -58,10 +62,12 @@ class Framework:
         *,
         name: str = DEFAULT_SCHEDULER,
         rng: random.Random | None = None,
+        nominations: Nominations | None = None,
     ) -> None:
         entries = list(entries)
         plugins = [entry.plugin for entry in entries]
         self.name = name
+        self.nominations = nominations if nominations is not None else Nominations()
         self._rng = rng if rng is not None else random.Random(0)
         self.pre_enqueue = [plugin for plugin in plugins if isinstance(plugin, PreEnqueuePlugin)]
         sorts = [plugin for plugin in plugins if isinstance(plugin, QueueSortPlugin)]
@@ -92,12 +98,30 @@ class Framework:
     def schedule(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Decision:
         """The best node for a pod, ties broken at random; or why there is none."""
         evaluation = self._evaluate(pod, snapshot)
-        best = evaluation.best()
+        crowded: dict[int, Refusal] = {}
+        if len(self.nominations):
+            crowded = self._crowded(pod, snapshot, evaluation)
+            promised = snapshot.column(self.nominations.node_of(pod.uid))
+            if promised is not None and promised not in crowded and evaluation.feasible[promised]:
+                return Decision(snapshot.name_at(promised), 1, float(evaluation.total[promised]))
+        total = evaluation.without(list(crowded)) if crowded else evaluation.total
+        best = evaluation.best(total)
         count = len(best)
         if not count:
-            return Decision(error=self._fail(pod, snapshot, evaluation))
+            return Decision(error=self._fail(pod, snapshot, evaluation, crowded.values()))
         column = int(best[0] if count == 1 else best[self._rng.randrange(count)])
-        return Decision(snapshot.name_at(column), count, float(evaluation.total[column]))
+        return Decision(snapshot.name_at(column), count, float(total[column]))
+
+    def _crowded(self, pod: PodInfo, snapshot: ClusterSnapshot, evaluation: Evaluation) -> dict[int, Refusal]:
+        """Nodes that pass the filters, but not beside the pods that were promised them."""
+        ahead = self.nominations.ahead_of(pod)
+        columns = [snapshot.column(name) for name in ahead]
+        wanted = [column for column in columns if column is not None and evaluation.feasible[column]]
+        if not wanted:
+            return {}
+        check = NodeCheck(self.filters, pod, snapshot, ahead)
+        refusals = {column: check.crowded_out(column) for column in wanted}
+        return {column: refusal for column, refusal in refusals.items() if refusal is not None}
 
     def explain(self, pod: PodInfo, snapshot: ClusterSnapshot) -> list[NodeVerdict]:
         """Every node's verdict and scores as of now."""
@@ -133,18 +157,28 @@ class Framework:
         evaluation.refresh(pod, self.filters, self.scores)
         return evaluation
 
-    def _fail(self, pod: PodInfo, snapshot: ClusterSnapshot, evaluation: Evaluation) -> FitError:
+    def _fail(
+        self, pod: PodInfo, snapshot: ClusterSnapshot, evaluation: Evaluation, crowded: Iterable[Refusal]
+    ) -> FitError:
         found = evaluation.error()
-        error = FitError(found.node_count, found.refusals, found.plugins, found.rejection)
+        refusals = (*found.refusals, *crowded)
+        plugins = found.plugins | {refusal.plugin for refusal in crowded}
+        error = FitError(found.node_count, refusals, plugins, found.rejection)
         if not error.node_count:
             # Upstream does not try preemption without nodes, and any plugin's node event may help.
             error.plugins = frozenset(plugin.name for plugin in self.filters)
             return error
         messages = []
+        attempt = Attempt(self.filters, self.nominations)
         for plugin in self.post_filters:
-            result = plugin.post_filter(pod, snapshot, error)
-            if result is not None and result.message:
+            result = plugin.post_filter(pod, snapshot, error, attempt)
+            if result is None:
+                continue
+            if result.message:
                 messages.append(result.message)
+            error.post = result
+            if result.nominated_node:
+                break
         error.post_filter_message = ", ".join(messages)
         return error
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray
 from scheduler.framework.events import Registration
+from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
 
@@ -66,10 +67,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class PostFilterResult:
-    """What was done about a pod that fits nowhere. `message` is appended to the failure's message."""
+    """What is to be done about a pod that fits nowhere. `message` is appended to the failure's message.
+
+    `nominated_node`: the node it is promised once its victims are gone; "" takes an earlier promise back, None leaves
+    it as it is. `displaced` are pods of lower priority whose promise of that node is void.
+    """
 
     message: str = ""
-    nominated_node: str = field(default="")
+    nominated_node: str | None = None
+    victims: tuple[PodInfo, ...] = ()
+    displaced: tuple[PodInfo, ...] = ()
 
 
 @runtime_checkable
@@ -122,9 +129,28 @@ class FilterPlugin(Plugin, SignPlugin, Protocol):
 
 
 @runtime_checkable
+class FreeingFilterPlugin(FilterPlugin, Protocol):
+    """A filter that can say for many nodes at once whether freeing room would be enough."""
+
+    def refusals_if_freed(
+        self, state: Any, snapshot: ClusterSnapshot, columns: IntArray, freed: IntArray
+    ) -> Iterable[Refusal]:
+        """Which of the columns would still be refused, with `freed` (rows as in the snapshot) no longer taken."""
+
+
+class Attempt(NamedTuple):
+    """What a PostFilter plugin may ask besides the snapshot."""
+
+    filters: Sequence[FilterPlugin]
+    nominations: Nominations
+
+
+@runtime_checkable
 class PostFilterPlugin(Plugin, Protocol):
-    def post_filter(self, pod: PodInfo, snapshot: ClusterSnapshot, error: FitError) -> PostFilterResult | None:
-        """Called when no node passed."""
+    def post_filter(
+        self, pod: PodInfo, snapshot: ClusterSnapshot, error: FitError, attempt: Attempt
+    ) -> PostFilterResult | None:
+        """Called when no node passed. May change the snapshot between `fork` and `revert`."""
 
 
 @runtime_checkable

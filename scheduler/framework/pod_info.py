@@ -105,6 +105,24 @@ class PodInfo:
         return self.spec.nodeName or ""
 
     @property
+    def nominated_node(self) -> str:
+        return self.nominated_in(self.pod)
+
+    @staticmethod
+    def nominated_in(pod: core_v1.Pod) -> str:
+        """The node that a pod's status says it was promised."""
+        return (pod.status.nominatedNodeName if pod.status is not None else None) or ""
+
+    @property
+    def leaves_by_preemption(self) -> bool:
+        """Whether the pod is being deleted because a scheduler preempted it."""
+        conditions = (self.pod.status.conditions if self.pod.status is not None else None) or ()
+        return self.terminating and any(
+            each.type == "DisruptionTarget" and each.status == "True" and each.reason == "PreemptionByScheduler"
+            for each in conditions
+        )
+
+    @property
     def scheduler_name(self) -> str:
         return self.spec.schedulerName or DEFAULT_SCHEDULER
 

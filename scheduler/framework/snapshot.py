@@ -22,6 +22,7 @@ from scheduler.framework import resources
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray, Interned, row_view
 from scheduler.framework.pod_info import ANY_IP, HostPort, PodInfo
 from scheduler.framework.pod_terms import Labels, Question
+from scheduler.framework.priority_levels import PriorityLevels
 from scheduler.framework.tallies import PodTallies, Tally
 from scheduler.framework.workloads import Workloads
 
@@ -68,6 +69,7 @@ class ClusterSnapshot:
         self.rows: dict[str, int] = {name: row for row, name in enumerate(_FIRST_ROWS)}
         self.pods = PodTallies(capacity)
         self.workloads = Workloads()  # whoever changes it calls `workloads_changed`
+        self._levels: PriorityLevels | None = None
         self._ports: dict[tuple[str, int], dict[str, dict[int, int]]] = {}
         self._index: dict[str, int] = {}
         self._free_columns: list[int] = []
@@ -137,6 +139,15 @@ class ClusterSnapshot:
         if position < self._log_start:
             return None
         return self._log[position - self._log_start :]
+
+    def taken_below(self, priority: int) -> IntArray:
+        """What pods of lower priority take on every node, in the rows of `requested`."""
+        if self._levels is None:
+            self._levels = PriorityLevels(len(self.rows), self._capacity, PODS_ROW)
+            for record in filter(None, self.records):
+                for info in record.pods.values():
+                    self._levels.add(info, record.column, 1, self.rows)
+        return self._levels.below(priority)[:, : self.width]
 
     def columns_using(self, port: HostPort) -> set[int]:
         """Nodes on which the port cannot be taken: a port of one IP clashes with that of all IPs."""
@@ -351,6 +362,8 @@ class ClusterSnapshot:
             self._take_ports(column, info.host_ports, sign)
         if self.pods.occupy(info, column, sign, self.static_version, bool(self._journal)):
             self.static_version += 1
+        if self._levels is not None:
+            self._levels.add(info, column, sign, self.rows)
         self._write_scores(record)
         self._touch(column)
 
@@ -447,6 +460,7 @@ class ClusterSnapshot:
         self.allocatable = np.concatenate((self.allocatable, empty))
         self.requested = np.concatenate((self.requested, empty))
         self.free = np.concatenate((self.free, empty))
+        self._levels = None
         self._views()
         # Evaluations hold row numbers of resources they know; a request for one that was unknown is decided anew.
         self.static_version += 1
@@ -470,5 +484,6 @@ class ClusterSnapshot:
             interned.grow(capacity)
         self.taint_sets.grow(capacity)
         self.pods.grow(capacity)
+        self._levels = None
         self._capacity = capacity
         self._views()

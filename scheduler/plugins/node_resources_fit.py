@@ -102,6 +102,11 @@ class NodeResourcesFit:
 
     def refusals(self, state: Needs, snapshot: ClusterSnapshot, columns: IntArray) -> Iterable[Refusal]:
         """Every lacking resource is a reason; a request above what the node ever offers is not resolvable."""
+        return self.refusals_if_freed(state, snapshot, columns, np.zeros_like(snapshot.free[:, : snapshot.width]))
+
+    def refusals_if_freed(
+        self, state: Needs, snapshot: ClusterSnapshot, columns: IntArray, freed: IntArray
+    ) -> Iterable[Refusal]:
         lacking = np.zeros(len(columns), dtype=np.int64)
         hopeless = np.zeros(len(columns), dtype=np.bool_)
         for bit, (row, amount, _) in enumerate(state):
@@ -109,10 +114,10 @@ class NodeResourcesFit:
                 lacking |= 1 << bit
                 hopeless[:] = True
                 continue
-            lacking |= (snapshot.free[row, columns] < amount).astype(np.int64) << bit
+            lacking |= (snapshot.free[row, columns] + freed[row, columns] < amount).astype(np.int64) << bit
             if row != PODS_ROW:
                 hopeless |= snapshot.allocatable[row, columns] < amount
-        for bits in np.unique(lacking):
+        for bits in np.unique(lacking[lacking > 0]):
             reasons = tuple(
                 TOO_MANY_PODS if row == PODS_ROW else f"Insufficient {name}"
                 for bit, (row, _, name) in enumerate(state)

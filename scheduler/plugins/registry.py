@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 
 from scheduler.framework.framework import Framework, PluginEntry
+from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER
 from scheduler.plugins.balanced_allocation import BalancedAllocation
 from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
-from scheduler.plugins.default_preemption import DefaultPreemption
+from scheduler.plugins.default_preemption import Budgets, DefaultPreemption, no_budgets
 from scheduler.plugins.image_locality import ImageLocality
 from scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from scheduler.plugins.node_affinity import NodeAffinity
@@ -25,7 +26,9 @@ from scheduler.plugins.scheduling_gates import SchedulingGates
 from scheduler.plugins.taint_toleration import TaintToleration
 
 
-def default_entries(strategy: Strategy = Strategy.LEAST_ALLOCATED) -> list[PluginEntry]:
+def default_entries(
+    strategy: Strategy = Strategy.LEAST_ALLOCATED, budgets: Budgets = no_budgets, rng: random.Random | None = None
+) -> list[PluginEntry]:
     """The default profile without a Bind plugin: all that a simulation needs."""
     return [
         PluginEntry(SchedulingGates()),
@@ -38,7 +41,7 @@ def default_entries(strategy: Strategy = Strategy.LEAST_ALLOCATED) -> list[Plugi
         PluginEntry(NodeResourcesFit(strategy), weight=1),
         PluginEntry(PodTopologySpread(), weight=2),
         PluginEntry(InterPodAffinity(), weight=2),
-        PluginEntry(DefaultPreemption()),
+        PluginEntry(DefaultPreemption(budgets, rng=rng)),
         PluginEntry(BalancedAllocation(), weight=1),
         PluginEntry(ImageLocality(), weight=1),
     ]
@@ -50,9 +53,11 @@ def default_framework(
     strategy: Strategy = Strategy.LEAST_ALLOCATED,
     create_binding: CreateBinding | None = None,
     rng: random.Random | None = None,
+    budgets: Budgets = no_budgets,
+    nominations: Nominations | None = None,
 ) -> Framework:
     """The framework of a profile; with `create_binding` it can bind."""
-    entries = default_entries(strategy)
+    entries = default_entries(strategy, budgets, rng)
     if create_binding is not None:
         entries.append(PluginEntry(DefaultBinder(create_binding)))
-    return Framework(entries, name=name, rng=rng)
+    return Framework(entries, name=name, rng=rng, nominations=nominations)
