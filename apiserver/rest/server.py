@@ -102,6 +102,9 @@ def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(cert, key)
+    # Strong suites only; the level lets clients in that name no signature algorithms, such as busybox's wget in a pod:
+    # they are answered with SHA-1 in the key exchange. Others cannot be brought there, what they name is authenticated.
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=0")
     context.set_alpn_protocols(["http/1.1"])
     if client_ca is not None:
         context.load_verify_locations(client_ca)
