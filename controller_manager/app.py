@@ -27,6 +27,7 @@ from controller_manager import (
     service_account,
     taint_eviction,
 )
+from controller_manager.cronjob import controller as cronjob
 from controller_manager.daemonset import controller as daemonset
 from controller_manager.deployment import controller as deployment
 from controller_manager.endpoints import legacy, slices
@@ -52,6 +53,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "replicationcontroller-controller": replicaset.build_replication_controller,
     "daemonset-controller": daemonset.build,
     "job-controller": job.build,
+    "cronjob-controller": cronjob.build,
     "statefulset-controller": statefulset.build,
     "endpoints-controller": legacy.build,
     "endpointslice-controller": slices.build,
