@@ -13,9 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace as with_fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from apiserver.apply.ownership import Entry
 from apiserver.registry import deletion
-from apiserver.registry.accounting import Account, as_it_was, as_sent, set_managed
 from apiserver.registry.binding import bind
 from apiserver.registry.context import DeleteOptions, DeleteResult, ListOptions, ListPage, RequestContext
 from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Obj, Plugin, Plugins, Undo, plugins_for
@@ -24,23 +22,13 @@ from apiserver.registry.naming import generated_name, new_uid
 from apiserver.registry.patching import patcher
 from apiserver.registry.reading import ResourceReader, storage_errors
 from apiserver.registry.strategy import Strategy
-from apiserver.registry.tracking import Tracker
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.feed import WatchCache
 from apiserver.storage.form import decode, encode
 from apiserver.storage.interface import KeyValue, Store
 from apiserver.storage.keys import suffix
 from machinery.clock import Clock
-from machinery.errors import (
-    AlreadyExists,
-    BadRequest,
-    Conflict,
-    MethodNotAllowed,
-    NotFound,
-    StatusError,
-    Timeout,
-    UnsupportedMediaType,
-)
+from machinery.errors import AlreadyExists, BadRequest, Conflict, MethodNotAllowed, NotFound, StatusError, Timeout
 from machinery.field_errors import FieldError, invalid
 from machinery.meta import rfc3339
 
@@ -85,8 +73,6 @@ class ResourceStore(ResourceReader):
         super().__init__(resource, strategy, store, feed, cache)
         self._clock = clock
         self._admission = admission
-        self.tracker: Tracker | None = Tracker(resource, strategy, clock)
-        """Field ownership; None: not kept."""
         self._plugins: tuple[int, Plugins] = (-1, Plugins((), ()))
         self._is_namespaces = resource.key() == ("", "v1", "namespaces")
         self._orphans = (resource.group, resource.plural) in deletion.ORPHAN_BY_DEFAULT
@@ -102,16 +88,9 @@ class ResourceStore(ResourceReader):
     # -- create -------------------------------------------------------------------------------------------------------
 
     async def create(
-        self,
-        ctx: RequestContext,
-        namespace: str,
-        body: Obj,
-        *,
-        name: str = "",
-        subresource: str = "",
-        tracker: Tracker | None = None,
+        self, ctx: RequestContext, namespace: str, body: Obj, *, name: str = "", subresource: str = ""
     ) -> bytes:
-        """Create an object, or POST to a subresource of `name`. `tracker`: of another version that is written."""
+        """Create an object, or POST to a subresource of `name`."""
         if subresource:
             self.check_subresource(subresource)
             creator = self.creators.get(subresource)
@@ -126,21 +105,16 @@ class ResourceStore(ResourceReader):
         pristine = encode(body) if generates else b""
         for attempt in range(NAME_ATTEMPTS if generates else 1):
             try:
-                fresh = decode(pristine) if attempt else body
-                return await self._create_once(ctx, namespace, fresh, tracker or self.tracker)
+                return await self._create_once(ctx, namespace, decode(pristine) if attempt else body)
             except AlreadyExists:
                 if attempt == NAME_ATTEMPTS - 1 or not generates:
                     raise
         raise AssertionError("unreachable")
 
-    async def _create_once(self, ctx: RequestContext, namespace: str, obj: Obj, tracker: Tracker | None) -> bytes:
-        """Without a tracker the object's own managedFields are kept."""
+    async def _create_once(self, ctx: RequestContext, namespace: str, obj: Obj) -> bytes:
         strategy, meta = self.strategy, obj["metadata"]
-        managed: list[Entry] | None = meta.pop("managedFields", None)
         strategy.canonicalize(obj)
         strategy.default(obj)
-        if tracker is not None:
-            managed = tracker.created(ctx, obj, managed)
         await self._admit(ctx, CREATE, namespace, meta.get("name") or "", obj, None, "")
         if meta.get("generateName") and not meta.get("name"):
             meta["name"] = generated_name(meta["generateName"])
@@ -148,8 +122,6 @@ class ResourceStore(ResourceReader):
         meta["creationTimestamp"] = rfc3339(self._clock.now())
         strategy.prepare_create(ctx, obj)
         self._raise_findings(meta.get("name") or "", strategy.validate_create(ctx, obj))
-        if managed:
-            obj["metadata"]["managedFields"] = managed
         name = meta["name"]
         finish = strategy.begin_create(ctx, obj)
         done, undo = False, list[Undo]()
@@ -196,6 +168,7 @@ class ResourceStore(ResourceReader):
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
             meta["namespace"] = namespace
+        meta.pop("managedFields", None)
         return meta
 
     def _raise_findings(self, name: str, findings: list[FieldError]) -> None:
@@ -233,14 +206,7 @@ class ResourceStore(ResourceReader):
     # -- update -------------------------------------------------------------------------------------------------------
 
     async def update(
-        self,
-        ctx: RequestContext,
-        namespace: str,
-        name: str,
-        body: Obj,
-        *,
-        subresource: str = "",
-        tracker: Tracker | None = None,
+        self, ctx: RequestContext, namespace: str, name: str, body: Obj, *, subresource: str = ""
     ) -> tuple[bytes, bool]:
         """Replace an object or what a subresource shows of it. The flag tells that it was created."""
         self.check_subresource(subresource)
@@ -260,8 +226,7 @@ class ResourceStore(ResourceReader):
             return strategy.merge(ctx, current, wanted)
 
         try:
-            account = self._account(ctx, subresource, tracker)
-            raw = await self._rewrite(ctx, namespace, name, build, strategy, subresource, account)
+            raw = await self._rewrite(ctx, namespace, name, build, strategy, subresource)
         except NotFound as error:
             missing = (error.details or {}).get("kind") == self.resource.plural
             if subresource or not strategy.allow_create_on_update or not missing:
@@ -269,7 +234,7 @@ class ResourceStore(ResourceReader):
             fresh = decode(pristine)
             fresh["metadata"].pop("resourceVersion", None)
             fresh["metadata"].pop("uid", None)
-            return await self.create(ctx, namespace, fresh, tracker=tracker), True
+            return await self.create(ctx, namespace, fresh), True
         return raw, False
 
     async def patch(
@@ -285,87 +250,18 @@ class ResourceStore(ResourceReader):
             self._check_name(self._metadata(patched, namespace), name)
             return strategy.merge(ctx, current, patched)
 
-        account = self._account(ctx, subresource, None)
-        return await self._rewrite(ctx, namespace, name, build, strategy, subresource, account)
-
-    async def apply(
-        self,
-        ctx: RequestContext,
-        namespace: str,
-        name: str,
-        config: Obj,
-        *,
-        subresource: str = "",
-        tracker: Tracker | None = None,
-        inward: Callable[[Obj, Obj | None], Obj] = lambda obj, current: obj,
-    ) -> tuple[bytes, bool]:
-        """Server-side apply of a configuration. The flag tells that the object was created.
-
-        `tracker` and `inward` are of another version that is written: its owners, and its way to the stored form.
-        """
-        self.check_subresource(subresource)
-        strategy, owners = self.strategy.for_subresource(subresource), tracker or self.tracker
-        if owners is None:
-            raise UnsupportedMediaType("field ownership is not kept by this server", details={})
-        owners.check_config(config, subresource)
-        pristine = encode(config)
-
-        def made(live: Obj) -> Obj:
-            applied = owners.applied(ctx, live, decode(pristine), subresource)
-            self._check_name(self._metadata(applied, namespace), name)
-            return applied
-
-        def build(current: Obj) -> Obj:
-            if subresource == "scale":
-                strategy.merge(ctx, current, decode(pristine))  # raises what a PUT would
-                return made(current)
-            return strategy.merge(ctx, current, inward(made(current), current))
-
-        for _ in range(ATTEMPTS):
-            try:
-                raw = await self._rewrite(ctx, namespace, name, build, strategy, subresource, as_sent)
-                return raw, False
-            except NotFound as error:
-                if subresource or (error.details or {}).get("kind") != self.resource.plural:
-                    raise
-            fresh = made({})
-            if uid := fresh["metadata"].get("uid"):
-                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                raise Conflict.of(self.resource.plural, name, self.resource.group, why)
-            fresh["metadata"].pop("resourceVersion", None)
-            try:
-                return await self._create_once(ctx, namespace, inward(fresh, None), None), True
-            except AlreadyExists:
-                continue  # somebody else created it meanwhile
-        raise Conflict.of(self.resource.plural, name, self.resource.group)
-
-    def _account(self, ctx: RequestContext, subresource: str, tracker: Tracker | None) -> Account:
-        found = tracker or self.tracker
-        if found is None:
-            return as_it_was
-        return lambda old, new, given: found.updated(ctx, old, new, given, subresource)
+        return await self._rewrite(ctx, namespace, name, build, strategy, subresource)
 
     async def mutate(
-        self,
-        ctx: RequestContext,
-        namespace: str,
-        name: str,
-        change: Build,
-        subresource: str = "",
-        tracker: Tracker | None = None,
+        self, ctx: RequestContext, namespace: str, name: str, change: Build, subresource: str = ""
     ) -> bytes:
-        """Change an object by a function, for rules inside the server; the function must not modify its argument.
-
-        Only with a tracker does the request's manager come to own what changed.
-        """
+        """Change an object by a function, for rules inside the server; the function must not modify its argument."""
 
         def build(current: Obj) -> Obj:
             changed = change(current)
             return dict(changed, metadata=dict(changed["metadata"]))
 
-        account = as_it_was if tracker is None else self._account(ctx, subresource, tracker)
-        strategy = self.strategy.for_subresource(subresource)
-        return await self._rewrite(ctx, namespace, name, build, strategy, subresource, account)
+        return await self._rewrite(ctx, namespace, name, build, self.strategy.for_subresource(subresource), subresource)
 
     def _check_name(self, meta: Obj, name: str) -> None:
         given = meta.get("name")
@@ -404,14 +300,7 @@ class ResourceStore(ResourceReader):
         return latest, latest is not None and latest.revision == base.revision
 
     async def _rewrite(
-        self,
-        ctx: RequestContext,
-        namespace: str,
-        name: str,
-        build: Build,
-        strategy: Strategy,
-        subresource: str,
-        account: Account,
+        self, ctx: RequestContext, namespace: str, name: str, build: Build, strategy: Strategy, subresource: str
     ) -> bytes:
         """Read, change, validate, compare-and-swap; again when somebody else was faster."""
         base = await self._current(namespace, name)
@@ -420,7 +309,7 @@ class ResourceStore(ResourceReader):
                 raise self.not_found(name)
             old = decode(base.raw)
             try:
-                new = await self._changed(ctx, namespace, name, build, strategy, subresource, base, old, account)
+                new = await self._changed(ctx, namespace, name, build, strategy, subresource, base, old)
             except StatusError:
                 base, confirmed = await self._confirmed(namespace, name, base)
                 if confirmed:
@@ -473,7 +362,6 @@ class ResourceStore(ResourceReader):
         subresource: str,
         base: Current,
         old: Obj,
-        account: Account,
     ) -> Obj:
         """The object as this request wants it, checked. It carries the base's resourceVersion, as `old` does."""
         new = build(decode(base.raw))  # a copy of its own: what is built may share parts with it
@@ -485,16 +373,13 @@ class ResourceStore(ResourceReader):
             raise StatusError(str(error), code=500, reason="") from error
         if asked and asked != base.revision:
             raise Conflict.of(self.resource.plural, name, self.resource.group)
-        given = meta.pop("managedFields", None)
         strategy.canonicalize(new)
         strategy.default(new)
-        managed = account(old, new, given)
         await self._admit(ctx, UPDATE, namespace, name, new, old, subresource)
         meta = new["metadata"]
         meta["resourceVersion"] = old["metadata"]["resourceVersion"]
         new["kind"], new["apiVersion"] = old["kind"], old["apiVersion"]
         strategy.prepare_update(ctx, new, old)
-        set_managed(new, old, managed)
         self._raise_findings(name, strategy.validate_update(ctx, new, old))
         return new
 
@@ -513,7 +398,7 @@ class ResourceStore(ResourceReader):
                 raise self._uid_conflict(namespace, name, uid, current["metadata"].get("uid", ""))
             return bind(current, body, rfc3339(self._clock.now()))
 
-        await self._rewrite(ctx, namespace, name, build, strategy, "binding", as_it_was)
+        await self._rewrite(ctx, namespace, name, build, strategy, "binding")
         return encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 
     # -- delete -------------------------------------------------------------------------------------------------------
@@ -621,14 +506,7 @@ class Bindings(ResourceStore):
     """`POST …/bindings`, the older spelling of a pod's binding: pods under another name."""
 
     async def create(
-        self,
-        ctx: RequestContext,
-        namespace: str,
-        body: Obj,
-        *,
-        name: str = "",
-        subresource: str = "",
-        tracker: Tracker | None = None,
+        self, ctx: RequestContext, namespace: str, body: Obj, *, name: str = "", subresource: str = ""
     ) -> bytes:
         pod = (body.get("metadata") or {}).get("name") or ""
         return await self._bind(ctx, namespace, pod, body)
