@@ -36,6 +36,7 @@ from controller_manager.garbage_collector import controller as garbage_collector
 from controller_manager.job import controller as job
 from controller_manager.node_lifecycle import controller as node_lifecycle
 from controller_manager.replicaset import controller as replicaset
+from controller_manager.resource_quota import controller as resource_quota
 from controller_manager.statefulset import controller as statefulset
 from machinery import component, log
 from machinery.clock import Clock
@@ -65,6 +66,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "taint-eviction-controller": taint_eviction.build,
     "pod-garbage-collector-controller": pod_gc.build,
     "garbage-collector-controller": garbage_collector.build,
+    "resourcequota-controller": resource_quota.build,
     "clusterrole-aggregation-controller": cluster_role_aggregation.build,
 }
 _log = log.get(__name__)

@@ -19,7 +19,7 @@ from apiserver.registry.context import (
     RequestContext,
     WatchOptions,
 )
-from apiserver.registry.hooks import Admission, Obj
+from apiserver.registry.hooks import Obj, Plugin
 from apiserver.registry.strategy import Strategy
 from apiserver.registry.writing import Current, ResourceStore
 from apiserver.storage.cache import ResourceCache
@@ -68,7 +68,7 @@ class CustomStore(ResourceStore):
         feed: WatchCache,
         cache: ResourceCache,
         clock: Clock,
-        admission: list[Admission],
+        admission: list[Plugin],
     ) -> None:
         super().__init__(resource, strategy, store, feed, cache, clock, admission)
         self.terminating = False
