@@ -91,7 +91,7 @@ class CustomResource(Resource):
 
     # -- bodies -------------------------------------------------------------------------------------------------------
 
-    def check_kind(self, body: Obj, raw: bytes = b"") -> None:
+    def check_kind(self, body: Obj) -> None:
         """Raises BadRequest or Invalid for an object of another kind or version."""
         version, kind = body.get("apiVersion"), body.get("kind")
         for name, value in (("Kind", kind), ("apiVersion", version)):
@@ -111,7 +111,7 @@ class CustomResource(Resource):
             raise invalid(str(kind), named, self.group, [FieldError.invalid("kind", kind, f"must be {self.kind}")])
 
     def accept(self, body: Obj, raw: bytes | None, directive: str, warnings: list[str]) -> Obj:
-        """A request body without what the schema does not know. Raises BadRequest."""
+        """A request body without what the schema does not know. Raises BadRequest and Invalid."""
         problems = self._problems(body, raw)
         if problems:
             if directive == fieldvalidation.STRICT:
@@ -119,6 +119,7 @@ class CustomResource(Resource):
                 raise BadRequest(f"{self._cannot_be_handled(body)}: strict decoding error: {found}")
             if directive != fieldvalidation.IGNORE:
                 warnings.extend(problems)
+        self.check_kind(body)
         return body
 
     def accept_patched(self, obj: Obj, directive: str, warnings: list[str]) -> Obj:

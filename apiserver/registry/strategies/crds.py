@@ -29,6 +29,12 @@ class CustomResourceDefinitionStrategy(Strategy):
         validate_update=validate_crd_update,
     )
 
+    def default(self, obj: Obj) -> None:
+        super().default(obj)
+        status = obj.get("status")
+        if isinstance(status, dict) and not status.get("storedVersions") and (stored := _stored(obj)):
+            obj["status"] = {**status, "storedVersions": stored}
+
     def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:
         super().prepare_create(ctx, obj)
         obj["status"] = {
