@@ -63,7 +63,8 @@ class NodeReporter:
         self._settings = settings
         self._informer = informer
         self._recorder = recorder
-        self._told: dict[str, str] = {}  # condition → status last told as an event
+        # Condition → status last told as an event. That a node starts as not ready is no news.
+        self._told: dict[str, str] = {"Ready": "False"}
         self._update_seconds = update_seconds
         self._given_cidr = pod_cidr
         self._cidr = ""

@@ -19,7 +19,7 @@ async def run_hook(
         verdict = await run_exec(cri, target.container_id, command, max(limit, 1.0))
         if verdict.ok:
             return verdict
-        return Verdict(False, f"Exec lifecycle hook ({command}) failed: {verdict.message}", verdict.error)
+        return Verdict(False, f"Exec lifecycle hook ([{' '.join(command)}]) failed: {verdict.message}", verdict.error)
     if handler.httpGet is not None:
         return await http_get(handler.httpGet, target, limit)
     if handler.sleep is not None:

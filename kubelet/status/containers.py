@@ -35,11 +35,19 @@ def terminated(record: ContainerRecord, scheme: str) -> dict[str, Any]:
 
 
 def container_status(slot: Slot, scheme: str, *, has_init: bool, initialized: bool, ended: bool) -> dict[str, Any]:
-    """`ended`: the pod is at its end, so nothing waits for a restart any more."""
+    """`ended`: the pod is at its end, so nothing waits for a restart any more.
+
+    While a restart is under way, the last run is still told: upstream looks at the start of a sync, never inside.
+    """
     current = slot.current
+    restarting = (
+        slot.op is Op.START and current is not None and not current.ended and _ended_before(slot.previous, current)
+    )
+    if restarting:
+        current = slot.previous
     state: dict[str, Any]
     last: dict[str, Any] = {}
-    if slot.previous is not None and slot.previous.ended:
+    if slot.previous is not None and slot.previous.ended and not restarting:
         last = {"terminated": terminated(slot.previous, scheme)}
     if current is None or (current.state == 0):
         reason, message = slot.waiting or (
@@ -56,7 +64,7 @@ def container_status(slot: Slot, scheme: str, *, has_init: bool, initialized: bo
         state = {
             "waiting": {"reason": "PodInitializing" if has_init and slot.kind is not Kind.MAIN else "ContainerCreating"}
         }
-    elif slot.waiting is not None and slot.restarts() and not ended:
+    elif slot.waiting is not None and (restarting or slot.restarts()) and not ended:
         reason, message = slot.waiting
         state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
         last = {"terminated": terminated(current, scheme)}
@@ -81,6 +89,10 @@ def container_status(slot: Slot, scheme: str, *, has_init: bool, initialized: bo
     if mounts:
         status["volumeMounts"] = mounts
     return status
+
+
+def _ended_before(previous: ContainerRecord | None, current: ContainerRecord) -> bool:
+    return previous is not None and previous.ended and previous.attempt < current.attempt
 
 
 def _ready_to_make(slot: Slot, initialized: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from api.models import core_v1
 from kubelet.pod import events as ev
 from kubelet.pod.machine import PodMachine
+from kubelet.pod.slot import Op
 from kubelet.pod.timeline import Now
 from kubelet.records import ContainerRecord, ContainerState, SandboxRecord
 from kubelet.status.pod_status import pod_status, status_patch
@@ -49,6 +51,31 @@ def test_a_running_pod_is_ready_and_says_which_generation_it_speaks_of() -> None
         ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"), "True"
     )
     assert status["containerStatuses"][0]["containerID"] == "nanokube://c"
+
+
+def test_a_restart_under_way_still_tells_the_last_run() -> None:
+    made = machine()
+    run(made)
+    slot = made.slots["main"]
+    assert slot.current is not None
+    slot.previous = replace(slot.current, state=ContainerState.EXITED, exit_code=1, reason="Error", finished_at=WALL)
+    slot.current = ContainerRecord("d", "main", 1, ContainerState.CREATED, "s", WALL, hash=slot.hash)
+    slot.op = Op.START
+
+    def told() -> dict[str, Any]:
+        status: dict[str, Any] = pod_status(made, "n", "x", NOW)["containerStatuses"][0]
+        return status
+
+    assert (told()["restartCount"], told()["containerID"]) == (0, "x://c")
+    assert (told()["state"]["terminated"]["reason"], told()["lastState"]) == ("Error", {})
+    slot.waiting = ("CrashLoopBackOff", "back-off 10s")
+    assert told()["restartCount"] == 0
+    assert told()["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    assert told()["lastState"]["terminated"]["exitCode"] == 1
+    slot.op, slot.waiting = Op.IDLE, None
+    slot.current = replace(slot.current, state=ContainerState.RUNNING, started_at=WALL)
+    assert told()["restartCount"] == 1
+    assert "running" in told()["state"]
 
 
 def test_transition_times_stay_where_the_status_stays() -> None:
