@@ -39,14 +39,13 @@ from apiserver.registry.store import Registry
 from apiserver.registry.strategies.services import connect_allocators
 from apiserver.rest.door import RestDoor
 from apiserver.rest.limits import InFlight
-from apiserver.rest.request import Request
 from apiserver.rest.resources import Connect, ResourceHandlers
 from apiserver.rest.server import RestServer, listen, tls_context
 from apiserver.rest.system import Check, SystemHandlers
 from apiserver.rest.watch import WatchStreams
 from apiserver.streams.targets import Kubelets
 from machinery.clock import Clock
-from machinery.errors import NotFound, ServiceUnavailable, StatusError
+from machinery.errors import NotFound, ServiceUnavailable
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -168,12 +167,14 @@ class ApiServer:
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
         from apiserver.streams.logs import LogStreams
         from apiserver.streams.port_forward import PortForwards
+        from apiserver.streams.proxy import Proxies
         from apiserver.streams.remote import RemoteStreams
 
         remote = RemoteStreams(self.kubelets)
         connects: dict[Key, Connect] = {("", "pods", "log"): LogStreams(self.kubelets).serve}
-        for plural in ("pods", "services", "nodes"):
-            connects[("", plural, "proxy")] = _not_yet
+        proxies = Proxies(self.registry, self.kubelets)
+        for plural, serve in (("pods", proxies.pods), ("services", proxies.services), ("nodes", proxies.nodes)):
+            connects[("", plural, "proxy")] = serve
         streams: dict[Key, Connect] = {
             ("", "pods", "exec"): remote.execute,
             ("", "pods", "attach"): remote.attach,
@@ -268,12 +269,6 @@ class ApiServer:
                 group.create_task(self._rest.stop(STOP_GRACE))
             if self._grpc is not None:
                 group.create_task(_stopped(self._grpc))
-
-
-async def _not_yet(request: Request) -> None:
-    """Subresources that are declared but have no carrier yet."""
-    what = f"{request.info.resource}/{request.info.subresource}"
-    raise StatusError(f"{what} is not supported by this server yet", code=501, reason="NotImplemented")
 
 
 async def _stopped(server: grpc.aio.Server) -> None:

@@ -117,7 +117,8 @@ async def test_logs_come_whole_and_with_options(cluster: tuple[RunningApiServer,
         pytest.param(f"{POD}/exec?container=x&command=ls", 400, "container x is not valid for pod web", id="exec"),
         pytest.param(f"{POD}/attach?container=x", 400, "container x is not valid for pod web", id="attach-where"),
         pytest.param(f"{POD.replace('web', 'ghost')}/exec?command=ls", 404, 'pods "ghost" not found', id="gone"),
-        pytest.param(f"{POD}/proxy", 501, "not supported", id="proxy"),
+        pytest.param(f"{POD}/portforward", 400, "Upgrade request required", id="port-forward-without-upgrade"),
+        pytest.param(f"{POD}/proxy", 400, "address not allowed", id="proxy-without-address"),
     ],
 )
 async def test_refusals(cluster: tuple[RunningApiServer, EchoKubelet], path: str, status: int, message: str) -> None:
