@@ -26,10 +26,12 @@ from controller_manager import (
     pod_gc,
     service_account,
     taint_eviction,
+    ttl_after_finished,
 )
 from controller_manager.cronjob import controller as cronjob
 from controller_manager.daemonset import controller as daemonset
 from controller_manager.deployment import controller as deployment
+from controller_manager.disruption import controller as disruption
 from controller_manager.endpoints import legacy, slices
 from controller_manager.environment import Build, Environment, Options, Runnable
 from controller_manager.garbage_collector import controller as garbage_collector
@@ -54,6 +56,8 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "replicationcontroller-controller": replicaset.build_replication_controller,
     "daemonset-controller": daemonset.build,
     "job-controller": job.build,
+    "ttl-after-finished-controller": ttl_after_finished.build,
+    "disruption-controller": disruption.build,
     "cronjob-controller": cronjob.build,
     "statefulset-controller": statefulset.build,
     "endpoints-controller": legacy.build,

@@ -174,7 +174,7 @@ async def test_failed_and_doubled_pods_are_replaced() -> None:
         )
 
         async def replaced() -> bool:
-            (now,) = (await by_node(cluster))["n1"]
+            now = (await by_node(cluster))["n1"][0]
             return bool(now["metadata"]["uid"] != pod["metadata"]["uid"])
 
         await eventually(replaced, "a new pod")
