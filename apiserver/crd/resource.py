@@ -23,6 +23,7 @@ from machinery.errors import BadRequest, Invalid
 from machinery.field_errors import FieldError, invalid
 
 if TYPE_CHECKING:
+    from apiserver.crd.rules import Rules
     from apiserver.tables.registry import TableRenderer
 
 Obj = dict[str, Any]
@@ -70,6 +71,25 @@ class CustomResource(Resource):
     @cached_property
     def has_rules(self) -> bool:
         return has_rules(self.raw_schema)
+
+    @cached_property
+    def rules(self) -> Rules | None:
+        """The schema's expressions; None, and nothing imported for them, where there are none."""
+        if not self.has_rules:
+            return None
+        from apiserver.crd.rules import Rules
+
+        return Rules(self.raw_schema, root=True)
+
+    @cached_property
+    def status_rules(self) -> Rules | None:
+        """Those of `status` alone."""
+        status = (self.raw_schema.get("properties") or {}).get("status") or {}
+        if not has_rules(status):
+            return None
+        from apiserver.crd.rules import Rules
+
+        return Rules(status)
 
     @cached_property
     def node(self) -> SchemaNode:

@@ -106,9 +106,12 @@ class SchemaStrategy(CustomResourceStrategy):
 
     def evaluated(self, errors: list[FieldError], new: Obj, old: Obj | None) -> list[FieldError]:
         """The findings and those of the schema's expressions, which only sound values are given to."""
-        if self.custom.has_rules and any(error.reason in BLOCKING for error in errors):
+        rules = self.custom.rules
+        if rules is None:
+            return errors
+        if any(error.reason in BLOCKING for error in errors):
             return [*errors, UNCHECKED]
-        return errors
+        return errors + (rules.evaluate(new) if old is None else rules.evaluate(new, old))
 
     def _embedded(self, obj: Obj) -> list[FieldError]:
         errors: list[FieldError] = []
@@ -160,7 +163,13 @@ class SchemaStatusStrategy(CustomStatusStrategy):
             errors += self.parent.custom.status_validator.validate(new["status"], "status", **before)
         errors += self.parent.scale_findings(new, "statusReplicasPath")
         errors += self._selector(new) + self.parent.new_duplicates(new, old)
-        return self.parent.evaluated(errors, new, old)
+        custom = self.parent.custom
+        if custom.has_rules and any(error.reason in BLOCKING for error in errors):
+            return [*errors, UNCHECKED]
+        if custom.status_rules is not None and "status" in new:
+            known = {"old": old["status"]} if "status" in old else {}
+            errors += custom.status_rules.evaluate(new["status"], path="status", **known)
+        return errors
 
     def _selector(self, obj: Obj) -> list[FieldError]:
         path = self.parent.custom.scale.get("labelSelectorPath")
