@@ -9,6 +9,7 @@ from apiserver.admission.default_toleration_seconds import DefaultTolerationSeco
 from apiserver.admission.limit_ranger import LimitRanger
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
+from apiserver.admission.pod_security.plugin import PodSecurity
 from apiserver.admission.priority import Priority
 from apiserver.admission.resource_quota import ResourceQuota
 from apiserver.admission.runtime_class import RuntimeClass
@@ -30,6 +31,7 @@ def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[
     return [
         NamespaceLifecycle(registry),
         LimitRanger(registry),
+        PodSecurity(registry),
         TaintNodesByCondition(),
         Priority(registry),
         ServiceAccount(registry, token_volumes=token_volumes),
