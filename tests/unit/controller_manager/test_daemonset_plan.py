@@ -168,6 +168,7 @@ def test_exactly_one_pod_per_eligible_node(found: list[core_v1.Pod], update: dic
             assert not set(step.create) & {node_of(each) for each in found}
             down = placement.desired - len(served & {n for n, each in placement.eligible.items() if each.run})
             assert len(lost) <= max(0, unavailable - down)
+        settled = all(map(_serves, found))
         for name in step.create:
             found.append(pod(f"p{number}", name))
             number += 1
@@ -178,7 +179,7 @@ def test_exactly_one_pod_per_eligible_node(found: list[core_v1.Pod], update: dic
         for each in found:
             if each.status and each.status.conditions and not is_finished(each):
                 each.status.conditions[0].status = "True"
-        if not step.create and not step.delete:
+        if not step.create and not step.delete and settled:
             break
     wanted = [f"n{n}" for n in range(4) if n not in hostile]
     assert sorted(node_of(each) for each in found if node_of(each) != "gone") == wanted
