@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import socket
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -18,10 +19,11 @@ from client.informer import Informers
 from client.leases import LeaderElector
 from machinery import component
 from machinery.component import ComponentContext
+from scheduler import configuration
+from scheduler.configuration import Configuration, ConfigurationError, PluginConfig, Profile
 from scheduler.framework.framework import Framework
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER, PodInfo
-from scheduler.plugins.node_resources_fit import Strategy
-from scheduler.plugins.registry import default_framework
+from scheduler.framework.scoring import Strategy
 from scheduler.queue import Place
 from scheduler.scheduler import Scheduler
 
@@ -38,25 +40,30 @@ def parser() -> argparse.ArgumentParser:
         default=Strategy.LEAST_ALLOCATED.value,
         help="prefer the emptier or the fuller of the nodes that fit",
     )
+    made.add_argument(
+        "--config", metavar="FILE", help="a KubeSchedulerConfiguration; then the two flags above count for nothing"
+    )
     made.add_argument("--seed", type=int, help="of the random choice among equally good nodes (default: random)")
     made.add_argument("--leader-elect", action="store_true", help="work only while holding the Lease")
     return made
 
 
+def configured(args: argparse.Namespace) -> Configuration:
+    """The configuration file, or one line of it as the flags describe it. Raises ConfigurationError."""
+    if args.config:
+        return configuration.read(args.config)
+    profile = Profile(schedulerName=args.scheduler_name)
+    profile.pluginConfig = [PluginConfig("NodeResourcesFit", {"scoringStrategy": {"type": args.scoring_strategy}})]
+    return Configuration(profiles=[profile])
+
+
 def profiles(args: argparse.Namespace, client: Client) -> dict[str, Framework]:
-    """Profiles by scheduler name: a table, of which the flags describe one line."""
+    """Profiles by scheduler name. Raises ConfigurationError."""
 
     async def create_binding(pod: PodInfo, binding: dict[str, Any]) -> object:
         return await client.create_subresource(core_v1.Pod, pod.name, pod.namespace, "binding", binding)
 
-    return {
-        args.scheduler_name: default_framework(
-            name=args.scheduler_name,
-            strategy=Strategy(args.scoring_strategy),
-            create_binding=create_binding,
-            rng=random.Random(args.seed),
-        )
-    }
+    return configuration.frameworks(configured(args), create_binding, random.Random(args.seed))
 
 
 async def serve(context: ComponentContext, args: argparse.Namespace) -> None:
@@ -71,8 +78,11 @@ async def serve(context: ComponentContext, args: argparse.Namespace) -> None:
 async def _work(context: ComponentContext, args: argparse.Namespace, client: Client) -> None:
     clock = context.clock
     informers = Informers(client, clock)
-    recorder = EventRecorder(client, clock, args.scheduler_name)
-    scheduler = Scheduler(client, clock, informers, recorder, profiles(args, client))
+    frameworks = profiles(args, client)
+    recorder = EventRecorder(client, clock, next(iter(frameworks)))
+    settings = configured(args)
+    backoff = (settings.podInitialBackoffSeconds, settings.podMaxBackoffSeconds)
+    scheduler = Scheduler(client, clock, informers, recorder, frameworks, backoff=backoff)
     context.health.ready("informers-synced", False)
     _expose(context, scheduler)
 
@@ -106,4 +116,10 @@ def _expose(context: ComponentContext, scheduler: Scheduler) -> None:
 
 def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
+    try:
+        # A mistake in the file ends the process before it opens anything.
+        configuration.frameworks(configured(args), None, random.Random(0))
+    except ConfigurationError as error:
+        print(f"{NAME}: --config: {error}", file=sys.stderr)
+        return 1
     return component.run(NAME, args, lambda context: serve(context, args))

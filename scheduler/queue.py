@@ -70,15 +70,22 @@ class QueuedPod:
         self.ticket = 0  # heap entries with another ticket are stale
 
 
-def backoff(count: int) -> float:
+def backoff(count: int, initial: float = INITIAL_BACKOFF, most: float = MAX_BACKOFF) -> float:
     """Cluster seconds to stay away after the count-th failure."""
-    return float(min(INITIAL_BACKOFF * 2 ** max(min(count, 16) - 1, 0), MAX_BACKOFF))
+    return float(min(initial * 2 ** max(min(count, 16) - 1, 0), most))
 
 
 class SchedulingQueue:
     """One consumer (`pop`); everything else is called from event handlers and returns at once."""
 
-    def __init__(self, clock: Clock, framework_of: Callable[[PodInfo], Framework]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        framework_of: Callable[[PodInfo], Framework],
+        initial_backoff: float = INITIAL_BACKOFF,
+        max_backoff: float = MAX_BACKOFF,
+    ) -> None:
+        self._backoff_range = (initial_backoff, max_backoff)
         self._clock = clock
         self._framework_of = framework_of
         self._pods: dict[str, QueuedPod] = {}
@@ -156,7 +163,7 @@ class SchedulingQueue:
         queued.errors = 0
         queued.plugins = frozenset(plugins)
         queued.since = now
-        queued.ready_at = now + backoff(queued.failures)
+        queued.ready_at = now + backoff(queued.failures, *self._backoff_range)
         framework = self._framework_of(queued.info)
         if any(framework.may_help(queued.info, queued.plugins, event) for event in missed):
             self._resume(queued)
@@ -171,7 +178,7 @@ class SchedulingQueue:
         queued.errors += 1
         queued.plugins = frozenset()
         queued.since = now
-        queued.ready_at = now + backoff(queued.errors)
+        queued.ready_at = now + backoff(queued.errors, *self._backoff_range)
         self._resume(queued)
 
     def _land(self, uid: str) -> list[ClusterEvent] | None:

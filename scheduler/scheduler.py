@@ -35,7 +35,7 @@ from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo, is_terminal
 from scheduler.framework.snapshot import ClusterSnapshot
 from scheduler.plugins.default_preemption import DefaultPreemption
-from scheduler.queue import QueuedPod, SchedulingQueue
+from scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF, QueuedPod, SchedulingQueue
 from scheduler.relations import Relations
 
 UNSCHEDULABLE: Final = "Unschedulable"
@@ -49,10 +49,13 @@ _log = log.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a pod is where it is, or nowhere."""
+    """Why a pod is where it is, or nowhere. `recomputed`: the verdicts are of now, not of the last attempt."""
 
     last: DecisionRecord | None
     nodes: Sequence[NodeVerdict]
+    place: str = ""  # in the queue
+    gate: str = ""  # why it is not even tried
+    recomputed: bool = False
 
 
 class Scheduler:
@@ -67,6 +70,7 @@ class Scheduler:
         profiles: Mapping[str, Framework],
         *,
         pipeline: BindPipeline | None = None,
+        backoff: tuple[float, float] = (INITIAL_BACKOFF, MAX_BACKOFF),
     ) -> None:
         self._client = client
         self._clock = clock
@@ -76,7 +80,7 @@ class Scheduler:
         self._pipeline = pipeline or BindPipeline()
         self._conditions = ConditionWriter(clock, self._patch_status)
         self.snapshot = ClusterSnapshot()
-        self.queue = SchedulingQueue(clock, self.framework_of)
+        self.queue = SchedulingQueue(clock, self.framework_of, *backoff)
         self.decisions = DecisionLog()
         self.scheduled = 0
         self.unschedulable = 0
@@ -146,7 +150,7 @@ class Scheduler:
             _log.exception("Deciding failed", extra=kv(pod=info.key))
             self._retry(queued, f"{type(error).__name__}: {error}")
             return None
-        self._record(queued, decision)
+        self._record(framework, queued, decision)
         if decision.error is not None:
             self._refuse(queued, decision.error)
             return None
@@ -165,21 +169,22 @@ class Scheduler:
             lambda error: self._not_bound(framework, queued, decision.node, error),
         )
 
-    def _record(self, queued: QueuedPod, decision: Decision) -> None:
-        error = decision.error
-        self.decisions.add(
-            DecisionRecord(
-                queued.info.key,
-                self._clock.now(),
-                queued.attempts,
-                self.snapshot.node_count,
-                decision.node,
-                decision.feasible,
-                decision.score,
-                error.message if error is not None else "",
-                error.reasons if error is not None else {},
-            )
+    def _record(self, framework: Framework, queued: QueuedPod, decision: Decision) -> None:
+        error, info = decision.error, queued.info
+        record = DecisionRecord(
+            info.key,
+            info.uid,
+            self._clock.now(),
+            queued.attempts,
+            self.snapshot.node_count,
+            decision.node,
+            decision.feasible,
+            decision.score,
+            error.message if error is not None else "",
+            error.reasons if error is not None else {},
+            (error.post.nominated_node or "") if error is not None else "",
         )
+        self.decisions.add(record, partial(framework.table, info, self.snapshot))
 
     @staticmethod
     def _reserve(framework: Framework, info: PodInfo, node: str) -> str:
@@ -266,16 +271,31 @@ class Scheduler:
     # --- explaining ----------------------------------------------------------------------------------------------
 
     def explain(self, key: ObjectKey) -> Explanation | None:
-        """The last decision about a pod, and for one still waiting every node's verdict and scores as of now."""
+        """The last decision about a pod with every node's verdict and scores; None for a pod nobody knows.
+
+        Verdicts that were not kept are computed as of now, for an assigned pod as if it were not there.
+        """
         record = self.decisions.get(str(key))
         pod = self._pods.lister.get(key)
+        table = self.decisions.table(str(key))
+        kept = table.verdicts() if table is not None else ()
         if pod is None:
-            return Explanation(record, ()) if record is not None else None
-        verdicts: Sequence[NodeVerdict] = ()
-        if not is_assigned(pod):
-            info = PodInfo(pod)
-            verdicts = self.framework_of(info).explain(info, self.snapshot)
-        return Explanation(record, verdicts)
+            return Explanation(record, kept) if record is not None else None
+        info = PodInfo(pod)
+        if record is not None and record.uid != info.uid:
+            record, kept = None, ()  # of an earlier pod of this name
+        queued = self.queue.get(info.uid)
+        place = queued.place.value if queued is not None else ""
+        framework = self.framework_of(info)
+        _, gate = ("", "") if is_assigned(pod) else framework.gate(info)
+        if kept or gate or info.scheduler_name not in self._profiles:
+            return Explanation(record, kept, place, gate)
+        self.snapshot.fork()
+        try:
+            self.snapshot.remove_pod(info.uid)
+            return Explanation(record, framework.explain(info, self.snapshot), place, gate, recomputed=True)
+        finally:
+            self.snapshot.revert()
 
     # --- informer events -----------------------------------------------------------------------------------------
 

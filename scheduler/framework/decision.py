@@ -7,11 +7,15 @@ The message is part of the API in practice (people and autoscalers parse it), so
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.framework.interface import PostFilterResult, Refusal
 
+ScoreArray = NDArray[np.float32]
 NO_NODES = "no nodes available to schedule pods"
 
 
@@ -83,7 +87,35 @@ class NodeVerdict:
     node: str
     reasons: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    refused_by: str = ""
 
     @property
     def total(self) -> float:
         return sum(self.scores.values())
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictTable:
+    """All nodes' verdicts about one pod, compact: a row of weighted scores per plugin, a column per node."""
+
+    names: Sequence[str]  # "" for columns not in use
+    plugins: tuple[str, ...]
+    scores: ScoreArray
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes, about: names are shared by all tables that saw the same nodes."""
+        return 500 + self.scores.nbytes + sum(refusal.columns.nbytes for refusal in self.refusals)
+
+    def verdicts(self) -> list[NodeVerdict]:
+        refused = {int(column): refusal for refusal in self.refusals for column in refusal.columns}
+        return [
+            NodeVerdict(name, refused[column].reasons, {}, refused[column].plugin)
+            if column in refused
+            else NodeVerdict(
+                name, (), {plugin: float(self.scores[row, column]) for row, plugin in enumerate(self.plugins)}
+            )
+            for column, name in enumerate(self.names)
+            if name
+        ]

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray, row_view
-from scheduler.framework.decision import FitError, NodeVerdict
+from scheduler.framework.decision import FitError, VerdictTable
 from scheduler.framework.interface import (
     MAX_SCORE,
     ClusterScorePlugin,
@@ -339,26 +339,25 @@ class Evaluation:
                 remaining &= passed
         return refusals
 
-    def verdicts(self, pod: PodInfo, scores: Sequence[WeightedScore]) -> list[NodeVerdict]:
-        """Every node's reasons or scores by plugin; computed on demand, for explanations."""
+    def table(self, pod: PodInfo, scores: Sequence[WeightedScore], crowded: Sequence[Refusal]) -> VerdictTable:
+        """Every node's reasons or scores by plugin, for explanations. `crowded`: further nodes that were refused."""
         snapshot = self._snapshot
-        refused = {int(column): refusal.reasons for refusal in self.error().refusals for column in refusal.columns}
-        by_plugin: dict[str, FloatArray] = {}
-        for plugin, weight in scores:
+        feasible = self.feasible.copy()
+        for refusal in crowded:
+            feasible[refusal.columns] = False
+        plugins: list[str] = []
+        rows: list[FloatArray] = []
+        for plugin, weight in scores if feasible.any() else ():
             state = plugin.pre_score(pod, snapshot)
             if state is None:
                 continue
             if isinstance(plugin, ClusterScorePlugin):
-                by_plugin[plugin.name] = plugin.score_among(state, snapshot, self.feasible) * weight
-                continue
-            raw = plugin.score(state, snapshot)
-            if plugin.normalization is not Normalization.NONE:
-                raw = normalize(raw, self.feasible, plugin.normalization)
-            by_plugin[plugin.name] = raw * weight
-        return [
-            NodeVerdict(record.name, refused.get(column, ()))
-            if column in refused
-            else NodeVerdict(record.name, (), {name: float(values[column]) for name, values in by_plugin.items()})
-            for column, record in enumerate(snapshot.records)
-            if record is not None
-        ]
+                raw = plugin.score_among(state, snapshot, feasible)
+            else:
+                raw = plugin.score(state, snapshot)
+                if plugin.normalization is not Normalization.NONE:
+                    raw = normalize(raw, feasible, plugin.normalization)
+            plugins.append(plugin.name)
+            rows.append(raw * weight)
+        matrix = np.array(rows, dtype=np.float32).reshape(len(rows), snapshot.width)
+        return VerdictTable(snapshot.names(), tuple(plugins), matrix, (*self.error().refusals, *crowded))

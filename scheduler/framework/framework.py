@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from scheduler.framework.decision import Decision, FitError, NodeVerdict
+from scheduler.framework.decision import Decision, FitError, NodeVerdict, VerdictTable
 from scheduler.framework.evaluation import Evaluation, WeightedScore
 from scheduler.framework.events import ClusterEvent, Registration
 from scheduler.framework.interface import (
@@ -47,10 +47,15 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 @dataclass(frozen=True, slots=True)
 class PluginEntry:
-    """A plugin in a profile. The weight counts for plugins that score."""
+    """A plugin in a profile. The weight counts for plugins that score; `points` limits it to some extension points
+    (PreFilter and PreScore go with Filter and Score)."""
 
     plugin: Plugin
     weight: float = 1.0
+    points: frozenset[str] | None = None
+
+    def at(self, point: str) -> bool:
+        return self.points is None or point in self.points
 
 
 class Framework:
@@ -66,26 +71,30 @@ class Framework:
     ) -> None:
         entries = list(entries)
         plugins = [entry.plugin for entry in entries]
+
+        def at(point: str) -> list[Plugin]:
+            return [entry.plugin for entry in entries if entry.at(point)]
+
         self.name = name
         self.nominations = nominations if nominations is not None else Nominations()
         self._rng = rng if rng is not None else random.Random(0)
-        self.pre_enqueue = [plugin for plugin in plugins if isinstance(plugin, PreEnqueuePlugin)]
-        sorts = [plugin for plugin in plugins if isinstance(plugin, QueueSortPlugin)]
+        self.pre_enqueue = [plugin for plugin in at("preEnqueue") if isinstance(plugin, PreEnqueuePlugin)]
+        sorts = [plugin for plugin in at("queueSort") if isinstance(plugin, QueueSortPlugin)]
         if len(sorts) != 1:
             raise ValueError(f"a profile has exactly one QueueSort plugin, {name} has {len(sorts)}")
         self.queue_sort: QueueSortPlugin = sorts[0]
-        self.filters = [plugin for plugin in plugins if isinstance(plugin, FilterPlugin)]
-        self.post_filters = [plugin for plugin in plugins if isinstance(plugin, PostFilterPlugin)]
+        self.filters = [plugin for plugin in at("filter") if isinstance(plugin, FilterPlugin)]
+        self.post_filters = [plugin for plugin in at("postFilter") if isinstance(plugin, PostFilterPlugin)]
         self.scores: list[WeightedScore] = [
             (entry.plugin, entry.weight)
             for entry in entries
-            if isinstance(entry.plugin, (ScorePlugin, ClusterScorePlugin))
+            if entry.at("score") and isinstance(entry.plugin, (ScorePlugin, ClusterScorePlugin))
         ]
-        self.reserve = [plugin for plugin in plugins if isinstance(plugin, ReservePlugin)]
-        self.permit = [plugin for plugin in plugins if isinstance(plugin, PermitPlugin)]
-        self.pre_bind = [plugin for plugin in plugins if isinstance(plugin, PreBindPlugin)]
-        self.bind = [plugin for plugin in plugins if isinstance(plugin, BindPlugin)]
-        self.post_bind = [plugin for plugin in plugins if isinstance(plugin, PostBindPlugin)]
+        self.reserve = [plugin for plugin in at("reserve") if isinstance(plugin, ReservePlugin)]
+        self.permit = [plugin for plugin in at("permit") if isinstance(plugin, PermitPlugin)]
+        self.pre_bind = [plugin for plugin in at("preBind") if isinstance(plugin, PreBindPlugin)]
+        self.bind = [plugin for plugin in at("bind") if isinstance(plugin, BindPlugin)]
+        self.post_bind = [plugin for plugin in at("postBind") if isinstance(plugin, PostBindPlugin)]
         self._registrations: dict[str, Sequence[Registration]] = {
             plugin.name: tuple(plugin.registrations()) for plugin in plugins
         }
@@ -123,9 +132,15 @@ class Framework:
         refusals = {column: check.crowded_out(column) for column in wanted}
         return {column: refusal for column, refusal in refusals.items() if refusal is not None}
 
+    def table(self, pod: PodInfo, snapshot: ClusterSnapshot) -> VerdictTable:
+        """Every node's verdict and scores as of now, compact."""
+        evaluation = self._evaluate(pod, snapshot)
+        crowded = self._crowded(pod, snapshot, evaluation) if len(self.nominations) else {}
+        return evaluation.table(pod, self.scores, tuple(crowded.values()))
+
     def explain(self, pod: PodInfo, snapshot: ClusterSnapshot) -> list[NodeVerdict]:
-        """Every node's verdict and scores as of now."""
-        return self._evaluate(pod, snapshot).verdicts(pod, self.scores)
+        """The same, one by one."""
+        return self.table(pod, snapshot).verdicts()
 
     def forget(self) -> None:
         """Drop all kept results (benchmarks; nothing else needs it)."""

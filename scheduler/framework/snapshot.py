@@ -12,7 +12,7 @@ names the columns whose pods or allocatable changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class ClusterSnapshot:
         self.pods = PodTallies(capacity)
         self.workloads = Workloads()  # whoever changes it calls `workloads_changed`
         self._levels: PriorityLevels | None = None
+        self._names: Sequence[str] = ()
+        self._names_version = -1
         self._ports: dict[tuple[str, int], dict[str, dict[int, int]]] = {}
         self._index: dict[str, int] = {}
         self._free_columns: list[int] = []
@@ -115,6 +117,13 @@ class ClusterSnapshot:
     def name_at(self, column: int) -> str:
         record = self.records[column]
         return record.name if record is not None else ""
+
+    def names(self) -> Sequence[str]:
+        """Names by column, "" for columns not in use; not to be changed: it is shared until the nodes change."""
+        if self._names_version != self.static_version:
+            self._names = [record.name if record is not None else "" for record in self.records]
+            self._names_version = self.static_version
+        return self._names
 
     def node_names(self) -> list[str]:
         return list(self._index)

@@ -6,8 +6,7 @@ such pods still spread. Both are whole-number arithmetic as upstream's; the floa
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,10 @@ from scheduler.framework.columns import BoolArray, FloatArray, IntArray
 from scheduler.framework.events import Action, EventResource, Registration
 from scheduler.framework.interface import Normalization, PreFilterResult, Reads, Refusal
 from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.scoring import Scoring, Strategy, score, wanted
 from scheduler.framework.snapshot import PODS_ROW, ClusterSnapshot
 
 TOO_MANY_PODS = "Too many pods"
-
-
-class Strategy(enum.Enum):
-    """Which nodes to prefer."""
-
-    LEAST_ALLOCATED = "LeastAllocated"
-    MOST_ALLOCATED = "MostAllocated"
 
 
 Needs = tuple[tuple[int, int, str], ...]  # (row, amount, resource)
@@ -40,8 +33,11 @@ class NodeResourcesFit:
     reads = Reads.PODS_OF_NODE
     normalization = Normalization.NONE
 
-    def __init__(self, strategy: Strategy = Strategy.LEAST_ALLOCATED) -> None:
-        self._most = strategy is Strategy.MOST_ALLOCATED
+    def __init__(self, scoring: Scoring | Strategy = Strategy.LEAST_ALLOCATED, ignored: Collection[str] = ()) -> None:
+        self._scoring = scoring if isinstance(scoring, Scoring) else Scoring(scoring)
+        self._most = self._scoring.strategy is Strategy.MOST_ALLOCATED
+        self._plain = self._scoring.is_plain
+        self._ignored = frozenset(ignored)
 
     def registrations(self) -> Sequence[Registration]:
         return (
@@ -79,7 +75,11 @@ class NodeResourcesFit:
     def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
         rows = snapshot.rows
         # A resource that no node has ever offered has no row (-1): no node passes.
-        needs = [(rows.get(name, -1), amount, name) for name, amount in pod.requests.items() if amount]
+        needs = [
+            (rows.get(name, -1), amount, name)
+            for name, amount in pod.requests.items()
+            if amount and name not in self._ignored
+        ]
         return PreFilterResult(((PODS_ROW, 1, resources.PODS), *needs))
 
     def filter(self, state: Needs, snapshot: ClusterSnapshot) -> BoolArray:
@@ -128,11 +128,15 @@ class NodeResourcesFit:
                 if len(chosen):
                     yield Refusal(chosen, reasons, resolvable)
 
-    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> tuple[float, float]:
+    def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Any:
+        if not self._plain:
+            return wanted(self._scoring, pod)
         return 100.0 * pod.scoring_cpu, 100.0 * pod.scoring_memory
 
-    def score(self, state: tuple[float, float], snapshot: ClusterSnapshot) -> FloatArray:
+    def score(self, state: Any, snapshot: ClusterSnapshot) -> FloatArray:
         width = snapshot.width
+        if not self._plain:
+            return score(self._scoring, state, snapshot, slice(0, width))
         spare = snapshot.spare100[:, :width] - np.array(state).reshape(2, 1)
         np.maximum(spare, 0.0, out=spare)
         if self._most:
@@ -143,10 +147,12 @@ class NodeResourcesFit:
         total /= snapshot.kinds[:width]
         return np.floor(total, out=total)
 
-    def score_at(self, state: tuple[float, float], snapshot: ClusterSnapshot, column: int) -> float:
+    def score_at(self, state: Any, snapshot: ClusterSnapshot, column: int) -> float:
+        if not self._plain:
+            return float(score(self._scoring, state, snapshot, slice(column, column + 1))[0])
         total = 0.0
-        for kind, wanted in enumerate(state):
+        for kind, asked in enumerate(state):
             capacity, spare, divisor = snapshot.scoring_at(kind, column)
-            room = max(spare - wanted, 0.0)
+            room = max(spare - asked, 0.0)
             total += (capacity - room if self._most else room) // divisor
         return total // float(snapshot.kinds[column])

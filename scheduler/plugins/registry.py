@@ -10,6 +10,7 @@ import random
 from scheduler.framework.framework import Framework, PluginEntry
 from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER
+from scheduler.framework.scoring import Strategy
 from scheduler.plugins.balanced_allocation import BalancedAllocation
 from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
 from scheduler.plugins.default_preemption import Budgets, DefaultPreemption, no_budgets
@@ -18,7 +19,7 @@ from scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from scheduler.plugins.node_affinity import NodeAffinity
 from scheduler.plugins.node_name import NodeName
 from scheduler.plugins.node_ports import NodePorts
-from scheduler.plugins.node_resources_fit import NodeResourcesFit, Strategy
+from scheduler.plugins.node_resources_fit import NodeResourcesFit
 from scheduler.plugins.node_unschedulable import NodeUnschedulable
 from scheduler.plugins.pod_topology_spread import PodTopologySpread
 from scheduler.plugins.priority_sort import PrioritySort

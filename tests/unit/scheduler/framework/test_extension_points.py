@@ -13,8 +13,9 @@ from scheduler.framework.events import Registration
 from scheduler.framework.framework import Framework, PluginEntry
 from scheduler.framework.interface import Normalization, PreFilterResult, Reads, Refusal
 from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.scoring import Strategy
 from scheduler.framework.snapshot import ClusterSnapshot
-from scheduler.plugins.node_resources_fit import NodeResourcesFit, Strategy
+from scheduler.plugins.node_resources_fit import NodeResourcesFit
 from scheduler.plugins.priority_sort import PrioritySort
 from scheduler.plugins.registry import default_framework
 from tests.unit.scheduler.objects import info, node

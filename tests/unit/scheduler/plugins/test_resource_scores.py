@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from scheduler.framework.scoring import Strategy
 from scheduler.framework.snapshot import ClusterSnapshot
 from scheduler.plugins.balanced_allocation import BalancedAllocation
-from scheduler.plugins.node_resources_fit import NodeResourcesFit, Strategy
+from scheduler.plugins.node_resources_fit import NodeResourcesFit
 from tests.unit.scheduler.objects import info, node
 
 GI = 2**30

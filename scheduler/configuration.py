@@ -1,0 +1,315 @@
+"""The KubeSchedulerConfiguration file: profiles, which plugins they run where, with which weights and arguments.
+
+Owns reading and judging the file (kubescheduler.config.k8s.io/v1); turns each profile into a framework. What it does
+not know is refused with the field's path, never ignored in silence; settings that have no meaning here (parallelism,
+percentageOfNodesToScore: all nodes are always scored) are accepted. Called by the process at its start.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from api.models import core_v1
+from scheduler.framework.framework import Framework, PluginEntry
+from scheduler.framework.interface import Plugin
+from scheduler.framework.pod_info import DEFAULT_SCHEDULER
+from scheduler.framework.scoring import MAX_SHAPE_SCORE, Scoring, Strategy
+from scheduler.plugins.balanced_allocation import BalancedAllocation
+from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
+from scheduler.plugins.default_preemption import DefaultPreemption
+from scheduler.plugins.inter_pod_affinity import HARD_AFFINITY_WEIGHT, InterPodAffinity
+from scheduler.plugins.node_resources_fit import NodeResourcesFit
+from scheduler.plugins.pod_topology_spread import SYSTEM_DEFAULTS, PodTopologySpread
+from scheduler.plugins.registry import default_entries
+from scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF
+
+API_VERSION: Final = "kubescheduler.config.k8s.io/v1"
+KIND: Final = "KubeSchedulerConfiguration"
+ALL: Final = "*"
+
+
+class ConfigurationError(ValueError):
+    """The file cannot be used; the text says where and why."""
+
+
+class PluginRef(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    weight: int = 0
+
+
+class PluginSet(msgspec.Struct, forbid_unknown_fields=True):
+    enabled: list[PluginRef] = []
+    disabled: list[PluginRef] = []
+
+
+class PluginConfig(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    args: dict[str, Any] = {}
+
+
+class Plugins(msgspec.Struct, forbid_unknown_fields=True):
+    """By extension point."""
+
+    preEnqueue: PluginSet = msgspec.field(default_factory=PluginSet)
+    queueSort: PluginSet = msgspec.field(default_factory=PluginSet)
+    preFilter: PluginSet = msgspec.field(default_factory=PluginSet)
+    filter: PluginSet = msgspec.field(default_factory=PluginSet)
+    postFilter: PluginSet = msgspec.field(default_factory=PluginSet)
+    preScore: PluginSet = msgspec.field(default_factory=PluginSet)
+    score: PluginSet = msgspec.field(default_factory=PluginSet)
+    reserve: PluginSet = msgspec.field(default_factory=PluginSet)
+    permit: PluginSet = msgspec.field(default_factory=PluginSet)
+    preBind: PluginSet = msgspec.field(default_factory=PluginSet)
+    bind: PluginSet = msgspec.field(default_factory=PluginSet)
+    postBind: PluginSet = msgspec.field(default_factory=PluginSet)
+    multiPoint: PluginSet = msgspec.field(default_factory=PluginSet)
+
+
+class Profile(msgspec.Struct, forbid_unknown_fields=True):
+    schedulerName: str = DEFAULT_SCHEDULER
+    plugins: Plugins = msgspec.field(default_factory=Plugins)
+    pluginConfig: list[PluginConfig] = []
+    percentageOfNodesToScore: int | None = None
+
+
+class LeaderElection(msgspec.Struct):
+    leaderElect: bool = True
+
+
+class Configuration(msgspec.Struct, forbid_unknown_fields=True):
+    """The file."""
+
+    apiVersion: str = API_VERSION
+    kind: str = KIND
+    profiles: list[Profile] = msgspec.field(default_factory=lambda: [Profile()])
+    podInitialBackoffSeconds: float = INITIAL_BACKOFF
+    podMaxBackoffSeconds: float = MAX_BACKOFF
+    parallelism: int | None = None
+    percentageOfNodesToScore: int | None = None
+    leaderElection: LeaderElection | None = None
+    clientConnection: dict[str, Any] | None = None
+    enableProfiling: bool | None = None
+    enableContentionProfiling: bool | None = None
+
+
+def read(path: str) -> Configuration:
+    """Raises ConfigurationError."""
+    try:
+        return parse(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+
+
+def parse(raw: bytes) -> Configuration:
+    """Raises ConfigurationError."""
+    try:
+        made = msgspec.yaml.decode(raw, type=Configuration)
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(str(error)) from error
+    if (made.apiVersion, made.kind) != (API_VERSION, KIND):
+        raise ConfigurationError(f"wanted a {KIND} of {API_VERSION}, not {made.kind} of {made.apiVersion}")
+    if not made.profiles:
+        raise ConfigurationError("profiles: Required value")
+    names = [profile.schedulerName for profile in made.profiles]
+    for name in names:
+        if not name:
+            raise ConfigurationError("profiles[*].schedulerName: Required value")
+        if names.count(name) > 1:
+            raise ConfigurationError(f'profiles[*].schedulerName: Duplicate value: "{name}"')
+    if made.podInitialBackoffSeconds <= 0 or made.podMaxBackoffSeconds < made.podInitialBackoffSeconds:
+        raise ConfigurationError("podMaxBackoffSeconds: must be at least podInitialBackoffSeconds, and both positive")
+    return made
+
+
+# --- arguments of plugins ------------------------------------------------------------------------------------------
+
+
+class ResourceWeight(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    weight: int = 1
+
+
+class ShapePoint(msgspec.Struct, forbid_unknown_fields=True):
+    utilization: int
+    score: int
+
+
+class Ratio(msgspec.Struct, forbid_unknown_fields=True):
+    shape: list[ShapePoint] = []
+
+
+class ScoringStrategyArgs(msgspec.Struct, forbid_unknown_fields=True):
+    type: Strategy = Strategy.LEAST_ALLOCATED
+    resources: list[ResourceWeight] = []
+    requestedToCapacityRatio: Ratio | None = None
+
+
+class _Args(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    apiVersion: str = API_VERSION
+    kind: str = ""
+
+
+class FitArgs(_Args, kw_only=True):
+    scoringStrategy: ScoringStrategyArgs = msgspec.field(default_factory=ScoringStrategyArgs)
+    ignoredResources: list[str] = []
+    ignoredResourceGroups: list[str] = []
+
+
+class AffinityArgs(_Args, kw_only=True):
+    hardPodAffinityWeight: int = HARD_AFFINITY_WEIGHT
+    ignorePreferredTermsOfExistingPods: bool = False
+
+
+class SpreadArgs(_Args, kw_only=True):
+    defaultConstraints: list[dict[str, Any]] = []
+    defaultingType: str = "System"
+
+
+class PreemptionArgs(_Args, kw_only=True):
+    minCandidateNodesPercentage: int = 10
+    minCandidateNodesAbsolute: int = 100
+
+
+class NoArgs(_Args, kw_only=True):
+    pass
+
+
+def _scoring(args: ScoringStrategyArgs) -> Scoring:
+    weights = tuple((each.name, each.weight) for each in args.resources) or Scoring().weights
+    if any(not 1 <= weight <= 100 for _, weight in weights):
+        raise ConfigurationError("scoringStrategy.resources[*].weight: must be between 1 and 100")
+    shape: tuple[tuple[int, int], ...] = ()
+    if args.type is Strategy.REQUESTED_TO_CAPACITY_RATIO:
+        points = args.requestedToCapacityRatio.shape if args.requestedToCapacityRatio is not None else []
+        shape = tuple((point.utilization, point.score) for point in points)
+        rising = all(low[0] < high[0] for low, high in pairwise(shape))
+        inside = all(0 <= at <= 100 and 0 <= score <= MAX_SHAPE_SCORE for at, score in shape)
+        if not shape or not rising or not inside:
+            raise ConfigurationError(
+                "scoringStrategy.requestedToCapacityRatio.shape: wants points of rising utilization (0-100) with "
+                "scores of 0-10"
+            )
+    return Scoring(args.type, weights, shape)
+
+
+def _fit(args: FitArgs) -> Plugin:
+    if args.ignoredResourceGroups:
+        raise ConfigurationError("ignoredResourceGroups: not supported")
+    return NodeResourcesFit(_scoring(args.scoringStrategy), args.ignoredResources)
+
+
+def _affinity(args: AffinityArgs) -> Plugin:
+    if not 0 <= args.hardPodAffinityWeight <= 100:
+        raise ConfigurationError("hardPodAffinityWeight: must be between 0 and 100")
+    return InterPodAffinity(args.hardPodAffinityWeight, args.ignorePreferredTermsOfExistingPods)
+
+
+def _spread(args: SpreadArgs) -> Plugin:
+    if args.defaultingType == "System":
+        if args.defaultConstraints:
+            raise ConfigurationError("defaultingType: when .defaultConstraints are not empty, it must be List")
+        return PodTopologySpread(SYSTEM_DEFAULTS)
+    if args.defaultingType != "List":
+        raise ConfigurationError(f'defaultingType: Unsupported value: "{args.defaultingType}"')
+    made = msgspec.convert(args.defaultConstraints, list[core_v1.TopologySpreadConstraint])
+    if any(each.labelSelector is not None for each in made):
+        raise ConfigurationError("defaultConstraints[*].labelSelector: Forbidden: it is deduced from the pod")
+    return PodTopologySpread(made, system_defaults=False)
+
+
+def _preemption(args: PreemptionArgs) -> Plugin:
+    return DefaultPreemption(percentage=args.minCandidateNodesPercentage, least=args.minCandidateNodesAbsolute)
+
+
+_CONFIGURABLE: Final[Mapping[str, tuple[type[_Args], Callable[[Any], Plugin]]]] = {
+    "NodeResourcesFit": (FitArgs, _fit),
+    "NodeResourcesBalancedAllocation": (NoArgs, lambda args: BalancedAllocation()),
+    "InterPodAffinity": (AffinityArgs, _affinity),
+    "PodTopologySpread": (SpreadArgs, _spread),
+    "DefaultPreemption": (PreemptionArgs, _preemption),
+}
+
+
+def _configured(config: PluginConfig) -> Plugin:
+    known = _CONFIGURABLE.get(config.name)
+    if known is None:
+        raise ConfigurationError(f"pluginConfig[{config.name}]: this plugin takes no arguments here")
+    type_, make = known
+    try:
+        return make(msgspec.convert(config.args, type_))
+    except (ConfigurationError, msgspec.ValidationError) as error:
+        raise ConfigurationError(f"pluginConfig[{config.name}].args: {error}") from error
+
+
+# --- profiles ------------------------------------------------------------------------------------------------------
+
+_POINTS: Final = tuple(
+    name for name in Plugins.__struct_fields__ if name not in ("multiPoint", "preFilter", "preScore")
+)
+# A plugin's preparation is no use without it, and the other way round.
+_PREPARED: Final = {"filter": ("preFilter", "filter"), "score": ("preScore", "score")}
+
+
+def entries_of(profile: Profile, available: list[PluginEntry]) -> list[PluginEntry]:
+    """The profile's plugins in order: `available` ones unless disabled. Raises ConfigurationError."""
+    made = {config.name: _configured(config) for config in profile.pluginConfig}
+    entries = []
+    known = {entry.plugin.name for entry in available}
+    plugins = profile.plugins
+    for point in Plugins.__struct_fields__:
+        chosen: PluginSet = getattr(plugins, point)
+        for ref in (*chosen.enabled, *chosen.disabled):
+            if ref.name not in known and not (ref.name == ALL and ref in chosen.disabled):
+                raise ConfigurationError(f'plugins.{point}: there is no plugin "{ref.name}"')
+    for entry in available:
+        name = entry.plugin.name
+        on, weight = _switched(plugins.multiPoint, name)
+        points = set()
+        for point in _POINTS:
+            here: bool | None = None
+            for part in _PREPARED.get(point, (point,)):
+                switch, own_weight = _switched(getattr(plugins, part), name)
+                weight = own_weight or weight
+                here = switch if switch is not None else here
+            if here if here is not None else on is not False:
+                points.add(point)
+        if points:
+            plugin = made.get(name, entry.plugin)
+            entries.append(PluginEntry(plugin, weight or entry.weight, frozenset(points)))
+    return entries
+
+
+def _switched(chosen: PluginSet, name: str) -> tuple[bool | None, int]:
+    """(enabled, disabled or not mentioned; the weight given). Enabling wins: `*` is disabled to list a few."""
+    for ref in chosen.enabled:
+        if ref.name == name:
+            return True, ref.weight
+    if any(ref.name in (name, ALL) for ref in chosen.disabled):
+        return False, 0
+    return None, 0
+
+
+def frameworks(
+    configuration: Configuration, create_binding: CreateBinding | None, rng: random.Random
+) -> dict[str, Framework]:
+    """One framework per profile. Raises ConfigurationError."""
+    made = {}
+    for profile in configuration.profiles:
+        available = default_entries(rng=rng)
+        if create_binding is not None:
+            available.append(PluginEntry(DefaultBinder(create_binding)))
+        name = profile.schedulerName
+        try:
+            framework = Framework(entries_of(profile, available), name=name, rng=rng)
+        except ValueError as error:
+            raise ConfigurationError(f"profiles[{name}]: {error}") from error
+        if create_binding is not None and not framework.bind:
+            raise ConfigurationError(f"profiles[{name}]: at least one bind plugin is needed")
+        made[name] = framework
+    return made
