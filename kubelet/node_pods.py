@@ -196,6 +196,8 @@ class NodePods:
             return
         self._shared.statuses.learn(pod)
         worker.post(ev.PodChanged(pod))
+        if before is not None and (before.labels, before.annotations) != (meta.labels, meta.annotations):
+            worker.refresh_soon()  # files may tell them
 
     def _deleted(self, pod: core_v1.Pod) -> None:
         meta = pod.metadata

@@ -51,6 +51,7 @@ class PodWorker:
         self._work: dict[str, asyncio.Task[None]] = {}
         self._timer: Timer | None = None
         self._closed = False
+        self._refreshing = asyncio.Lock()
         self.version = 0  # changes with every event: a listing made before is stale
         self._probes = ProbeRunner(shared.cri, shared.clock, shared.tasks, self.post, self.tell, adopted=adopted)
 
@@ -203,14 +204,19 @@ class PodWorker:
         else:
             self.post(ev.VolumesReady())
 
+    def refresh_soon(self) -> None:
+        """Refresh the volumes now, not at the next round."""
+        self._start(f"refresh/{self.version}", self.refresh_volumes())
+
     async def refresh_volumes(self) -> None:
         """Bring changed ConfigMaps, Secrets, labels and tokens into the files of a running pod."""
-        if not self.machine.volumes_ready or self.machine.over or self.machine.deleting:
-            return
-        try:
-            await self.shared.volumes.set_up(self.pod, self.facts())
-        except VolumeError as error:
-            self.tell("Warning", "FailedMount", str(error))
+        async with self._refreshing:
+            if not self.machine.volumes_ready or self.machine.over or self.machine.deleting:
+                return
+            try:
+                await self.shared.volumes.set_up(self.pod, self.facts())
+            except VolumeError as error:
+                self.tell("Warning", "FailedMount", str(error))
 
     async def _start_sandbox(self, wish: ev.StartSandbox) -> None:
         shared = self.shared

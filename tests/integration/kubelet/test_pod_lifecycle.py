@@ -156,6 +156,23 @@ async def test_a_missing_config_map_holds_the_pod_until_it_is_there(fast_site: S
     assert Path(mount.host_path, "a").read_text() == "1"
 
 
+async def test_a_changed_label_reaches_its_file_at_once(site: Site) -> None:
+    item = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
+    await site.create(
+        "vol",
+        {"command": FOREVER, "volumeMounts": [{"name": "d", "mountPath": "/d"}]},
+        volumes=[{"name": "d", "downwardAPI": {"items": [item]}}],
+    )
+    await site.phase("vol", "Running")
+    mount = next(m for m in site.containers("vol")[0].config.mounts if m.container_path == "/d")
+    await site.client.patch(core_v1.Pod, "vol", {"metadata": {"labels": {"tier": "front"}}}, "default")
+
+    async def written() -> bool:
+        return 'tier="front"' in Path(mount.host_path, "labels").read_text()
+
+    await until(written, "the label in the file")  # long before the next round
+
+
 async def test_admission_at_the_node(site: Site) -> None:
     await site.create("big", {"resources": {"requests": {"cpu": "3"}}})
     pod = await site.phase("big", "Failed")
