@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import platform
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -49,7 +50,7 @@ def load(store: ContentStore, path: str | Path, default_name: str = "") -> list[
             raw.seek(0)
             source: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
             entries = _ingest(store, source)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadConfig(f"{path.name} is not an image archive: {error}") from error
     except OSError as error:
         raise BadConfig(f"cannot read {path.name}: {error.strerror or error}") from error

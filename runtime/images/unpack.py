@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 import tarfile
+import zlib
 from contextlib import suppress
 from typing import IO, Any
 
@@ -85,6 +86,19 @@ class _Tree:
             os.close(fd)
             raise
         self._parent = (key, fd)
+        return fd
+
+    def folder(self, parts: list[str]) -> int | None:
+        """Descriptor of a folder, or None when a later entry put something else there."""
+        fd = os.dup(self.root)
+        for part in parts:
+            try:
+                inner = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            except OSError:
+                return None
+            finally:
+                os.close(fd)
+            fd = inner
         return fd
 
     def close(self) -> None:
@@ -186,12 +200,31 @@ def _finish(parent: int, name: str, member: tarfile.TarInfo) -> None:
     path = _through(parent, name)
     if not member.issym():
         os.chmod(path, member.mode & 0o7777)
+    _extended(path, member, follow=False)
+    with suppress(OverflowError, OSError):
+        os.utime(name, (member.mtime, member.mtime), dir_fd=parent, follow_symlinks=False)
+
+
+def _finish_folder(fd: int | None, member: tarfile.TarInfo) -> None:
+    """By descriptor, never by name: the name may be a link out of the layer by now."""
+    if fd is None:
+        return
+    path = f"/proc/self/fd/{fd}"
+    try:
+        os.chown(path, member.uid, member.gid)
+        os.chmod(path, member.mode & 0o7777)
+        _extended(path, member, follow=True)
+        with suppress(OverflowError, OSError):
+            os.utime(path, (member.mtime, member.mtime))
+    finally:
+        os.close(fd)
+
+
+def _extended(path: str, member: tarfile.TarInfo, *, follow: bool) -> None:
     for key, value in member.pax_headers.items():
         if key.startswith(_XATTR):
             with suppress(OSError):
-                os.setxattr(path, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
-    with suppress(OverflowError, OSError):
-        os.utime(name, (member.mtime, member.mtime), dir_fd=parent, follow_symlinks=False)
+                os.setxattr(path, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"), follow_symlinks=follow)
 
 
 def unpack(blob: str, target: str) -> str:
@@ -213,14 +246,10 @@ def unpack(blob: str, target: str) -> str:
                     _extract(archive, member, tree, folders)
                     archive.members = []  # else a large layer keeps every header in memory
             for parts, member in folders:  # last, so that read-only folders can be filled and keep their times
-                if parts:
-                    _finish(tree.parent(parts), parts[-1], member)
-                else:
-                    os.chown(target, member.uid, member.gid)
-                    os.chmod(target, member.mode & 0o7777)
+                _finish_folder(tree.folder(parts), member)
             while hashing.read(_CHUNK):
                 pass
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, UnicodeError) as error:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, UnicodeError) as error:
             raise LayerError(f"layer is damaged: {error}") from error
         finally:
             tree.close()

@@ -150,6 +150,27 @@ def test_no_way_out_of_a_layer(tmp_path: Path, entries: list[tuple[str, dict[str
 
 
 @root_only
+@pytest.mark.parametrize("kind", [pytest.param(tarfile.SYMTYPE, id="link"), pytest.param(tarfile.REGTYPE, id="file")])
+def test_a_folder_replaced_later_lends_its_mode_to_nothing(tmp_path: Path, kind: bytes) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    raw = make_tar(
+        ("d", {"type": tarfile.DIRTYPE, "mode": 0o777}),
+        ("d", {"type": kind, "mode": 0o600, **({"linkname": str(outside)} if kind == tarfile.SYMTYPE else {})}),
+    )
+    out = unpack_bytes(tmp_path, raw)
+    assert outside.stat().st_mode & 0o777 == 0o700
+    assert kind == tarfile.SYMTYPE or (out / "d").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_stream_is_the_layers_fault(tmp_path: Path) -> None:
+    raw = bytearray(make_tar(("f", {"data": os.urandom(1 << 16).hex().encode()}), zipped=True))
+    raw[20000:20100] = b"\xff" * 100
+    with pytest.raises(LayerError):
+        unpack_bytes(tmp_path, bytes(raw))
+
+
+@root_only
 def test_absolute_names_stay_inside_and_files_replace_links(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("untouched")
