@@ -22,7 +22,11 @@ from machinery.tls import write_private
 DEFAULT_NAME = "nanokube"
 MAX_CLUSTERS = 16
 MAX_NODES = 200
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?$")
+MAX_PODS = 250  # a node's network is a /24
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
+# Names of other things that stand beside clusters (folders) or beside nodes (pinned namespaces and cgroups).
+_RESERVED = {"cluster name": {"tools"}, "node name": {"host", "switch", "supervisor", "control-plane", "init"}}
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def state_root() -> Path:
@@ -32,10 +36,10 @@ def state_root() -> Path:
 
 def check_name(name: str, what: str = "cluster name") -> str:
     """Raises CommandError for a name that cannot be part of interfaces, cgroups and hosts."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise CommandError(f"{what} {name!r}: want up to 20 of a-z, 0-9 and '-', beginning with a letter", 2)
-    if what == "cluster name" and name in ("tools",):
-        raise CommandError(f"cluster name {name!r} is reserved", 2)
+    if name in _RESERVED[what]:
+        raise CommandError(f"{what} {name!r} is reserved", 2)
     return name
 
 
@@ -127,6 +131,11 @@ class UpConfig(msgspec.Struct, forbid_unknown_fields=True):
                     raise CommandError(f"config: machine.{key}: {error}", 2) from error
                 if not positive:
                     raise CommandError(f"config: machine.{key} must be positive", 2)
+        pods = self.machine.get("maxPods", "1")
+        if not (pods.isascii() and pods.isdigit() and 0 < int(pods) <= MAX_PODS):
+            raise CommandError(f"config: machine.maxPods must lie between 1 and {MAX_PODS}, not {pods!r}", 2)
+        if self.logLevel is not None and self.logLevel not in LOG_LEVELS:
+            raise CommandError(f"config: logLevel must be one of {', '.join(LOG_LEVELS)}", 2)
 
 
 @dataclass(frozen=True)

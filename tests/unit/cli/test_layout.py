@@ -49,7 +49,7 @@ def test_a_damaged_config_is_told(state: Path) -> None:
         layout.load(paths)
 
 
-@pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a" * 21, "a/b", "..", "tools"])
+@pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a" * 21, "a/b", "..", "tools", "a\n"])
 def test_bad_names(name: str) -> None:
     with pytest.raises(CommandError, match="cluster name"):
         layout.check_name(name)
@@ -58,6 +58,9 @@ def test_bad_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("machine", "word"),
     [
+        pytest.param({"maxPods": "many"}, "maxPods", id="no number of pods"),
+        pytest.param({"maxPods": "0"}, "maxPods", id="no pods"),
+        pytest.param({"maxPods": "1000"}, "maxPods", id="more pods than addresses"),
         pytest.param({"gpu": "1"}, "gpu", id="unknown"),
         pytest.param({"cpu": "x"}, "cpu", id="no quantity"),
         pytest.param({"memory": "0"}, "positive", id="nothing"),
@@ -66,3 +69,15 @@ def test_bad_names(name: str) -> None:
 def test_bad_machines(machine: dict[str, str], word: str) -> None:
     with pytest.raises(CommandError, match=word):
         UpConfig(machine=machine).check()
+
+
+@pytest.mark.parametrize("name", ["host", "switch", "supervisor", "control-plane", "init"])
+def test_a_node_takes_the_name_of_nothing_else(name: str) -> None:
+    """Its namespace is pinned beside the host's and the switch's, its cgroup stands beside the control plane's."""
+    with pytest.raises(CommandError, match="reserved"):
+        layout.check_name(name, "node name")
+
+
+def test_an_unknown_log_level_is_told() -> None:
+    with pytest.raises(CommandError, match="logLevel"):
+        UpConfig(logLevel="loud").check()
