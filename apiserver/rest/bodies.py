@@ -72,8 +72,11 @@ def decode(raw: bytes, content_type: str, kind: str) -> dict[str, Any]:
 def decode_json(raw: bytes, kind: str) -> dict[str, Any]:
     """JSON text as a dict."""
     try:
-        value = _decode_json(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        try:
+            value = _decode_json(raw)
+        except UnicodeDecodeError:  # clients know a decoder that replaces what is no UTF-8
+            value = _decode_json(raw.decode("utf-8", "replace"))
+    except msgspec.DecodeError as exc:
         raise unrecognized(
             kind, f"couldn't get version/kind; json parse error: {go_json_error(exc, raw)}", raw
         ) from exc

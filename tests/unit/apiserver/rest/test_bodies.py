@@ -116,3 +116,9 @@ def test_audit_ids_are_uuids() -> None:
     found = uuid.UUID(audit_id().decode())
     assert found.version == 4
     assert found.variant == uuid.RFC_4122
+
+
+def test_what_is_no_utf8_is_replaced() -> None:
+    assert bodies.decode(b'{"a":"x\xff"}', "application/json", "Pod") == {"a": "x\ufffd"}
+    with pytest.raises(BadRequest, match="couldn't get version/kind"):
+        bodies.decode(b'{"a":"\xff"', "application/json", "Pod")
