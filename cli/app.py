@@ -121,6 +121,14 @@ def _node(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from cli import explain
+
+    paths, _ = control.required(options.name)
+    print(explain.pod(paths, options.namespace, options.object))
+    return 0
+
+
 def _kubectl(options: argparse.Namespace) -> int:
     binary = tools.kubectl(say)
     paths = layout.ClusterPaths.of(options.name)
@@ -189,6 +197,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--cpu", default="", help="with add: declared CPUs (default 2)")
     one.add_argument("--memory", default="", help="with add: declared memory (default 2Gi)")
     one.set_defaults(run=_node)
+
+    one = commands.add_parser("explain", parents=[named], help="say why a pod is on its node, or on none")
+    one.add_argument("kind", choices=("pod",))
+    one.add_argument("object", metavar="NAME")
+    one.add_argument("-n", "--namespace", default="default")
+    one.set_defaults(run=_explain)
 
     one = commands.add_parser("kubectl", help="run kubectl against the cluster, bringing one if the machine has none")
     one.add_argument("--name", default=layout.DEFAULT_NAME)

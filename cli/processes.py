@@ -115,7 +115,11 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
     specs = [etcd(config, paths, etcd_binary), apiserver(config, paths)]
     wanted = set(config.only) or set(COMPONENTS)
     if "scheduler" in wanted:
-        argv = [*_common(config, paths, "scheduler"), *_client(config, paths, "scheduler")]
+        argv = [
+            *_common(config, paths, "scheduler"),
+            *_client(config, paths, "scheduler"),
+            f"--explain=unix:{explain_socket(paths)}",
+        ]
         specs.append(_forked("scheduler", "scheduler", HOST, argv, paths))
     if "controller-manager" in wanted:
         argv = [
@@ -128,6 +132,11 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
     if "kube-proxy" in wanted and config.has_machines:
         specs.append(kube_proxy(config, paths, None))
     return specs
+
+
+def explain_socket(paths: ClusterPaths) -> str:
+    """Where the scheduler answers why pods are where they are."""
+    return str(paths.run / "scheduler.explain")
 
 
 def kube_proxy(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig | None) -> ProcessSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--config", metavar="FILE", help="a KubeSchedulerConfiguration; then the two flags above count for nothing"
     )
     made.add_argument("--seed", type=int, help="of the random choice among equally good nodes (default: random)")
+    made.add_argument("--explain", metavar="unix:PATH", help="where to answer why pods are where they are")
     made.add_argument("--leader-elect", action="store_true", help="work only while holding the Lease")
     return made
 
@@ -91,7 +93,11 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
         context.health.ready("informers-synced")
         context.log.info("Synced caches")
 
-    async with asyncio.TaskGroup() as group:
+    async with contextlib.AsyncExitStack() as doors, asyncio.TaskGroup() as group:
+        if args.explain:
+            from scheduler.explain import ExplainServer
+
+            await doors.enter_async_context(ExplainServer(scheduler, args.explain))
         group.create_task(informers.run())
         group.create_task(recorder.run())
         group.create_task(synced())

@@ -55,6 +55,7 @@ class Explanation:
     nodes: Sequence[NodeVerdict]
     place: str = ""  # in the queue
     gate: str = ""  # why it is not even tried
+    foreign: str = ""  # the scheduler that answers for it, if it is another one
     recomputed: bool = False
 
 
@@ -99,6 +100,11 @@ class Scheduler:
                 if isinstance(plugin, DefaultPreemption):
                     plugin.budgets = self.relations.budgets
         self.evictor = Evictor(client, clock, recorder, self.nominations, self._not_evicted)
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether all that decisions depend on is known."""
+        return all(informer.has_synced for informer in self._synced)
 
     def framework_of(self, info: PodInfo) -> Framework:
         return self._profiles.get(info.scheduler_name, self._any)
@@ -288,7 +294,9 @@ class Scheduler:
         place = queued.place.value if queued is not None else ""
         framework = self.framework_of(info)
         _, gate = ("", "") if is_assigned(pod) else framework.gate(info)
-        if kept or gate or info.scheduler_name not in self._profiles:
+        if info.scheduler_name not in self._profiles:
+            return Explanation(None, (), foreign=info.scheduler_name)
+        if kept or gate:
             return Explanation(record, kept, place, gate)
         self.snapshot.fork()
         try:

@@ -1,0 +1,88 @@
+"""`explain pod NAME`: the scheduler's last decision about a pod, with every node's verdict and scores.
+
+Owns how an explanation is printed. The scheduler computes it and answers on its Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from cli.errors import CommandError
+from cli.layout import ClusterPaths
+from cli.output import table
+from cli.processes import explain_socket
+from machinery import grpc as transport
+from machinery.errors import ServiceUnavailable, StatusError
+from proto.explain.v1 import explain_pb2 as pb
+
+TIMEOUT = 10.0
+
+
+def pod(paths: ClusterPaths, namespace: str, name: str) -> str:
+    """What to print. Raises CommandError."""
+    try:
+        found = asyncio.run(_ask(explain_socket(paths), namespace, name))
+    except ServiceUnavailable as error:
+        raise CommandError(f"the scheduler does not answer: {error.message}") from error
+    except StatusError as error:
+        raise CommandError(error.message) from error
+    return render(f"{namespace}/{name}", found)
+
+
+async def _ask(socket: str, namespace: str, name: str) -> pb.PodExplanation:
+    import grpc.aio
+
+    from proto.explain.v1 import explain_pb2_grpc
+
+    async with transport.channel(f"unix:{socket}") as channel:
+        stub = explain_pb2_grpc.ExplainServiceStub(channel)
+        try:
+            answer: pb.PodExplanation = await stub.ExplainPod(
+                pb.ExplainPodRequest(namespace=namespace, name=name), timeout=TIMEOUT
+            )
+        except grpc.aio.AioRpcError as error:
+            raise transport.status_of(error) from error
+        return answer
+
+
+def _headline(name: str, found: pb.PodExplanation) -> list[str]:
+    if found.scheduler:
+        return [f"Pod {name} is not scheduled by this scheduler but by {found.scheduler!r}."]
+    if found.gate:
+        return [f"Pod {name} is not tried yet: {found.gate}."]
+    if not found.HasField("last"):
+        lines = [f"Pod {name}: no attempt is remembered."]
+    else:
+        last = found.last
+        when = f"attempt {last.number} at {last.time}, {last.node_count} nodes"
+        if last.node:
+            chosen = f", one of {last.ties} equally good nodes" if last.ties > 1 else ""
+            lines = [f"Pod {name} was given to {last.node} ({when}; score {last.score:g}{chosen})."]
+        else:
+            lines = [f"Pod {name} found no node ({when}):", f"  {last.message}"]
+        if last.nominated_node:
+            lines.append(f"It was promised {last.nominated_node} once its victims are gone.")
+    if found.queue:
+        lines.append(f"Now in the queue: {found.queue}.")
+    if found.recomputed:
+        lines.append("Verdicts are of now: those of the attempt were not kept.")
+    return lines
+
+
+def render(name: str, found: pb.PodExplanation) -> str:
+    """Best node first; refused ones after all others."""
+    lines = _headline(name, found)
+    if found.nodes:
+        plugins = list(dict.fromkeys(score.plugin for node in found.nodes for score in node.scores))
+        rows: list[tuple[bool, float, list[str]]] = []
+        for node in found.nodes:
+            scores = {score.plugin: score.score for score in node.scores}
+            refused = bool(node.reasons or node.refused_by)
+            total = sum(scores.values())
+            cells = [f"{scores[plugin]:g}" if plugin in scores else "-" for plugin in plugins]
+            verdict = f"{node.refused_by or 'refused'}: {', '.join(node.reasons)}" if refused else "fits"
+            rows.append((refused, -total, [node.node, "-" if refused else f"{total:g}", *cells, verdict]))
+        rows.sort(key=lambda row: (row[0], row[1], row[2][0]))
+        header = ("NODE", "SCORE", *plugins, "VERDICT")
+        lines += ["", table(header, [cells for _, _, cells in rows])]
+    return "\n".join(lines)
