@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
-from machinery.errors import StatusError
+from machinery.errors import NotFound, StatusError
 from machinery.grpc import status_of
 from proto.kubelet.v1 import kubelet_pb2 as pb
 from tests.integration.kubelet.conftest import FOREVER, Site
@@ -71,4 +72,30 @@ async def test_statistics_name_pods_and_containers(site: Site) -> None:
     assert [(pod.name, [c.name for c in pod.containers]) for pod in summary.pods] == [("web", ["main"])]
     assert summary.pods[0].usage.cpu_usage_nanocores == 250_000_000
     assert summary.pods[0].usage.memory_working_set_bytes == 5 << 20
+    await site.channel.close()
+
+
+async def stream(call: Any, wish: pb.StreamOpen) -> list[pb.StreamOutput]:
+    async def inputs() -> AsyncIterator[pb.StreamInput]:
+        yield pb.StreamInput(open=wish)
+
+    try:
+        return [output async for output in call(inputs())]
+    except grpc.aio.AioRpcError as error:
+        raise status_of(error) from error
+
+
+async def test_streams_to_a_container_that_has_ended(site: Site) -> None:
+    await site.create("web", {"command": FOREVER}, restartPolicy="Never")
+    await site.phase("web", "Running")
+    site.runtime.finish(site.containers("web")[0].status.id, 0)
+    await site.phase("web", "Succeeded")
+    stub = site.stub()
+    wish = pb.StreamOpen(namespace="default", pod="web", container="main", command=["ls"], stdout=True)
+    with pytest.raises(NotFound) as attached:
+        await stream(stub.Attach, wish)
+    assert attached.value.message == "container main not found in pod web_default"
+    with pytest.raises(NotFound) as executed:
+        await stream(stub.Exec, wish)
+    assert executed.value.message == 'container not found ("main")'
     await site.channel.close()
