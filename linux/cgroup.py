@@ -298,7 +298,7 @@ class Cgroups:
         while True:
             folder = self.folders(name).get("")
             if folder is None or not _try_write(f"{folder}/cgroup.kill", "1"):
-                for pid in self.processes(name):
+                for pid in filter(None, self.processes(name)):  # 0: of an outer pid namespace, and to kill(2) ourselves
                     try:
                         os.kill(pid, signal.SIGKILL)
                     except ProcessLookupError:
@@ -306,6 +306,8 @@ class Cgroups:
             if not self.layout.unified and "freezer" in self.layout.v1:
                 _try_write(f"{self.folders(name)['freezer']}/freezer.state", "THAWED")  # the frozen cannot die on v1
             if not self.processes(name):
+                if self.layout.unified:  # there the frozen do die, but whoever is attached next would freeze
+                    _try_write(f"{folder}/cgroup.freeze", "0")
                 return True
             if time.monotonic() > deadline:
                 return False

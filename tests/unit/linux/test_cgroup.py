@@ -173,3 +173,31 @@ def test_real_group_lives_and_dies() -> None:
         process.wait()
         assert groups.remove(name)
     assert not groups.exists(name)
+
+
+def _real_v2() -> str | None:
+    with Path("/proc/self/mountinfo").open() as lines:
+        point = parse_layout(lines).v2
+    return point if point and os.geteuid() == 0 and os.access(point, os.W_OK) else None
+
+
+@pytest.mark.skipif(_real_v2() is None, reason="needs root and a mounted v2 hierarchy")
+def test_a_real_v2_group_killed_while_frozen_serves_again() -> None:
+    """`node freeze`, `node kill`, `node start`: what is attached after that must run, not hang in a frozen group."""
+    cgroups, name = Cgroups(Layout({}, _real_v2(), frozenset({"memory"}))), f"nanokube-test-{os.getpid()}"
+    for folder in (name, f"{name}/inner"):
+        os.mkdir(f"{_real_v2()}/{folder}")
+    try:
+        victim = subprocess.Popen(["sleep", "60"])
+        cgroups.attach(f"{name}/inner", victim.pid)
+        cgroups.freeze(name)
+        assert cgroups.kill(name)
+        assert victim.wait(5) == -9
+        later = subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE)
+        cgroups.attach(f"{name}/inner", later.pid)
+        later.communicate(b"go\n", timeout=5)
+        assert later.returncode == 7
+    finally:
+        cgroups.thaw(name)
+        cgroups.kill(name)
+        assert cgroups.remove(name)
