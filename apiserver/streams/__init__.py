@@ -1,1 +1,1 @@
-"""Streams between a client and a node: logs, exec, attach, port-forward, proxy. The API server is the middle of each."""
+"""Streams between a client and a node: logs, exec, attach, port-forward, proxy; the API server is in the middle."""
