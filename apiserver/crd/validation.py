@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -236,7 +238,7 @@ def _type_check(kinds: tuple[str, ...], nullable: bool) -> Check:
             return []
         if found == "integer" and "number" in kinds:
             return []
-        if found == "number" and "integer" in kinds and value == int(value):
+        if found == "number" and "integer" in kinds and value.is_integer():
             return []
         text = f'{shown} in body must be of type {wanted}: "{found}"'
         return [FieldError.type_invalid(path, found, text)]
@@ -286,11 +288,15 @@ def _minimum(bound: float, raw: Json) -> list[Check]:
 
 
 def _multiple_of(factor: float, raw: Json) -> list[Check]:
-    step = Decimal(repr(factor))
+    step = Fraction(Decimal(repr(factor)))
     if step <= 0:
         return []
     text = f"should be a multiple of {number_text(factor)}"
-    return [_on(_NUMBER, lambda value: Decimal(repr(value)) % step == 0, text, _same)]
+
+    def fits(value: float) -> bool:
+        return isfinite(value) and (Fraction(Decimal(repr(value))) / step).denominator == 1
+
+    return [_on(_NUMBER, fits, text, _same)]
 
 
 def _min_length(limit: int, raw: Json) -> list[Check]:
