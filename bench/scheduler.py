@@ -3,7 +3,10 @@
     python -m bench.scheduler [--nodes 100 1000 5000] [--rounds 5]
 
 Rows: a pod evaluated on all nodes from nothing; a pod of a known template (the common case), counted on its node as
-the scheduler does; the plain loop that computes the same filters and scores node by node; a pod that fits nowhere.
+the scheduler does; the plain loop that computes the same filters and scores node by node; a pod that fits nowhere;
+pods that look at other pods: spread over zones and nodes because a Service selects them, held apart by a hard
+constraint over zones, kept off one another's nodes by required anti-affinity, and drawn to each other's zone by a
+preference; a pod that preempts others on full nodes.
 Medians of CPU time; read the last column, the ratio to the plain loop, since machines differ.
 """
 
@@ -15,14 +18,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from api.models import core_v1, meta_v1
+from scheduler.framework.framework import Framework
 from scheduler.framework.node_facts import balance
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
 from scheduler.plugins.registry import default_framework
 
 GIB = 2**30
+HOSTNAME = "kubernetes.io/hostname"
 CPU_REQUEST, MEMORY_REQUEST = 100, 128 * 2**20
 
 
@@ -157,7 +163,94 @@ def bench(node_count: int, rounds: int) -> list[tuple[str, float]]:
         ("pod of a known template", median_micros(lambda: place(False), clear, len(pods), rounds)),
         ("plain Python loop", median_micros(loop, clear, plain_count, rounds)),
         ("fits nowhere, with its message", median_micros(refuse, clear, 100, rounds)),
+        *neighbours(snapshot, rounds),
+        preemption(node_count, rounds),
     ]
+
+
+def term(key: str) -> core_v1.PodAffinityTerm:
+    selector = meta_v1.LabelSelector(matchLabels={"app": "web"})
+    return core_v1.PodAffinityTerm(topologyKey=key, labelSelector=selector)
+
+
+def labelled(index: int, **spec: Any) -> PodInfo:
+    pod = make_pod(index)
+    assert pod.metadata is not None and pod.spec is not None
+    pod.metadata.labels = {"app": "web"}
+    for name, value in spec.items():
+        setattr(pod.spec, name, value)
+    return PodInfo(pod)
+
+
+def neighbours(snapshot: ClusterSnapshot, rounds: int) -> list[tuple[str, float]]:
+    """Pods whose place depends on pods of other nodes."""
+    hard = core_v1.TopologySpreadConstraint(
+        maxSkew=1,
+        topologyKey="zone",
+        whenUnsatisfiable="DoNotSchedule",
+        labelSelector=meta_v1.LabelSelector(matchLabels={"app": "web"}),
+    )
+    apart = core_v1.Affinity(
+        podAntiAffinity=core_v1.PodAntiAffinity(requiredDuringSchedulingIgnoredDuringExecution=[term(HOSTNAME)])
+    )
+    near = core_v1.Affinity(
+        podAffinity=core_v1.PodAffinity(
+            preferredDuringSchedulingIgnoredDuringExecution=[
+                core_v1.WeightedPodAffinityTerm(podAffinityTerm=term("zone"), weight=50)
+            ]
+        )
+    )
+    rows = []
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("spread by default", {}),
+        ("spread over zones, hard", {"topologySpreadConstraints": [hard]}),
+        ("required anti-affinity", {"affinity": apart}),
+        ("preferred affinity", {"affinity": near}),
+    ]
+    for name, spec in kinds:
+        if not spec:
+            snapshot.workloads.set_service("default", "web", {"app": "web"})
+            snapshot.workloads_changed()
+        pods = [labelled(index, **spec) for index in range(min(300, snapshot.node_count // 4))]
+        framework = default_framework(rng=random.Random(1))
+
+        def place(pods: Sequence[PodInfo] = pods, framework: Framework = framework) -> None:
+            for pod in pods:
+                decision = framework.schedule(pod, snapshot)
+                assert decision.node, decision.error
+                snapshot.add_pod(pod, decision.node)
+
+        def clear(pods: Sequence[PodInfo] = pods) -> None:
+            for pod in pods:
+                snapshot.remove_pod(pod.uid)
+
+        rows.append((name, median_micros(place, clear, len(pods), rounds)))
+        if not spec:
+            snapshot.workloads.set_service("default", "web", None)
+            snapshot.workloads_changed()
+    return rows
+
+
+def preemption(node_count: int, rounds: int) -> tuple[str, float]:
+    """One decision of an important pod where every node is full of eight others."""
+    snapshot = ClusterSnapshot()
+    for index in range(node_count):
+        snapshot.set_node(make_node(index))
+        cpus = (4, 8, 16)[index % 3]
+        for number in range(8):
+            snapshot.add_pod(PodInfo(make_pod(8 * index + number, cpu=f"{cpus * 125}m")), f"node-{index}")
+    wanted = make_pod(-1, cpu="1")
+    assert wanted.spec is not None
+    wanted.spec.priority = 1000
+    framework = default_framework(rng=random.Random(1))
+    info = PodInfo(wanted)
+
+    def preempt() -> None:
+        for _ in range(3):
+            error = framework.schedule(info, snapshot).error
+            assert error is not None and error.post.victims
+
+    return "preempts others", median_micros(preempt, lambda: None, 3, rounds)
 
 
 def main(argv: Sequence[str]) -> int:
