@@ -31,6 +31,7 @@ class Child:
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         new_session: bool = False,
+        folder: str | None = None,
     ) -> None:
         self._process = subprocess.Popen(
             argv,
@@ -40,6 +41,7 @@ class Child:
             env=env,
             pass_fds=pass_fds,
             start_new_session=new_session,
+            cwd=folder,
             bufsize=0,
         )
         self.pid = self._process.pid

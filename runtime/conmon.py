@@ -141,7 +141,15 @@ class Crun:
         errors = os.open(bundle / "conmon.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         report = Descriptor(report_read)
         try:
-            child = Child(argv, stderr=errors, pass_fds=(report_write, start_read), env=env, new_session=True)
+            # conmon leaves a file "oom" in its working folder, besides the one in the persist folder that is read here.
+            child = Child(
+                argv,
+                stderr=errors,
+                pass_fds=(report_write, start_read),
+                env=env,
+                new_session=True,
+                folder=str(bundle),
+            )
         except BaseException:
             report.close()
             os.close(start_write)

@@ -254,6 +254,7 @@ async def test_memory_limit_kills(node: Node) -> None:
     await node.start(container)
     ended = await node.until(container, cri.CONTAINER_EXITED)
     assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
+    assert not Path("oom").exists(), "a note of conmon's in the runtime's working folder"
     await node.remove_pod(sandbox)
 
 
