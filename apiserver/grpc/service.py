@@ -23,6 +23,7 @@ from apiserver.auth.virtual import VirtualResources
 from apiserver.grpc.wire import batches
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.context import DeleteOptions, ListOptions, ListPage, RequestContext, WatchOptions
+from apiserver.registry.patching import APPLY_PATCH
 from apiserver.registry.store import Registry
 from apiserver.routing import check_fields, check_kind, check_route
 from apiserver.storage.watcher import Watcher
@@ -238,6 +239,13 @@ class ResourceService:
     async def patch(self, request: pb.PatchRequest, user: UserInfo) -> pb.Object:
         ref = request.ref
         store = self._registry.resource(*self._enter(user, "patch", ref).key())
+        if request.patch_type == APPLY_PATCH:
+            context = self._context(user, request.options)
+            context.force = request.force
+            raw, _ = await store.apply(
+                context, ref.namespace, ref.name, decode_body(request.patch), subresource=ref.subresource
+            )
+            return to_object(raw)
         raw = await store.patch(
             self._context(user, request.options),
             ref.namespace,

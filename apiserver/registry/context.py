@@ -21,6 +21,8 @@ class RequestContext:
     field_validation: str = ""
     user_agent: str = ""
     warnings: list[str] = field(default_factory=list)
+    force: bool = False
+    """Apply takes fields from other managers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ costs a decode and an encode per object, which the versions it is for (events.k8
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from apiserver.apply.ownership import OtherVersion
 from apiserver.registry.context import (
     DeleteOptions,
     DeleteResult,
@@ -20,6 +22,7 @@ from apiserver.registry.context import (
 from apiserver.registry.conversion import Conversion
 from apiserver.registry.hooks import Obj
 from apiserver.registry.patching import patcher
+from apiserver.registry.tracking import Tracker
 from apiserver.registry.writing import ResourceStore
 from apiserver.storage.entry import BOOKMARK, Event
 from apiserver.storage.form import ObjectForm, decode
@@ -41,10 +44,28 @@ class ConvertedStore(ResourceStore):
         self._stored = stored
         self._conversion = conversion
         self._form = ObjectForm(resource.kind, resource.group_version)
+        self.tracker = Tracker(resource, stored.strategy, stored._clock, others=self._elsewhere, shown=self._shown)
+        if stored.tracker is not None:
+            stored.tracker.others = self._here
 
     @property
     def form(self) -> ObjectForm:
         return self._form
+
+    def _elsewhere(self) -> dict[str, OtherVersion]:
+        """The stored version, for managers that wrote there."""
+        stored = self._stored
+        if stored.tracker is None:
+            return {}
+        shape = stored.tracker.shape()
+        back = lambda obj, whole: self._shown(obj)  # noqa: E731
+        return {stored.resource.group_version: OtherVersion(shape, lambda obj: self._in(obj, None), back)}
+
+    def _here(self) -> dict[str, OtherVersion]:
+        """This version, for managers of the stored one."""
+        if self.tracker is None:
+            return {}
+        return {self.resource.group_version: OtherVersion(self.tracker.shape(), self._shown, self._in)}
 
     # -- translation --------------------------------------------------------------------------------------------------
 
@@ -106,16 +127,56 @@ class ConvertedStore(ResourceStore):
     # -- writing ------------------------------------------------------------------------------------------------------
 
     async def create(
-        self, ctx: RequestContext, namespace: str, body: Obj, *, name: str = "", subresource: str = ""
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        body: Obj,
+        *,
+        name: str = "",
+        subresource: str = "",
+        tracker: Tracker | None = None,
     ) -> bytes:
-        return self._out(await self._stored.create(ctx, namespace, self._in(body, None)))
+        body = self._in(body, None)
+        return self._out(await self._stored.create(ctx, namespace, body, tracker=tracker or self.tracker))
 
     async def update(
-        self, ctx: RequestContext, namespace: str, name: str, body: Obj, *, subresource: str = ""
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        name: str,
+        body: Obj,
+        *,
+        subresource: str = "",
+        tracker: Tracker | None = None,
     ) -> tuple[bytes, bool]:
         current = self.cache.get(namespace, name)
         stored = None if current is None else current.decoded()
-        raw, created = await self._stored.update(ctx, namespace, name, self._in(body, stored), subresource=subresource)
+        body = self._in(body, stored)
+        raw, created = await self._stored.update(
+            ctx, namespace, name, body, subresource=subresource, tracker=tracker or self.tracker
+        )
+        return self._out(raw), created
+
+    async def apply(
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        name: str,
+        config: Obj,
+        *,
+        subresource: str = "",
+        tracker: Tracker | None = None,
+        inward: Callable[[Obj, Obj | None], Obj] | None = None,
+    ) -> tuple[bytes, bool]:
+        raw, created = await self._stored.apply(
+            ctx,
+            namespace,
+            name,
+            config,
+            subresource=subresource,
+            tracker=tracker or self.tracker,
+            inward=inward or self._in,
+        )
         return self._out(raw), created
 
     async def patch(
@@ -129,7 +190,7 @@ class ConvertedStore(ResourceStore):
             self._check_name(self._metadata(patched, namespace), name)
             return self._in(patched, current)
 
-        return self._out(await self._stored.mutate(ctx, namespace, name, change, subresource))
+        return self._out(await self._stored.mutate(ctx, namespace, name, change, subresource, self.tracker))
 
     async def delete(self, ctx: RequestContext, namespace: str, name: str, options: DeleteOptions) -> DeleteResult:
         result = await self._stored.delete(ctx, namespace, name, options)

@@ -6,6 +6,7 @@ pod went. The budget is computed by the disruption controller. Registered with t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.context import DeleteOptions, RequestContext
@@ -142,9 +143,12 @@ class Evictions:
         if ctx.dry_run:
             plan_disruption(found[0], pod_name, now)
             return
-        await budgets.mutate(
-            ctx, namespace, name, lambda budget: {**budget, "status": plan_disruption(budget, pod_name, now)}, "status"
-        )
+        server = replace(ctx, field_manager="kube-apiserver")
+
+        def spent(budget: Obj) -> Obj:
+            return {**budget, "status": plan_disruption(budget, pod_name, now)}
+
+        await budgets.mutate(server, namespace, name, spent, "status", budgets.tracker)
 
     async def _tell_why(self, ctx: RequestContext, namespace: str, name: str) -> None:
         condition = {

@@ -14,6 +14,7 @@ from dataclasses import replace as with_fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apiserver.registry import deletion
+from apiserver.registry.accounting import Account, as_it_was, as_sent, set_managed
 from apiserver.registry.binding import bind
 from apiserver.registry.context import DeleteOptions, DeleteResult, ListOptions, ListPage, RequestContext
 from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Obj, Plugin, Plugins, Undo, plugins_for
@@ -22,13 +23,23 @@ from apiserver.registry.naming import generated_name, new_uid
 from apiserver.registry.patching import patcher
 from apiserver.registry.reading import ResourceReader, storage_errors
 from apiserver.registry.strategy import Strategy
+from apiserver.registry.tracking import Tracker
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.feed import WatchCache
 from apiserver.storage.form import decode, encode
 from apiserver.storage.interface import KeyValue, Store
 from apiserver.storage.keys import suffix
 from machinery.clock import Clock
-from machinery.errors import AlreadyExists, BadRequest, Conflict, MethodNotAllowed, NotFound, StatusError, Timeout
+from machinery.errors import (
+    AlreadyExists,
+    BadRequest,
+    Conflict,
+    MethodNotAllowed,
+    NotFound,
+    StatusError,
+    Timeout,
+    UnsupportedMediaType,
+)
 from machinery.field_errors import FieldError, invalid
 from machinery.meta import rfc3339
 
@@ -73,6 +84,8 @@ class ResourceStore(ResourceReader):
         super().__init__(resource, strategy, store, feed, cache)
         self._clock = clock
         self._admission = admission
+        self.tracker: Tracker | None = Tracker(resource, strategy, clock)
+        """Field ownership; None: not kept."""
         self._plugins: tuple[int, Plugins] = (-1, Plugins((), ()))
         self._is_namespaces = resource.key() == ("", "v1", "namespaces")
         self._orphans = (resource.group, resource.plural) in deletion.ORPHAN_BY_DEFAULT
@@ -88,9 +101,16 @@ class ResourceStore(ResourceReader):
     # -- create -------------------------------------------------------------------------------------------------------
 
     async def create(
-        self, ctx: RequestContext, namespace: str, body: Obj, *, name: str = "", subresource: str = ""
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        body: Obj,
+        *,
+        name: str = "",
+        subresource: str = "",
+        tracker: Tracker | None = None,
     ) -> bytes:
-        """Create an object, or POST to a subresource of `name`."""
+        """Create an object, or POST to a subresource of `name`. `tracker`: of another version that is written."""
         if subresource:
             self.check_subresource(subresource)
             creator = self.creators.get(subresource)
@@ -105,21 +125,26 @@ class ResourceStore(ResourceReader):
         pristine = encode(body) if generates else b""
         for attempt in range(NAME_ATTEMPTS if generates else 1):
             try:
-                return await self._create_once(ctx, namespace, decode(pristine) if attempt else body)
+                fresh = decode(pristine) if attempt else body
+                return await self._create_once(ctx, namespace, fresh, tracker or self.tracker)
             except AlreadyExists:
                 if attempt == NAME_ATTEMPTS - 1 or not generates:
                     raise
         raise AssertionError("unreachable")
 
-    async def _create_once(self, ctx: RequestContext, namespace: str, obj: Obj) -> bytes:
+    async def _create_once(self, ctx: RequestContext, namespace: str, obj: Obj, tracker: Tracker | None) -> bytes:
+        """Without a tracker the object's own managedFields are kept."""
         strategy, meta = self.strategy, obj["metadata"]
+        managed, now = meta.pop("managedFields", None), rfc3339(self._clock.now())
         strategy.canonicalize(obj)
         strategy.default(obj)
+        if tracker is not None:
+            managed = tracker.created(ctx, obj, managed, now)
         await self._admit(ctx, CREATE, namespace, meta.get("name") or "", obj, None, "")
         if meta.get("generateName") and not meta.get("name"):
             meta["name"] = generated_name(meta["generateName"])
         meta["uid"] = new_uid()
-        meta["creationTimestamp"] = rfc3339(self._clock.now())
+        meta["creationTimestamp"] = now
         strategy.prepare_create(ctx, obj)
         self._raise_findings(meta.get("name") or "", strategy.validate_create(ctx, obj))
         name = meta["name"]
@@ -127,6 +152,8 @@ class ResourceStore(ResourceReader):
         done, undo = False, list[Undo]()
         try:
             undo = await self._check(ctx, CREATE, namespace, name, obj, None, "")
+            if managed:
+                obj["metadata"]["managedFields"] = managed
             stored = self.form.encode(obj)
             if ctx.dry_run:
                 if await self._current(namespace, name) is not None:
@@ -168,7 +195,6 @@ class ResourceStore(ResourceReader):
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
             meta["namespace"] = namespace
-        meta.pop("managedFields", None)
         return meta
 
     def _raise_findings(self, name: str, findings: list[FieldError]) -> None:
@@ -206,7 +232,14 @@ class ResourceStore(ResourceReader):
     # -- update -------------------------------------------------------------------------------------------------------
 
     async def update(
-        self, ctx: RequestContext, namespace: str, name: str, body: Obj, *, subresource: str = ""
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        name: str,
+        body: Obj,
+        *,
+        subresource: str = "",
+        tracker: Tracker | None = None,
     ) -> tuple[bytes, bool]:
         """Replace an object or what a subresource shows of it. The flag tells that it was created."""
         self.check_subresource(subresource)
@@ -226,7 +259,8 @@ class ResourceStore(ResourceReader):
             return strategy.merge(ctx, current, wanted)
 
         try:
-            raw = await self._rewrite(ctx, namespace, name, build, strategy, subresource)
+            account = self._account(ctx, subresource, tracker)
+            raw = await self._rewrite(ctx, namespace, name, build, strategy, subresource, account)
         except NotFound as error:
             missing = (error.details or {}).get("kind") == self.resource.plural
             if subresource or not strategy.allow_create_on_update or not missing:
@@ -234,7 +268,7 @@ class ResourceStore(ResourceReader):
             fresh = decode(pristine)
             fresh["metadata"].pop("resourceVersion", None)
             fresh["metadata"].pop("uid", None)
-            return await self.create(ctx, namespace, fresh), True
+            return await self.create(ctx, namespace, fresh, tracker=tracker), True
         return raw, False
 
     async def patch(
@@ -250,18 +284,87 @@ class ResourceStore(ResourceReader):
             self._check_name(self._metadata(patched, namespace), name)
             return strategy.merge(ctx, current, patched)
 
-        return await self._rewrite(ctx, namespace, name, build, strategy, subresource)
+        account = self._account(ctx, subresource, None)
+        return await self._rewrite(ctx, namespace, name, build, strategy, subresource, account)
+
+    async def apply(
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        name: str,
+        config: Obj,
+        *,
+        subresource: str = "",
+        tracker: Tracker | None = None,
+        inward: Callable[[Obj, Obj | None], Obj] = lambda obj, current: obj,
+    ) -> tuple[bytes, bool]:
+        """Server-side apply of a configuration. The flag tells that the object was created.
+
+        `tracker` and `inward` are of another version that is written: its owners, and its way to the stored form.
+        """
+        self.check_subresource(subresource)
+        strategy, owners = self.strategy.for_subresource(subresource), tracker or self.tracker
+        if owners is None:
+            raise UnsupportedMediaType("field ownership is not kept by this server", details={})
+        owners.check_config(config, subresource)
+        pristine = encode(config)
+
+        def made(live: Obj) -> Obj:
+            applied = owners.applied(ctx, live, decode(pristine), subresource)
+            self._check_name(self._metadata(applied, namespace), name)
+            return applied
+
+        def build(current: Obj) -> Obj:
+            if subresource == "scale":
+                strategy.merge(ctx, current, decode(pristine))  # raises what a PUT would
+                return made(current)
+            return strategy.merge(ctx, current, inward(made(current), current))
+
+        for _ in range(ATTEMPTS):
+            try:
+                raw = await self._rewrite(ctx, namespace, name, build, strategy, subresource, as_sent)
+                return raw, False
+            except NotFound as error:
+                if subresource or (error.details or {}).get("kind") != self.resource.plural:
+                    raise
+            fresh = made({})
+            if uid := fresh["metadata"].get("uid"):
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise Conflict.of(self.resource.plural, name, self.resource.group, why)
+            fresh["metadata"].pop("resourceVersion", None)
+            try:
+                return await self._create_once(ctx, namespace, inward(fresh, None), None), True
+            except AlreadyExists:
+                continue  # somebody else created it meanwhile
+        raise Conflict.of(self.resource.plural, name, self.resource.group)
+
+    def _account(self, ctx: RequestContext, subresource: str, tracker: Tracker | None) -> Account:
+        found = tracker or self.tracker
+        if found is None:
+            return as_it_was
+        return lambda old, new, given: found.updated(ctx, old, new, given, subresource)
 
     async def mutate(
-        self, ctx: RequestContext, namespace: str, name: str, change: Build, subresource: str = ""
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        name: str,
+        change: Build,
+        subresource: str = "",
+        tracker: Tracker | None = None,
     ) -> bytes:
-        """Change an object by a function, for rules inside the server; the function must not modify its argument."""
+        """Change an object by a function, for rules inside the server; the function must not modify its argument.
+
+        Only with a tracker does the request's manager come to own what changed.
+        """
 
         def build(current: Obj) -> Obj:
             changed = change(current)
             return dict(changed, metadata=dict(changed["metadata"]))
 
-        return await self._rewrite(ctx, namespace, name, build, self.strategy.for_subresource(subresource), subresource)
+        account = as_it_was if tracker is None else self._account(ctx, subresource, tracker)
+        strategy = self.strategy.for_subresource(subresource)
+        return await self._rewrite(ctx, namespace, name, build, strategy, subresource, account)
 
     def _check_name(self, meta: Obj, name: str) -> None:
         given = meta.get("name")
@@ -300,7 +403,14 @@ class ResourceStore(ResourceReader):
         return latest, latest is not None and latest.revision == base.revision
 
     async def _rewrite(
-        self, ctx: RequestContext, namespace: str, name: str, build: Build, strategy: Strategy, subresource: str
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        name: str,
+        build: Build,
+        strategy: Strategy,
+        subresource: str,
+        account: Account,
     ) -> bytes:
         """Read, change, validate, compare-and-swap; again when somebody else was faster."""
         base = await self._current(namespace, name)
@@ -309,7 +419,7 @@ class ResourceStore(ResourceReader):
                 raise self.not_found(name)
             old = decode(base.raw)
             try:
-                new = await self._changed(ctx, namespace, name, build, strategy, subresource, base, old)
+                new = await self._changed(ctx, namespace, name, build, strategy, subresource, base, old, account)
             except StatusError:
                 base, confirmed = await self._confirmed(namespace, name, base)
                 if confirmed:
@@ -362,6 +472,7 @@ class ResourceStore(ResourceReader):
         subresource: str,
         base: Current,
         old: Obj,
+        account: Account,
     ) -> Obj:
         """The object as this request wants it, checked. It carries the base's resourceVersion, as `old` does."""
         new = build(decode(base.raw))  # a copy of its own: what is built may share parts with it
@@ -373,13 +484,16 @@ class ResourceStore(ResourceReader):
             raise StatusError(str(error), code=500, reason="") from error
         if asked and asked != base.revision:
             raise Conflict.of(self.resource.plural, name, self.resource.group)
+        given = meta.pop("managedFields", None)
         strategy.canonicalize(new)
         strategy.default(new)
+        managed = account(old, new, given)
         await self._admit(ctx, UPDATE, namespace, name, new, old, subresource)
         meta = new["metadata"]
         meta["resourceVersion"] = old["metadata"]["resourceVersion"]
         new["kind"], new["apiVersion"] = old["kind"], old["apiVersion"]
         strategy.prepare_update(ctx, new, old)
+        set_managed(new, old, managed)
         self._raise_findings(name, strategy.validate_update(ctx, new, old))
         return new
 
@@ -398,7 +512,7 @@ class ResourceStore(ResourceReader):
                 raise self._uid_conflict(namespace, name, uid, current["metadata"].get("uid", ""))
             return bind(current, body, rfc3339(self._clock.now()))
 
-        await self._rewrite(ctx, namespace, name, build, strategy, "binding")
+        await self._rewrite(ctx, namespace, name, build, strategy, "binding", as_it_was)
         return encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 
     # -- delete -------------------------------------------------------------------------------------------------------
@@ -506,7 +620,14 @@ class Bindings(ResourceStore):
     """`POST …/bindings`, the older spelling of a pod's binding: pods under another name."""
 
     async def create(
-        self, ctx: RequestContext, namespace: str, body: Obj, *, name: str = "", subresource: str = ""
+        self,
+        ctx: RequestContext,
+        namespace: str,
+        body: Obj,
+        *,
+        name: str = "",
+        subresource: str = "",
+        tracker: Tracker | None = None,
     ) -> bytes:
         pod = (body.get("metadata") or {}).get("name") or ""
         return await self._bind(ctx, namespace, pod, body)

@@ -99,6 +99,28 @@ def decode_yaml(raw: bytes, kind: str) -> dict[str, Any]:
     return value
 
 
+def decode_apply(raw: bytes) -> dict[str, Any]:
+    """The configuration of a server-side apply, YAML or JSON."""
+    try:
+        value = _decode_json(raw) if raw[:1] == b"{" else load_yaml(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            value = load_yaml(raw)
+        except ValueError as exc:
+            raise _no_configuration(str(exc)) from exc
+    except ValueError as exc:
+        raise _no_configuration(str(exc)) from exc
+    if not isinstance(value, dict):
+        kind = _go_type(value)
+        why = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+        raise BadRequest(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
+    return value
+
+
+def _no_configuration(why: str) -> BadRequest:
+    return BadRequest(f"error decoding YAML: error converting YAML to JSON: {why}")
+
+
 def load_yaml(raw: bytes) -> Any:
     """YAML 1.1 as JSON values: keys become strings, times stay text. Raises ValueError."""
     import yaml

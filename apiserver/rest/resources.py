@@ -191,12 +191,17 @@ class ResourceHandlers:
         if content_type not in PATCH_TYPES:
             raise UnsupportedMediaType("415: Unsupported Media Type", details={})
         accepted = _accepted(request.headers.get(b"accept", b""), OBJECT_SHAPES)
-        context = request.context(query.write_query(request.query, "PatchOptions", patch_type=content_type))
+        options = query.write_query(request.query, "PatchOptions", patch_type=content_type)
+        context = request.context(options)
+        context.force = options.force
         raw = await bodies.read(request.receive)
-        if content_type == APPLY_PATCH:
-            raise UnsupportedMediaType("server-side apply is not supported by this server yet", details={})
         info = request.info
         subresource = info.subresource
+        if content_type == APPLY_PATCH:
+            config = bodies.decode_apply(raw)
+            result, made = await store.apply(context, request.namespace, info.name, config, subresource=subresource)
+            await self._answer(request, 201 if made else 200, resource, result, accepted)
+            return
         result = await store.patch(context, request.namespace, info.name, content_type, raw, subresource=subresource)
         await self._answer(request, 200, resource, result, accepted)
 
