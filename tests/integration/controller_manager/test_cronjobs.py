@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from api import resources
 from api.models import batch_v1, core_v1
+from controller_manager.cronjob.schedule import parse, times
+from machinery.clock import VirtualClock
 from machinery.meta import rfc3339
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
 from tests.integration.controller_manager.test_jobs import end, running
@@ -21,7 +24,10 @@ NS = "default"
 Obj = dict[str, Any]
 
 
-def cron(schedule: str = "* * * * *", **spec: Any) -> Obj:
+def cron(schedule: str = "", **spec: Any) -> Obj:
+    """By default one run an hour, the last of which came up within the last two minutes."""
+    if not schedule:
+        schedule = f"{(datetime.now(UTC) - timedelta(minutes=1)).minute} * * * *"
     pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}
     return {
         "apiVersion": "batch/v1",
@@ -38,7 +44,7 @@ async def jobs_of(cluster: Cluster) -> list[Obj]:
 
 async def came_up(cluster: Cluster, minutes: float = 2) -> None:
     """Make a run due now: its last one was some minutes ago."""
-    last = rfc3339(cluster.clock.now() - timedelta(minutes=minutes))
+    last = rfc3339(cluster.clock.now() - timedelta(minutes=minutes, seconds=1))
     await cluster.client.patch(CRONS, "tick", {"status": {"lastScheduleTime": last}}, NS, subresource="status")
 
 
@@ -88,8 +94,7 @@ async def test_a_run_is_started_once_and_followed_to_its_end() -> None:
 async def test_concurrency(policy: str, left: int) -> None:
     async with running_cluster(nodes=1) as cluster:
         await cluster.client.create(cron(concurrencyPolicy=policy))
-        stale = {
-            **{key: cron()[key] for key in ("apiVersion",)},
+        stale: Obj = {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": "tick-1", "namespace": NS},
@@ -122,7 +127,7 @@ async def test_concurrency(policy: str, left: int) -> None:
 
 async def test_what_does_not_start_and_what_is_told() -> None:
     async with running_cluster() as cluster:
-        await cluster.client.create(cron(suspend=True))
+        await cluster.client.create(cron(suspend=True, concurrencyPolicy="Forbid"))
         await came_up(cluster)
         await started(cluster, 0)
         await cluster.client.patch(CRONS, "tick", {"spec": {"suspend": False, "schedule": "0 0 1 1 *"}}, NS)
@@ -142,3 +147,27 @@ async def test_old_jobs_are_cleaned_up() -> None:
         (pod,) = await running(cluster, 1, job["metadata"]["name"])
         await end(cluster, pod)
         await started(cluster, 0)
+
+
+async def test_a_month_of_runs_on_the_virtual_clock() -> None:
+    """Three runs a day in a zone with summer time, each started once, in its minute, replacing the one before."""
+    start = datetime.now(UTC).replace(microsecond=0)
+    clock = VirtualClock(start)
+    async with running_cluster(clock=clock, controllers=["cronjob-controller"]) as cluster:
+        await cluster.client.create(cron("0 */8 * * *", concurrencyPolicy="Replace", timeZone="Europe/Berlin"))
+        names = set()
+        for expected in times(parse("0 */8 * * *"), ZoneInfo("Europe/Berlin"), start, start + timedelta(days=31)):
+            await clock.advance((expected - clock.now()).total_seconds() + 1, settle=1)
+
+            async def ran(moment: str = rfc3339(expected)) -> Obj:
+                status: Obj = (await cluster.client.get(CRONS, "tick", NS)).get("status") or {}
+                assert status.get("lastScheduleTime") == moment, status
+                found = await jobs_of(cluster)
+                assert len(found) == 1, found
+                return found[0]
+
+            job = await eventually(ran, f"the run of {expected}")
+            minute = int(expected.timestamp()) // 60
+            assert job["metadata"]["name"] == f"tick-{minute}"
+            names.add(minute)
+        assert 92 <= len(names) <= 94
