@@ -25,7 +25,7 @@ class Upgradable(Pipe, Protocol):
 
 
 class WebSocketPipe:
-    """Binary messages of an accepted WebSocket, one after the other."""
+    """Messages of an accepted WebSocket, one after the other; text counts as its bytes."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -36,7 +36,7 @@ class WebSocketPipe:
             message = await self._request.receive()
             if message["type"] == "websocket.disconnect":
                 self._ended = True
-            elif data := message.get("bytes"):
+            elif data := message.get("bytes") or (message.get("text") or "").encode():
                 return bytes(data)
         return b""
 

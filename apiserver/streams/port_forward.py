@@ -7,7 +7,7 @@ and the relay of each, with half closes and errors. Called by the REST door.
 |---|---|---|
 | WebSocket | `SPDY/3.1+portforward.k8s.io`: SPDY in its binary messages | kubectl 1.31 and newer |
 | SPDY/3.1 | `portforward.k8s.io` | older kubectl |
-| WebSocket | `v4.channel.k8s.io`: per port a channel of data and one of errors | clients without SPDY |
+| WebSocket | `v4.channel.k8s.io`, or none: per port a channel of data and one of errors | clients without SPDY |
 """
 
 from __future__ import annotations
@@ -184,10 +184,10 @@ class PortForwards:
             return
         offered = list(request.scope.get("subprotocols") or ())
         chosen = next((name for name in (TUNNEL_PROTOCOL, CHANNEL_PROTOCOL) if name in offered), "")
-        if not chosen:
+        if offered and not chosen:
             raise BadRequest(f"unable to upgrade: none of the offered sub-protocols {offered} is supported")
-        ports = queried_ports(request.query) if chosen == CHANNEL_PROTOCOL else []
-        await request.send({"type": "websocket.accept", "subprotocol": chosen})
+        ports = queried_ports(request.query) if chosen != TUNNEL_PROTOCOL else []
+        await request.send({"type": "websocket.accept", "subprotocol": chosen or None})
         request.code = 101
         socket = WebSocketPipe(request)
         if ports:

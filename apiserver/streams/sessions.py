@@ -98,7 +98,8 @@ class ChannelSession:
             message = await self._request.receive()
             if message["type"] == "websocket.disconnect":
                 raise ClientGone
-            found = to_input(message.get("bytes") or b"")
+            # Some clients send what they hold as text: the channel is its first character all the same.
+            found = to_input(message.get("bytes") or (message.get("text") or "").encode())
             if found is not None:
                 yield found
 

@@ -135,12 +135,12 @@ class WebSocket:
         assert len(payload) < 126
         self.send_raw(payload)
 
-    def send_raw(self, payload: bytes) -> None:
-        """One binary message."""
+    def send_raw(self, payload: bytes, opcode: int = 2) -> None:
+        """One message, binary unless told."""
         mask = os.urandom(4)
         masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
         size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
-        self._writer.write(b"\x82" + size + mask + masked)
+        self._writer.write(bytes([0x80 | opcode]) + size + mask + masked)
 
     async def rest(self) -> bytes:
         """The body of a refusal, up to the end of the connection."""
@@ -169,7 +169,7 @@ async def websocket(
         "upgrade: websocket",
         "sec-websocket-version: 13",
         f"sec-websocket-key: {key}",
-        f"sec-websocket-protocol: {protocols}",
+        *([f"sec-websocket-protocol: {protocols}"] if protocols else ()),
         f"authorization: Bearer {token}",
     ]
     writer.write("\r\n".join([*lines, "", ""]).encode())

@@ -194,8 +194,9 @@ async def test_a_client_that_leaves_frees_the_kubelet(cluster: Site) -> None:
             await cluster[1].left.wait()
 
 
-async def test_channels_for_clients_without_spdy(cluster: Site) -> None:
-    async with websocket(cluster[0], f"{POD}/portforward?ports=80,81", "v4.channel.k8s.io") as (head, socket):
+@pytest.mark.parametrize("protocols", ["v4.channel.k8s.io", ""])
+async def test_channels_for_clients_without_spdy(cluster: Site, protocols: str) -> None:
+    async with websocket(cluster[0], f"{POD}/portforward?ports=80,81", protocols) as (head, socket):
         assert head.startswith("HTTP/1.1 101 ")
         heads = [(await socket.receive())[1] for _ in range(4)]
         assert heads == [b"\x00P\x00", b"\x01P\x00", b"\x02Q\x00", b"\x03Q\x00"]

@@ -64,6 +64,8 @@ async def test_a_session_of_channels(cluster: tuple[RunningApiServer, EchoKubele
         assert await socket.receive() == (2, b"\x01sh -c")
         socket.send(0, b"hello")
         assert await socket.receive() == (2, b"\x02HELLO")
+        socket.send_raw(b"\x00text", opcode=1)  # as the official Python client sends it
+        assert await socket.receive() == (2, b"\x02TEXT")
         socket.send(4, b'{"Width":80,"Height":24}')
         assert await socket.receive() == (2, b"\x0180x24")
         socket.send(255, b"\x00")
