@@ -7,12 +7,13 @@ Owns the order of both. `down` works from the state folder alone, so it also cle
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import msgspec
 
 from cli import control, layout, pki, supervisor, tools
 from cli.errors import CommandError
-from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
+from cli.layout import ClusterConfig, ClusterPaths, NodeConfig, Setting
 from cli.processes import COMPONENTS
 from cli.supervisor import in_child
 from linux import netns, pidfd
 from linux.cgroup import Cgroups
+from linux.netlink import Netlink
 
 Say = Callable[[str], None]
 READY_TIMEOUT = 60.0  # real seconds from start to Ready nodes; a warm start takes a few
@@ -41,11 +43,24 @@ def up(
     only: list[str],
     time_scale: float | None,
     log_level: str | None,
-    machine: dict[str, str],
+    machine: Mapping[str, Setting],
     say: Say,
 ) -> ClusterConfig:
     """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
     tools.require_root()
+    with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", 0):
+        return _up(name, workers, only, time_scale, log_level, machine, say)
+
+
+def _up(
+    name: str,
+    workers: int | None,
+    only: list[str],
+    time_scale: float | None,
+    log_level: str | None,
+    machine: Mapping[str, Setting],
+    say: Say,
+) -> ClusterConfig:
     paths = ClusterPaths.of(name)
     if control.is_running(paths):
         config = control.required(name)[1]
@@ -58,15 +73,20 @@ def up(
         say(f"cluster {name} is already running")
         kubeconfig.merge(config, paths)
         return config
-    config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
-    tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
-    etcd = tools.etcd(say)
-    _end_orphans(paths)
-    _check_ports(config)
-    paths.make()
-    layout.save(paths, config)
+    # One at a time on this machine: packages are installed, and a number is free until its config is saved.
+    with _turn("preparation", "another `nanokube up` is still installing what it needs", tools.APT_TIMEOUT):
+        config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
+        tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
+        etcd = tools.etcd(say)
+        _end_orphans(paths, config)
+        _check_ports(config)
+        clash = _clash(config)
+        if clash:
+            raise CommandError(clash)
+        paths.make()
+        layout.save(paths, config)
+        _allow_forwarding(config, paths)
     in_child(lambda: pki.ensure(config, paths), "making certificates")
-    _allow_forwarding(config, paths)
     started = time.monotonic()
     _spawn(paths, config, etcd)
     say(f"starting the control plane{f' and {len(config.nodes)} workers' if config.nodes else ''}")
@@ -79,8 +99,28 @@ def up(
     return config
 
 
-def _end_orphans(paths: ClusterPaths) -> None:
+@contextlib.contextmanager
+def _turn(what: str, refusal: str, patience: float) -> Iterator[None]:
+    """Be the only command on this machine that does `what`. Raises CommandError after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            claim = supervisor.hold(what)
+            break
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise CommandError(refusal) from error
+            time.sleep(POLL)
+    with claim:
+        yield
+
+
+def _end_orphans(paths: ClusterPaths, config: ClusterConfig) -> None:
     """Kill what a supervisor that died has left: its processes, not the containers."""
+    cgroups = Cgroups()
+    for node in config.nodes:  # whoever knew which were frozen is dead; and on v1 the frozen cannot die
+        with contextlib.suppress(OSError):
+            cgroups.thaw(f"{supervisor.cluster_cgroup(config.name)}/{node.name}")
     orphans = control.recorded(paths)
     for ref in orphans:
         ref.send(signal.SIGKILL)
@@ -97,7 +137,7 @@ def _plan(
     only: list[str],
     time_scale: float | None,
     log_level: str | None,
-    machine: dict[str, str],
+    machine: Mapping[str, Setting],
 ) -> ClusterConfig:
     unknown = sorted(set(only) - set(COMPONENTS))
     if unknown:
@@ -107,21 +147,44 @@ def _plan(
     if workers is not None and not 0 <= workers <= layout.MAX_NODES:
         raise CommandError(f"--workers must lie between 0 and {layout.MAX_NODES}", 2)
     taken = {each.index for each in layout.clusters()}
-    free = (number for number in range(layout.MAX_CLUSTERS) if number not in taken and not supervisor.is_held(number))
-    index = next(free, None)
-    if index is None:
+    free = [n for n in range(layout.MAX_CLUSTERS) if n not in taken and not supervisor.is_held(n)]
+    if not free:
         raise CommandError(f"this machine already has {layout.MAX_CLUSTERS} clusters")
     config = ClusterConfig(
-        name=name, index=index, only=only, time_scale=time_scale or 1.0, log_level=log_level or "info"
+        name=name, index=free[0], only=only, time_scale=time_scale or 1.0, log_level=log_level or "info"
     )
+    config.index = next((n for n in free if not _clash(msgspec.structs.replace(config, index=n))), free[0])
     if config.has_machines:
         count = 3 if workers is None else workers
-        sizes: dict[str, Any] = {key: machine[key] for key in ("cpu", "memory") if key in machine}
+        sizes: dict[str, Any] = {key: str(machine[key]) for key in ("cpu", "memory") if key in machine}
         if "maxPods" in machine:
             sizes["max_pods"] = int(machine["maxPods"])
         config.nodes = [NodeConfig(name=f"worker-{number}", index=number, **sizes) for number in range(1, count + 1)]
         config.next_node = count + 1
     return config
+
+
+def plan_clash(wanted: Sequence[str], routes: Iterable[tuple[str, str | None]]) -> str | None:
+    """Which of this machine's routes (destination, gateway) stands against a network that is wanted, in words. Pure.
+
+    A wider route through a gateway may stay: the more specific one wins, and only the cluster's own addresses are
+    taken from it. A wider network on a link may not: its hosts, perhaps the gateway, would no longer be reached.
+    """
+    for network in map(ipaddress.IPv4Network, wanted):
+        for destination, gateway in routes:
+            there = ipaddress.IPv4Network(destination)
+            if there.overlaps(network) and not (gateway and there.prefixlen < network.prefixlen) and there.prefixlen:
+                return f"network {network} is in use on this machine: there is a route to {there}"
+    return None
+
+
+def _clash(config: ClusterConfig) -> str | None:
+    if not config.has_machines:
+        return None
+    with Netlink() as host:
+        own = host.links().get(supervisor.underlay_of(config, ClusterPaths.of(config.name)).host_link)
+        routes = [(destination, gateway) for destination, gateway, link in host.routes() if link != own]
+    return plan_clash([str(config.underlay), config.pod_cidr, config.service_cidr], routes)
 
 
 def _check_ports(config: ClusterConfig) -> None:
@@ -147,7 +210,9 @@ def _allow_forwarding(config: ClusterConfig, paths: ClusterPaths) -> None:
     before = FORWARDING.read_text().strip()
     note = paths.run / "ip_forward"
     if not note.exists():
-        note.write_text(before)
+        # What another cluster found is what the host had: by now it is on because of that one.
+        found = [other.read_text().strip() for other in layout.state_root().glob("*/run/ip_forward")]
+        note.write_text("0" if "0" in found else before)
     if before != "1":
         FORWARDING.write_text("1")
 
@@ -228,6 +293,11 @@ def _ready_nodes(client: Any) -> set[str]:
 def down(name: str, say: Say) -> None:
     """Stop a cluster and remove every process, mount, namespace, table, cgroup and file of it."""
     tools.require_root()
+    with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", DOWN_TIMEOUT):
+        _down(name, say)
+
+
+def _down(name: str, say: Say) -> None:
     paths = ClusterPaths.of(name)
     if not paths.root.exists():
         say(f"no cluster {name!r} on this machine")

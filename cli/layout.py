@@ -109,6 +109,9 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
         raise CommandError(f"cluster {self.name} has no node {name!r} (nodes: {known})")
 
 
+Setting = str | int | float  # YAML's 2 means "2"
+
+
 class UpConfig(msgspec.Struct, forbid_unknown_fields=True):
     """The file of `up --config` (YAML or JSON): sizes of machines and the same settings as the flags."""
 
@@ -116,7 +119,7 @@ class UpConfig(msgspec.Struct, forbid_unknown_fields=True):
     timeScale: float | None = None
     only: list[str] = []
     logLevel: str | None = None
-    machine: dict[str, str] = {}
+    machine: dict[str, Setting] = {}
 
     def check(self) -> None:
         """Raises CommandError when a value makes no sense."""
@@ -126,12 +129,12 @@ class UpConfig(msgspec.Struct, forbid_unknown_fields=True):
         for key in ("cpu", "memory"):
             if key in self.machine:
                 try:
-                    positive = quantity.parse(self.machine[key]) > 0
+                    positive = quantity.parse(str(self.machine[key])) > 0
                 except ValueError as error:
                     raise CommandError(f"config: machine.{key}: {error}", 2) from error
                 if not positive:
                     raise CommandError(f"config: machine.{key} must be positive", 2)
-        pods = self.machine.get("maxPods", "1")
+        pods = str(self.machine.get("maxPods", "1"))
         if not (pods.isascii() and pods.isdigit() and 0 < int(pods) <= MAX_PODS):
             raise CommandError(f"config: machine.maxPods must lie between 1 and {MAX_PODS}, not {pods!r}", 2)
         if self.logLevel is not None and self.logLevel not in LOG_LEVELS:

@@ -56,19 +56,23 @@ def cluster_cgroup(name: str) -> str:
     return f"nanokube/{name}"
 
 
-def hold_index(index: int) -> socket.socket:
-    """Claim a cluster's number (its ports and networks) on this machine for as long as the socket is open.
+def hold(what: str) -> socket.socket:
+    """Claim something on this machine for as long as the socket is open. Raises OSError when another holds it.
 
     An abstract socket, because clusters may have different state folders and a claim must die with its holder.
-    Raises OSError when another cluster holds it.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        claim.bind(f"\0nanokube-{index}")
+        claim.bind(f"\0nanokube-{what}")
     except OSError:
         claim.close()
         raise
     return claim
+
+
+def hold_index(index: int) -> socket.socket:
+    """Claim a cluster's number: its ports and networks. Raises OSError when another cluster holds it."""
+    return hold(str(index))
 
 
 def is_held(index: int) -> bool:
@@ -249,7 +253,12 @@ class Supervisor:
 
     def _start(self, managed: Managed) -> None:
         spec = managed.spec
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # neither memory nor pids last for ever, nor does their lack
+            _tell(f"could not start {spec.name}: {error}")
+            self._back_off(managed)
+            return
         if pid == 0:
             self._child(spec)
         managed.pid, managed.started, managed.exit_code = pid, time.monotonic(), None
@@ -308,9 +317,13 @@ class Supervisor:
             return
         if time.monotonic() - managed.started > STABLE:
             managed.backoff = FIRST_BACKOFF
+        self._back_off(managed)
+        self._record()
+
+    @staticmethod
+    def _back_off(managed: Managed) -> None:
         managed.retry_at = time.monotonic() + managed.backoff
         managed.backoff = min(managed.backoff * 2, LAST_BACKOFF)
-        self._record()
 
     def _until_retry(self) -> float | None:
         waiting = [each.retry_at for each in self._table.values() if each.wanted and not each.running]
@@ -332,8 +345,11 @@ class Supervisor:
             if each.running
         ]
         scratch = self._paths.run / ".processes.json"
-        scratch.write_bytes(msgspec.json.encode(table))
-        scratch.replace(self._paths.run / "processes.json")
+        try:
+            scratch.write_bytes(msgspec.json.encode(table))
+            scratch.replace(self._paths.run / "processes.json")
+        except OSError as error:  # a full disk must not end the one that keeps the others alive
+            _tell(f"could not note the processes down: {error}")
 
     def _stop(self, stopping: Sequence[Managed]) -> None:
         """SIGTERM, bounded patience, SIGKILL. etcd goes last, when nobody needs it any more."""
@@ -354,7 +370,11 @@ class Supervisor:
     # answer
 
     def _answer(self, control: socket.socket) -> None:
-        connection, _ = control.accept()
+        try:
+            connection, _ = control.accept()
+        except OSError as error:  # gone already, or no descriptor left
+            _tell(f"could not take a request: {error}")
+            return
         with connection:
             connection.settimeout(5.0)
             try:
@@ -368,6 +388,9 @@ class Supervisor:
                 reply: dict[str, Any] = {"ok": self._command(msgspec.json.decode(raw))}
             except (CommandError, OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
                 reply = {"error": str(error)}
+            except Exception as error:  # noqa: BLE001  told to both sides; no request may end the supervisor
+                _tell(f"failed to carry out a request: {error!r}")
+                reply = {"error": f"the supervisor failed: {error!r}"}
             with contextlib.suppress(OSError):
                 connection.sendall(msgspec.json.encode(reply) + b"\n")
 
@@ -447,6 +470,12 @@ class Supervisor:
         self._config.nodes.remove(node)
         layout.save(self._paths, self._config)
         self._record()
+
+
+def _tell(text: str) -> None:
+    """One line into the supervisor's log, if there is room for it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def remove_tree(folder: Path) -> None:

@@ -66,7 +66,7 @@ def test_bad_names(name: str) -> None:
         pytest.param({"memory": "0"}, "positive", id="nothing"),
     ],
 )
-def test_bad_machines(machine: dict[str, str], word: str) -> None:
+def test_bad_machines(machine: dict[str, layout.Setting], word: str) -> None:
     with pytest.raises(CommandError, match=word):
         UpConfig(machine=machine).check()
 
