@@ -10,12 +10,15 @@ from apiserver.admission.limit_ranger import LimitRanger
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.pod_security.plugin import PodSecurity
+from apiserver.admission.policies.plugin import AdmissionPolicies
 from apiserver.admission.priority import Priority
 from apiserver.admission.resource_quota import ResourceQuota
 from apiserver.admission.runtime_class import RuntimeClass
 from apiserver.admission.service_account import ServiceAccount
 from apiserver.admission.taint_nodes import TaintNodesByCondition
-from apiserver.registry.hooks import Plugin
+from apiserver.admission.webhooks.call import Caller
+from apiserver.admission.webhooks.plugin import MutatingWebhooks, ValidatingWebhooks
+from apiserver.registry.hooks import Admission, Plugin
 from apiserver.registry.store import Registry
 
 
@@ -28,18 +31,25 @@ class Server(Protocol):
 
 def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[Plugin]:
     """New instances for one API server."""
-    return [
+    built_in: list[Admission] = [
         NamespaceLifecycle(registry),
         LimitRanger(registry),
-        PodSecurity(registry),
+        ServiceAccount(registry, token_volumes=token_volumes),
         TaintNodesByCondition(),
         Priority(registry),
-        ServiceAccount(registry, token_volumes=token_volumes),
         RuntimeClass(registry),
         DefaultTolerationSeconds(),
         DefaultClass(registry, STORAGE),
         DefaultClass(registry, INGRESS),
         NodeRestriction(),
+    ]
+    caller = Caller(registry)
+    return [
+        *built_in,
+        PodSecurity(registry),
+        MutatingWebhooks(registry, caller, built_in),
+        AdmissionPolicies(registry),
+        ValidatingWebhooks(registry, caller),
         ResourceQuota(registry),
     ]
 

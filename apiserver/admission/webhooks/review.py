@@ -1,0 +1,146 @@
+"""AdmissionReview: what is said to a webhook and what its answer means. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from apiserver.registry.context import RequestContext
+from machinery.errors import StatusError
+
+if TYPE_CHECKING:
+    from api.resources import Resource
+
+Obj = dict[str, Any]
+
+GROUP = "admission.k8s.io"
+SPOKEN = ("v1", "v1beta1")
+OPTIONS = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
+
+
+class BadAnswer(Exception):
+    """The webhook's answer is none."""
+
+
+class Verdict(NamedTuple):
+    """What the webhook has decided."""
+
+    allowed: bool
+    status: Obj
+    patch: list[Obj]
+    warnings: list[str]
+
+
+class Write(NamedTuple):
+    """The write that is reviewed."""
+
+    ctx: RequestContext
+    op: str
+    resource: Resource
+    namespace: str
+    name: str
+    new: Obj | None
+    old: Obj | None
+    subresource: str
+
+    def shown(self, obj: Obj | None) -> Obj | None:
+        """The object with its kind, which a body may leave out."""
+        if obj is None:
+            return None
+        return {"kind": self.resource.kind, "apiVersion": self.resource.group_version, **obj}
+
+
+def review_of(write: Write, version: str, uid: str = "") -> Obj:
+    """The AdmissionReview to send."""
+    resource, ctx = write.resource, write.ctx
+    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    named = {"group": resource.group, "version": resource.version, "resource": resource.plural}
+    options: Obj = {"kind": OPTIONS[write.op], "apiVersion": "meta.k8s.io/v1"}
+    if ctx.dry_run:
+        options["dryRun"] = ["All"]
+    if ctx.field_manager and write.op != "DELETE":
+        options["fieldManager"] = ctx.field_manager
+    request: Obj = {
+        "uid": uid or str(uuid.uuid4()),
+        "kind": kind,
+        "resource": named,
+        **({"subResource": write.subresource} if write.subresource else {}),
+        "requestKind": kind,
+        "requestResource": named,
+        **({"requestSubResource": write.subresource} if write.subresource else {}),
+        **({"name": write.name} if write.name else {}),
+        **({"namespace": write.namespace} if write.namespace else {}),
+        "operation": write.op,
+        "userInfo": ctx.user.to_dict(),
+        "object": write.shown(write.new),
+        "oldObject": write.shown(write.old),
+        "dryRun": ctx.dry_run,
+        "options": options,
+    }
+    return {"kind": "AdmissionReview", "apiVersion": f"{GROUP}/{version}", "request": request}
+
+
+def verdict_of(raw: bytes, version: str, uid: str, *, mutating: bool) -> Verdict:
+    """What the answer says. Raises BadAnswer."""
+    try:
+        answer = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadAnswer(f"could not decode the response: {error}") from error
+    if not isinstance(answer, dict):
+        raise BadAnswer("expected webhook response of kind AdmissionReview")
+    kind, api_version = answer.get("kind"), answer.get("apiVersion")
+    if (kind, api_version) != ("AdmissionReview", f"{GROUP}/{version}"):
+        raise BadAnswer(
+            f"expected webhook response of {GROUP}/{version}, Kind=AdmissionReview, got {api_version}, Kind={kind}"
+        )
+    response = answer.get("response")
+    if not isinstance(response, dict):
+        raise BadAnswer("webhook response was absent")
+    if response.get("uid") != uid:
+        raise BadAnswer(f'expected response.uid="{uid}", got "{response.get("uid") or ""}"')
+    status, warnings = response.get("status") or {}, response.get("warnings") or []
+    if not isinstance(status, dict) or not isinstance(warnings, list):
+        raise BadAnswer("webhook response has fields of wrong types")
+    return Verdict(
+        response.get("allowed") is True,
+        status,
+        _patch_of(response) if mutating else [],
+        [each for each in warnings if isinstance(each, str)],
+    )
+
+
+def _patch_of(response: Obj) -> list[Obj]:
+    encoded, kind = response.get("patch"), response.get("patchType")
+    if not encoded:
+        if kind:
+            raise BadAnswer("webhook returned response.patchType but not response.patch")
+        return []
+    if kind != "JSONPatch":
+        raise BadAnswer("webhook returned response.patch but not response.patchType" if not kind else f"unknown {kind}")
+    try:
+        patch = msgspec.json.decode(base64.b64decode(encoded, validate=True))
+    except (TypeError, binascii.Error, msgspec.DecodeError, RecursionError) as error:
+        raise BadAnswer(f"could not decode response.patch: {error}") from error
+    if not isinstance(patch, list) or not all(isinstance(each, dict) for each in patch):
+        raise BadAnswer("response.patch is no JSON patch")
+    return patch
+
+
+def denial(hook: str, status: Obj) -> StatusError:
+    """The error for the client when a webhook has refused."""
+    text = f'admission webhook "{hook}" denied the request'
+    if status.get("message"):
+        text = f"{text}: {status['message']}"
+    elif status.get("reason"):
+        text = f"{text}: {status['reason']}"
+    else:
+        text = f"{text} without explanation"
+    code = status.get("code")
+    shown = {**status, "message": text, "code": code if isinstance(code, int) and 400 <= code < 600 else 400}
+    error = StatusError.from_status(shown)
+    error.reason = str(status.get("reason") or "")
+    return error
