@@ -22,13 +22,13 @@ def _cluster(name: str, home: Path, *arguments: str) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers, default time."""
     yield from _cluster("e2e", tmp_path_factory.mktemp("home"), "--workers", "3")
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def fast(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers, timers twenty times as fast: a dead node is replaced within seconds."""
     yield from _cluster("e2e-fast", tmp_path_factory.mktemp("home"), "--workers", "3", "--time-scale", "20")
 

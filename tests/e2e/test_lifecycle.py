@@ -15,7 +15,7 @@ from tests.harness.nanokube import Cluster, eventually, traces
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Cluster]:
+def small(machine: None, tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster("e2e-small", tmp_path)
     made.nanokube("down")
     yield made

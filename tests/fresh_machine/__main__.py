@@ -72,7 +72,7 @@ step ./nanokube down
 step ./nanokube test "$@"
 ./nanokube test "$@"
 step done
-test -z "$(ls -A /var/lib/nanokube | grep -v '^tools$' || true)"
+test -z "$(ls -A /var/lib/nanokube | grep -vE "^(tools|tests.lock)$" || true)"
 """
 
 

@@ -19,7 +19,7 @@ COMMAND = ("--image=busybox", "--", "sh", "-c", "trap 'exit 0' TERM; sleep 3600 
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster("chaos", tmp_path_factory.mktemp("home"))
     made.nanokube("down")
     made.nanokube("up", "--workers", "2", "--time-scale", "10")

@@ -22,7 +22,7 @@ CALM = 40  # acknowledged writes before and after each fault
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster("robust", tmp_path_factory.mktemp("home"))
     made.nanokube("down")
     made.nanokube("up", "--only", "apiserver")
