@@ -325,6 +325,10 @@ def _down(name: str, say: Say) -> None:
         netns.delete(str(pin))
     supervisor.remove_tree(paths.root)
     clean = cgroups.remove(cgroup) and clean
+    # Not while another cluster is about to make its own group below.
+    with contextlib.suppress(CommandError), _turn("preparation", "busy", 0):
+        if not any(layout.clusters()):
+            cgroups.remove_if_empty(supervisor.CGROUP)
     from cli import kubeconfig
 
     kubeconfig.remove(name)

@@ -49,11 +49,12 @@ COLD = frozenset({"scheduler"})  # imports numpy: 11 MiB that only it needs
 FIRST_BACKOFF, LAST_BACKOFF, STABLE = 0.1, 5.0, 10.0  # seconds; a process that ran STABLE starts afresh
 STOP_TIMEOUT = 8.0
 REQUEST_LIMIT = 64 * 1024
+CGROUP = "nanokube"
 
 
 def cluster_cgroup(name: str) -> str:
     """The cgroup under which everything of a cluster runs."""
-    return f"nanokube/{name}"
+    return f"{CGROUP}/{name}"
 
 
 def hold(what: str) -> socket.socket:

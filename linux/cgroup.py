@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -340,6 +341,12 @@ class Cgroups:
                         raise
                     clean = False
         return clean
+
+    def remove_if_empty(self, name: str) -> None:
+        """Remove the group wherever nothing is below it; what is used stays."""
+        for root in [*self._unique_folders(name), *(f"{point}/{name.strip('/')}" for point in self.layout.others)]:
+            with suppress(OSError):
+                os.rmdir(root)
 
     def sampler(self, name: str) -> Sampler:
         """A sampler with its files open; OSError(ENOENT) when the group is gone."""

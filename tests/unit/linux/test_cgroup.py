@@ -144,6 +144,15 @@ def test_v2_freeze(v2: Cgroups, tmp_path: Path) -> None:
     assert (tmp_path / "nanokube/demo/cgroup.freeze").read_text().startswith("0")
 
 
+def test_only_an_empty_group_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "memory/nanokube/demo").mkdir(parents=True)
+    (tmp_path / "cpu/nanokube").mkdir(parents=True)
+    mounts = {kind: str(tmp_path / kind) for kind in ("memory", "cpu", "pids")}
+    Cgroups(Layout(mounts)).remove_if_empty("nanokube")
+    assert (tmp_path / "memory/nanokube/demo").exists()
+    assert not (tmp_path / "cpu/nanokube").exists()
+
+
 def test_flat_file_with_odd_tail_is_no_crash() -> None:
     assert parse_flat(b"a 1\nb 2\nc") == {b"a": 1, b"b": 2}
 
