@@ -72,11 +72,18 @@ class RouteReconciler:
             synced.set()
 
     def _sync(self, wanted: dict[str, str]) -> None:
+        failure: OSError | None = None
         with Netlink() as nl:
             for destination, gateway in wanted.items():
                 if self._applied.get(destination) == gateway:
                     continue
-                nl.add_route(destination, via=gateway)
+                try:
+                    nl.add_route(destination, via=gateway)
+                except OSError as error:  # one Node with an address out of reach must not cut off the others
+                    failure = failure or error
+                    continue
                 self._applied[destination] = gateway
             for destination in [each for each in self._applied if each not in wanted]:
                 nl.delete_route(destination, via=self._applied.pop(destination), missing_ok=True)
+        if failure is not None:
+            raise failure

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MASQUERADE_MARK = "0x4000"
 
@@ -134,7 +134,7 @@ def _entry(config: TableConfig, service: ServicePort) -> Iterable[str]:
     yield f"flush chain ip {table} cl_{service.id}"
     yield f"add rule ip {table} cl_{service.id} ip saddr != {config.cluster_cidr} jump mark_masquerade"
     yield f"add rule ip {table} cl_{service.id} goto ep_{service.id}"
-    if service.node_port or service.external_ips:
+    if _has_outer(service):
         yield f"add chain ip {table} np_{service.id}"
         yield f"flush chain ip {table} np_{service.id}"
         yield f"add rule ip {table} np_{service.id} jump mark_masquerade"
@@ -150,6 +150,33 @@ def _elements(service: ServicePort) -> Iterable[tuple[str, str, str]]:
     if service.node_port:
         key = f"{service.protocol} . {service.node_port}"
         yield ("node_ports", key, f"goto np_{service.id}") if used else ("no_endpoint_node_ports", key, "goto refuse")
+
+
+def _has_outer(service: ServicePort) -> bool:
+    """Whether it is also found at addresses outside the cluster, by a chain of their own."""
+    return bool(service.node_port or service.external_ips)
+
+
+def without_conflicts(wanted: Mapping[str, ServicePort]) -> dict[str, ServicePort]:
+    """Give an address that several Services claim to one of them: the kernel refuses a table with such a pair.
+
+    Cluster IPs come before external IPs, which users may set to anything; among equals the first name wins.
+    """
+    taken = {each.addresses[0] for each in wanted.values()}
+    found: dict[str, ServicePort] = {}
+    for name in sorted(wanted):
+        service = wanted[name]
+        free = []
+        for ip, address in zip(service.external_ips, service.addresses[1:], strict=True):
+            if address not in taken:
+                taken.add(address)
+                free.append(ip)
+        node_port = f"{service.protocol} . {service.node_port}"
+        kept = 0 if node_port in taken else service.node_port
+        taken.add(node_port)
+        unchanged = kept == service.node_port and len(free) == len(service.external_ips)
+        found[name] = service if unchanged else replace(service, external_ips=tuple(free), node_port=kept)
+    return found
 
 
 def _hairpins(services: Iterable[ServicePort]) -> set[str]:
@@ -187,6 +214,8 @@ def transaction(
             added.setdefault(name, []).append(f"{key} : {verdict}")
         chains += [*_chain(table, service), *_entry(config, service)]
         if previous is not None:
+            if _has_outer(previous) and not _has_outer(service):
+                cleanup += [f"{verb} chain ip {table} np_{service.id}" for verb in ("flush", "delete")]
             keep = len(service.endpoints) if service.affinity_seconds else 0
             cleanup += _affinity_leftovers(table, previous, keep)
     local, was_local = _hairpins(new.values()), _hairpins(before.values())
@@ -204,7 +233,7 @@ def transaction(
 
 def _removal(table: str, service: ServicePort) -> Iterable[str]:
     """Chains that point to others go first."""
-    prefixes: Sequence[str] = ("cl_", "np_", "ep_") if service.node_port or service.external_ips else ("cl_", "ep_")
+    prefixes: Sequence[str] = ("cl_", "np_", "ep_") if _has_outer(service) else ("cl_", "ep_")
     for prefix in prefixes:
         yield f"flush chain ip {table} {prefix}{service.id}"
     for prefix in prefixes:

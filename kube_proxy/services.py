@@ -7,12 +7,13 @@ there is none, endpoints that still serve while terminating do (KEP-1669).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 from client.informer import EventHandler, Informer
 from kube_proxy.dataplane import Dataplane, DataplaneError
 from kube_proxy.objects import EndpointSlice, Port, Service
-from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction
+from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction, without_conflicts
 from machinery import log
 from machinery.clock import Clock
 from machinery.log import kv
@@ -32,10 +33,19 @@ def by_service(found: EndpointSlice) -> Iterable[str]:
     return [f"{found.metadata.namespace}/{name}"] if name else []
 
 
+def _is_ipv4(text: str) -> bool:
+    """One foreign address in a transaction, and the kernel refuses all of it."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_proxied(service: Service) -> bool:
     """Headless, external and foreign Services are not ours."""
     spec, labels = service.spec, service.metadata.labels or {}
-    if spec is None or spec.type == "ExternalName" or spec.clusterIP in ("", "None"):
+    if spec is None or spec.type == "ExternalName" or not _is_ipv4(spec.clusterIP):
         return False
     return PROXY_NAME not in labels
 
@@ -58,7 +68,7 @@ def endpoints_of(slices: Sequence[EndpointSlice], port: Port, node: str) -> tupl
         if number is None:
             continue
         for each in found.endpoints or ():
-            if not each.addresses:
+            if not each.addresses or not _is_ipv4(each.addresses[0]):
                 continue
             condition = each.conditions
             endpoint = Endpoint(each.addresses[0], number, bool(node) and each.nodeName == node)
@@ -90,7 +100,7 @@ def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> di
             port=port.port,
             endpoints=endpoints_of(slices, port, node),
             node_port=port.nodePort,
-            external_ips=tuple(dict.fromkeys(ip for ip in external if ip)),
+            external_ips=tuple(dict.fromkeys(ip for ip in external if _is_ipv4(ip))),
             affinity_seconds=affinity,
         )
     return found
@@ -182,7 +192,7 @@ class ServiceReconciler:
             synced.set()
 
     async def _sync(self) -> None:
-        wanted: Mapping[str, ServicePort] = dict(self._wanted)
+        wanted: Mapping[str, ServicePort] = without_conflicts(self._wanted)
         text = transaction(self._config, self._applied, wanted, fresh=self._fresh)
         if text:
             await self._dataplane.apply(text)

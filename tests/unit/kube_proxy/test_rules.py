@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction
+from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction, without_conflicts
 
 CONFIG = TableConfig("nanokube", "10.244.0.0/16", "10.96.0.0/16", "10.250.0.0/24")
 WEB = ServicePort("default/web:80/TCP", "10.96.0.7", "tcp", 80, (Endpoint("10.244.1.2", 8080),))
@@ -52,3 +52,43 @@ def test_chains_are_deleted_after_what_points_to_them() -> None:
 )
 def test_stale_udp_flows(old: dict[str, ServicePort], new: dict[str, ServicePort], flows: list[object]) -> None:
     assert stale_udp(old, new) == flows
+
+
+def outer(name: str, ip: str, *external: str, node_port: int = 0) -> ServicePort:
+    return ServicePort(name, ip, "tcp", 80, (Endpoint("10.244.1.2", 8080),), node_port, external)
+
+
+@pytest.mark.parametrize(
+    ("services", "kept"),
+    [
+        pytest.param([outer("a", "10.96.0.1", "1.1.1.1")], [(("1.1.1.1",), 0)], id="alone"),
+        pytest.param(
+            [outer("b", "10.96.0.2", "1.1.1.1"), outer("a", "10.96.0.1", "1.1.1.1", "2.2.2.2")],
+            [(("1.1.1.1", "2.2.2.2"), 0), ((), 0)],
+            id="the first name gets a shared external address",
+        ),
+        pytest.param(
+            [outer("a", "10.96.0.1", "10.96.0.2"), outer("b", "10.96.0.2")],
+            [((), 0), ((), 0)],
+            id="nobody gets another's cluster ip",
+        ),
+        pytest.param(
+            [outer("a", "10.96.0.1", node_port=30000), outer("b", "10.96.0.2", node_port=30000)],
+            [((), 30000), ((), 0)],
+            id="a node port twice",
+        ),
+        pytest.param([outer("a", "10.96.0.1"), outer("b", "10.96.0.2")], [((), 0), ((), 0)], id="no node ports"),
+    ],
+)
+def test_every_address_leads_to_one_service(
+    services: list[ServicePort], kept: list[tuple[tuple[str, ...], int]]
+) -> None:
+    found = without_conflicts(table(*services))
+    assert [(found[name].external_ips, found[name].node_port) for name in sorted(found)] == kept
+
+
+def test_a_node_port_given_up_leaves_no_chain_that_holds_others() -> None:
+    before, after = outer("a", "10.96.0.1", node_port=30000), outer("a", "10.96.0.1")
+    lines = transaction(CONFIG, table(before), table(after)).splitlines()
+    gone = lines.index("delete element ip nanokube node_ports { tcp . 30000 }")
+    assert gone < lines.index(f"delete chain ip nanokube np_{before.id}")

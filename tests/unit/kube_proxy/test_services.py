@@ -74,3 +74,11 @@ def test_affinity_and_node_port_reach_the_rules() -> None:
     )
     (port,) = ports_of(Service(Metadata("web", "default"), spec), [slice_of(READY)], "worker-1").values()
     assert (port.affinity_seconds, port.node_port, port.endpoints[0].local) == (60, 30080, True)
+
+
+def test_addresses_of_another_family_stay_out_of_the_table() -> None:
+    spec = ServiceSpec(clusterIP="10.96.0.1", externalIPs=["2001:db8::1", "192.0.2.1"], ports=[Port(80)])
+    found = ports_of(Service(Metadata("web", "default"), spec), [], "")
+    assert [each.external_ips for each in found.values()] == [("192.0.2.1",)]
+    assert not is_proxied(Service(Metadata("web", "default"), ServiceSpec(clusterIP="fd00::1")))
+    assert endpoints_of([slice_of(endpoint("fd00::2"))], Port(80), "") == ()
