@@ -26,7 +26,8 @@ def go_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return str(value)
-    return msgspec.json.encode(value).decode()
+    text = msgspec.json.encode(value).decode()  # Go's encoder escapes what HTML would mistake
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 class FieldError(NamedTuple):

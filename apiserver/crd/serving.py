@@ -192,6 +192,8 @@ class CustomResources:
                 own = strategies[resource.version]
                 stores.append(ConvertedCustomStore(resource, own, stored, webhook=webhook))
         registry.feed.add(cache)
+        for store in (stored, *stores):
+            store.siblings = [resource for resource in resources if resource is not store.resource]
         for store in stores:
             registry.install(store)
         served = _Served(mark, cache, stored, stores)
@@ -263,7 +265,8 @@ class CustomResources:
 
     async def _change(self, name: str, change: Any, subresource: str = "") -> None:
         context = RequestContext(SYSTEM_API_SERVER, field_manager=MANAGER, user_agent=MANAGER)
-        await self._registry.resource(*DEFINITIONS).mutate(context, "", name, change, subresource)
+        store = self._registry.resource(*DEFINITIONS)
+        await store.mutate(context, "", name, change, subresource, tracker=store.tracker)
 
     async def _clean(self, name: str, uid: str) -> None:
         """Delete the objects of a definition, wait for those that others hold, and let the definition go."""

@@ -7,8 +7,12 @@ the refusal of what a webhook would have to convert. Installed by `crd.serving`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from api.resources import Resource
+from apiserver.apply.ownership import OtherVersion
+from apiserver.apply.shapes import root_shape
 from apiserver.crd.resource import CustomResource
 from apiserver.crd.structural import drop_nulls, fill, prune
 from apiserver.registry.context import (
@@ -21,6 +25,7 @@ from apiserver.registry.context import (
 )
 from apiserver.registry.hooks import Obj, Plugin
 from apiserver.registry.strategy import Strategy
+from apiserver.registry.tracking import Tracker
 from apiserver.registry.writing import Current, ResourceStore
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.entry import Event
@@ -73,6 +78,23 @@ class CustomStore(ResourceStore):
         super().__init__(resource, strategy, store, feed, cache, clock, admission)
         self.terminating = False
         """The definition is being deleted: objects may leave, none may come."""
+        self.siblings: list[CustomResource] = []
+        """The other versions of the definition: managers may have written in them."""
+        self.tracker = Tracker(resource, strategy, clock, schema=resource.node, others=self._elsewhere)
+
+    def _elsewhere(self) -> dict[str, OtherVersion]:
+        def stamped(resource: Resource) -> Callable[[Obj], Obj]:
+            return lambda obj: {**obj, "apiVersion": resource.group_version}
+
+        back = stamped(self.resource)
+        return {
+            other.group_version: OtherVersion(
+                root_shape(other.group, other.version, other.kind, other.node),
+                stamped(other),
+                lambda obj, whole: back(obj),
+            )
+            for other in self.siblings
+        }
 
     @property
     def form(self) -> CustomForm:
@@ -165,6 +187,13 @@ class ConvertedCustomStore(CustomStore):
     ) -> bytes:
         self._check_convertible()
         return self._out(await super().patch(ctx, namespace, name, patch_type, patch, **rest))
+
+    async def apply(
+        self, ctx: RequestContext, namespace: str, name: str, config: Obj, **rest: Any
+    ) -> tuple[bytes, bool]:
+        self._check_convertible()
+        raw, created = await super().apply(ctx, namespace, name, config, **rest)
+        return self._out(raw), created
 
     async def delete(self, ctx: RequestContext, namespace: str, name: str, options: DeleteOptions) -> DeleteResult:
         self._check_convertible()

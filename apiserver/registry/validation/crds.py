@@ -3,16 +3,20 @@
 Owns what can be said without the CEL compiler. Called by the CRD strategy.
 """
 
+import re
 from typing import Any
 
+from apiserver.crd.schema_check import check_schema
 from apiserver.registry.validation import names
-from apiserver.registry.validation.expressions import check_expression
 from apiserver.registry.validation.fields import check_enum, check_immutable
-from machinery.field_errors import FieldError, go_value
+from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 _APPROVED = "api-approved.kubernetes.io"
-_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
+_COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
+_SIMPLE_PATH = re.compile(r"(\.[A-Za-z_][\w-]*)+", re.ASCII)
+_MAX_SELECTABLE = 8
 
 
 def validate_crd(obj: Obj) -> list[FieldError]:
@@ -71,6 +75,7 @@ def _validate_versions(versions: list[Obj]) -> list[FieldError]:
     for index, (version, schema) in enumerate(zip(versions, schemas, strict=True)):
         path = f"spec.versions[{index}]"
         name = version.get("name") or ""
+        errors += _validate_offers(version, path)
         if texts := names.dns_1035_label(name):
             errors.append(FieldError.invalid(f"{path}.name", name, ",".join(texts)))
         if name in seen:
@@ -81,7 +86,7 @@ def _validate_versions(versions: list[Obj]) -> list[FieldError]:
             errors.append(FieldError.required(f"{path}.schema.openAPIV3Schema"))
         elif not shared or index == 0:
             at = "spec.validation.openAPIV3Schema" if shared else f"{path}.schema.openAPIV3Schema"
-            errors += _validate_root(schema, at)
+            errors += check_schema(schema, at)
     stored = [version.get("name") for version in versions if version.get("storage")]
     if len(stored) != 1:
         detail = "must have exactly one version marked as storage version"
@@ -89,6 +94,69 @@ def _validate_versions(versions: list[Obj]) -> list[FieldError]:
         if not stored:
             detail = "must have at least one stored version"
             errors.append(FieldError.invalid("status.storedVersions", None, detail))
+    return errors
+
+
+def _validate_offers(version: Obj, path: str) -> list[FieldError]:
+    """Columns, subresources and selectable fields of a version."""
+    errors: list[FieldError] = []
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        at = f"{path}.additionalPrinterColumns[{index}]"
+        for field in ("name", "type", "jsonPath"):
+            if not column.get(field):
+                errors.append(FieldError.required(f"{at}.{field}"))
+        for field, valid in (("type", _COLUMN_TYPES), ("format", _COLUMN_FORMATS)):
+            if column.get(field) and column[field] not in valid:
+                errors.append(FieldError.invalid(f"{at}.{field}", column[field], f"must be one of {','.join(valid)}"))
+    scale = (version.get("subresources") or {}).get("scale")
+    if scale is not None:
+        at = f"{path}.subresources.scale"
+        errors += _validate_path(scale.get("specReplicasPath"), f"{at}.specReplicasPath", (".spec.",), required=True)
+        statuses, either = (".status.",), (".spec.", ".status.")
+        errors += _validate_path(scale.get("statusReplicasPath"), f"{at}.statusReplicasPath", statuses, required=True)
+        errors += _validate_path(scale.get("labelSelectorPath"), f"{at}.labelSelectorPath", either)
+    errors += _validate_selectable(version, path)
+    return errors
+
+
+def _validate_path(value: str | None, path: str, roots: tuple[str, ...], *, required: bool = False) -> list[FieldError]:
+    if not value:
+        return [FieldError.required(path)] if required else []
+    if not _SIMPLE_PATH.fullmatch(value):
+        return [FieldError.invalid(path, value, "is an invalid path: only simple paths are supported")]
+    if not value.startswith(roots):
+        named = " or ".join(root.rstrip(".") for root in roots)
+        either = "either " if len(roots) > 1 else ""
+        return [FieldError.invalid(path, value, f"should be a json path under {either}{named}")]
+    return []
+
+
+def _validate_selectable(version: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    fields = version.get("selectableFields") or []
+    if len(fields) > _MAX_SELECTABLE:
+        errors.append(FieldError.too_many(f"{path}.selectableFields", len(fields), _MAX_SELECTABLE))
+    seen: set[str] = set()
+    for index, item in enumerate(fields):
+        at, value = f"{path}.selectableFields[{index}].jsonPath", item.get("jsonPath") or ""
+        if not value:
+            errors.append(FieldError.required(at))
+            continue
+        if value in seen:
+            errors.append(FieldError.duplicate(at, value))
+        seen.add(value)
+        if not _SIMPLE_PATH.fullmatch(value):
+            errors.append(FieldError.invalid(at, value, "is an invalid path: only simple paths are supported"))
+            continue
+        node: Any = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+        for part in value[1:].split("."):
+            node = (node.get("properties") or {}).get(part) if isinstance(node, dict) else None
+        if value.startswith(".metadata"):
+            errors.append(FieldError.invalid(at, value, "must not point to fields in metadata"))
+        elif node is None:
+            errors.append(FieldError.invalid(at, value, "is an invalid path: does not refer to a valid field"))
+        elif node.get("type") not in ("string", "boolean", "integer"):
+            errors.append(FieldError.invalid(at, value, "must point to a field of type string, boolean or integer"))
     return errors
 
 
@@ -120,82 +188,6 @@ def _validate_conversion(conversion: Obj, path: str) -> list[FieldError]:
         detail = "required when strategy is set to Webhook"
         errors.append(FieldError.required(f"{path}.webhook.clientConfig", detail))
     return errors
-
-
-def _validate_root(schema: Obj, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    kind = schema.get("type")
-    if kind != "object":
-        if kind:
-            errors.append(FieldError.invalid(f"{path}.type", kind, "must be object at the root"))
-        else:
-            errors.append(FieldError.required(f"{path}.type", "must not be empty at the root"))
-    return errors + _validate_schema(schema, path, root=True)
-
-
-def _validate_schema(schema: Obj, path: str, *, root: bool = False) -> list[FieldError]:
-    """Structural: every value has a type, objects have properties or additionalProperties, not both."""
-    errors: list[FieldError] = []
-    kind = schema.get("type")
-    if kind is not None and kind not in _TYPES:
-        errors.append(FieldError(f"{path}.type", "FieldValueNotSupported", _unsupported_type(kind)))
-    if schema.get("default") is not None and (wrong := _type_error(schema["default"], schema)):
-        errors.append(FieldError(f"{path}.default", "FieldValueTypeInvalid", wrong))
-    properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
-    for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
-        errors += check_expression(f"{path}.x-kubernetes-validations[{index}].rule", rule.get("rule") or "")
-    if properties and extra is not None and extra is not False:
-        detail = "additionalProperties and properties are mutual exclusive"
-        errors.append(FieldError.forbidden(f"{path}.additionalProperties", detail))
-    if schema.get("uniqueItems"):
-        detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
-        errors.append(FieldError.forbidden(f"{path}.uniqueItems", detail))
-    if kind == "array" and schema.get("items") is None:
-        errors.append(FieldError.required(f"{path}.items", "must be specified"))
-    for name, child in properties.items():
-        if root and name in ("metadata", "apiVersion", "kind"):
-            continue
-        errors += _typed(child, f"{path}.properties[{name}]", "for specified object fields")
-    if isinstance(extra, dict):
-        errors += _typed(extra, f"{path}.additionalProperties", "for specified object fields")
-    if isinstance(items := schema.get("items"), dict):
-        errors += _typed(items, f"{path}.items", "for specified array items")
-    return errors
-
-
-def _typed(schema: Obj, path: str, where: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
-    if not schema.get("type") and not free:
-        errors.append(FieldError.required(f"{path}.type", f"must not be empty {where}"))
-    return errors + _validate_schema(schema, path)
-
-
-def _unsupported_type(kind: Any) -> str:
-    listed = ", ".join(go_value(item) for item in _TYPES)
-    return f"Unsupported value: {go_value(kind)}: supported values: {listed}"
-
-
-_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
-    "array": (list,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "object": (dict,),
-    "string": (str,),
-}
-
-
-def _type_error(value: Any, schema: Obj) -> str:
-    kind = schema.get("type")
-    wanted = _PYTHON_TYPES.get(kind or "")
-    if wanted is None:
-        return ""
-    fits = isinstance(value, wanted) and (kind == "boolean" or not isinstance(value, bool))
-    if fits:
-        return ""
-    actual = next((name for name, types in _PYTHON_TYPES.items() if isinstance(value, types)), "null")
-    return f'Invalid value: "{actual}":  in body must be of type {kind}: "{actual}"'
 
 
 def validate_crd_update(new: Obj, old: Obj) -> list[FieldError]:
