@@ -8,9 +8,8 @@ Never: binds pods to nodes (the scheduler does). Called by app.py through `build
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from api.models import apps_v1, core_v1
 from client.client import PatchType, key_of
@@ -21,6 +20,7 @@ from client.listers import BY_OWNER, owner_uids
 from controller_manager.daemonset import plan
 from controller_manager.daemonset.eligibility import HASH, node_of, pod_for
 from controller_manager.environment import Environment
+from controller_manager.failure_memory import FailureMemory
 from controller_manager.history import History
 from controller_manager.objects import (
     FAILED,
@@ -35,45 +35,14 @@ from controller_manager.objects import (
 from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
 from controller_manager.replicaset.plan import BURST_REPLICAS, plan_batches
 from controller_manager.side_by_side import side_by_side
-from machinery.clock import Clock
 from machinery.errors import Conflict, NotFound, StatusError
 from machinery.meta import ObjectKey
 from machinery.selectors import LabelSelector
 
 COMPONENT: Final = "daemonset-controller"
-FIRST_BACKOFF: Final = 1.0
-MAX_BACKOFF: Final = 900.0
-REMEMBERED: Final = 4096
 
 DaemonSet = apps_v1.DaemonSet
 Pod = core_v1.Pod
-
-
-class _Failure(NamedTuple):
-    delay: float
-    at: float
-
-
-class FailureMemory:
-    """How long to wait before the failed pod of a node is replaced: doubling from 1 s to 15 min, bounded memory."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._failures: OrderedDict[tuple[str, str], _Failure] = OrderedDict()
-
-    def wait(self, uid: str, node: str) -> float:
-        """Cluster seconds until the node's failed pod may be replaced; 0 notes that it is replaced now."""
-        now, key = self._clock.monotonic(), (uid, node)
-        last = self._failures.get(key)
-        if last is not None and now - last.at < last.delay:
-            return last.delay - (now - last.at)
-        fresh = last is None or now - last.at > 2 * MAX_BACKOFF
-        delay = FIRST_BACKOFF if last is None or fresh else min(last.delay * 2, MAX_BACKOFF)
-        self._failures[key] = _Failure(delay, now)
-        self._failures.move_to_end(key)
-        if len(self._failures) > REMEMBERED:
-            self._failures.popitem(last=False)
-        return 0.0
 
 
 class DaemonSetController:

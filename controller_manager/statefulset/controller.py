@@ -18,6 +18,7 @@ from client.events import NORMAL, WARNING
 from client.informer import Informer
 from client.listers import BY_OWNER, owner_uids
 from controller_manager.environment import Environment
+from controller_manager.failure_memory import FailureMemory
 from controller_manager.history import History, Revision, template_of
 from controller_manager.objects import (
     ORPHANS,
@@ -45,12 +46,13 @@ Pod = core_v1.Pod
 
 
 class StatefulSetController:
-    """Reads listers, writes through the client; keeps no state of its own."""
+    """Reads listers, writes through the client."""
 
     def __init__(self, env: Environment) -> None:
         self._client = env.client
         self._clock = env.clock
         self._events = env.recorder(COMPONENT)
+        self._failures = FailureMemory(env.clock)
         indexers = {BY_OWNER: owner_uids, ORPHANS: orphan_namespace}
         self._pods: Informer[Pod] = env.informers.informer(Pod, indexers=indexers)
         self._sets: Informer[Set] = env.informers.informer(Set)
@@ -101,9 +103,10 @@ class StatefulSetController:
         current_name, update_name = current.metadata.name or "", update.metadata.name or ""
         step = plan.plan_step(set_, pods, update_name, self._clock)
         failure: StatusError | None = None
+        wait: float | None = None
         try:
             await self._keep_claims(set_, pods)  # first: a pod that goes for good must own its claim while it lives
-            await self._act(set_, step, current, update)
+            wait = await self._act(set_, step, current, update)
         except StatusError as error:
             failure = error
         status, recheck = plan.observe(set_, pods, current_name, update_name, collisions, self._clock)
@@ -112,7 +115,8 @@ class StatefulSetController:
             raise failure
         live = {current_name, update_name, status.currentRevision or "", *map(identity.revision_of, pods)}
         await self._history.truncate(revisions, live, set_.spec.revisionHistoryLimit)
-        return Result(requeue_after=min((each for each in (step.wait, recheck) if each is not None), default=None))
+        waits = [each for each in (step.wait, wait, recheck) if each is not None]
+        return Result(requeue_after=min(waits, default=None))
 
     async def _report(self, set_: Set, status: apps_v1.StatefulSetStatus) -> None:
         patch = status_patch(set_.status, status)
@@ -132,7 +136,9 @@ class StatefulSetController:
                 raise Conflict(f"{key_of(set_)} was replaced or is being deleted: it adopts nothing")
         owned = list(claims.owned)
         for pod in claims.adopt:
-            owned.append(await self._patch_pod(pod, adoption_patch(set_, pod)))
+            patch = adoption_patch(set_, pod)
+            patch["metadata"]["labels"] = identity.labels_of(set_, identity.ordinal_of(set_, pod) or 0)
+            owned.append(await self._patch_pod(pod, patch))
         for pod in claims.release:
             try:
                 await self._patch_pod(pod, release_patch(set_, pod))
@@ -146,17 +152,26 @@ class StatefulSetController:
 
     # Steps
 
-    async def _act(self, set_: Set, step: Step, current: Revision, update: Revision) -> None:
+    async def _act(self, set_: Set, step: Step, current: Revision, update: Revision) -> float | None:
+        """Carry out the step; returns how long to wait before a pod that fails again and again is made once more."""
         rest = list(step.create)
         for size in plan_batches(len(rest)):
             batch, rest = rest[:size], rest[size:]
             await side_by_side([self._create(set_, each, current, update) for each in batch])
+        waits: list[float] = []
+        recreate: list[Pod] = []
         for pod in step.recreate:
             failed = pod.status is not None and pod.status.phase == "Failed"
+            wait = self._failures.wait(set_.metadata.uid or "", pod.metadata.name or "") if failed else 0.0
+            if wait > 0:
+                waits.append(wait)
+                continue
+            recreate.append(pod)
             reason, word = ("RecreatingFailedPod", "failed") if failed else ("RecreatingTerminatedPod", "terminated")
             message = f"StatefulSet {key_of(set_)} is recreating {word} Pod {pod.metadata.name}"
             self._events.event(set_, WARNING if failed else NORMAL, reason, message)
-        await side_by_side([self._delete(set_, pod) for pod in [*step.recreate, *step.delete]])
+        await side_by_side([self._delete(set_, pod) for pod in [*recreate, *step.delete]])
+        return min(waits, default=None)
 
     async def _create(self, set_: Set, wanted: Creation, current: Revision, update: Revision) -> None:
         await self._create_claims(set_, wanted.ordinal)

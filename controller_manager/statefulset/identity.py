@@ -37,6 +37,11 @@ def pod_name(set_: Set, ordinal: int) -> str:
     return f"{set_.metadata.name}-{ordinal}"
 
 
+def labels_of(set_: Set, ordinal: int) -> dict[str, str]:
+    """The labels that tell which pod of the set it is."""
+    return {POD_NAME: pod_name(set_, ordinal), POD_INDEX: str(ordinal)}
+
+
 def revision_of(pod: core_v1.Pod) -> str:
     """The name of the revision that the pod was made from."""
     return str((pod.metadata.labels or {}).get(REVISION, ""))
@@ -51,7 +56,7 @@ def pod_for(set_: Set, ordinal: int, template: core_v1.PodTemplateSpec, revision
         spec.hostname = name
         spec.subdomain = set_.spec.serviceName or None
         spec.volumes = _with_claims(spec.volumes or [], set_, ordinal) or None
-    labels = {**(given.labels or {}), POD_NAME: name, POD_INDEX: str(ordinal), REVISION: revision}
+    labels = {**(given.labels or {}), **labels_of(set_, ordinal), REVISION: revision}
     return core_v1.Pod(
         metadata=meta_v1.ObjectMeta(
             name=name,

@@ -317,3 +317,46 @@ async def test_history_is_cut_to_the_limit() -> None:
             return sorted(each["revision"] for each in revisions) == [3, 4]
 
         await eventually(cut, "two revisions")
+
+
+async def test_a_pod_that_fails_again_and_again_is_made_ever_more_slowly() -> None:
+    async with running_cluster() as cluster:
+        pods = cluster.manager.environment.informers.informer(core_v1.Pod)
+        failed: asyncio.Queue[str] = asyncio.Queue()
+        made = 0
+
+        def note(pod: core_v1.Pod) -> None:
+            nonlocal made
+            made += 1
+            failed.put_nowait(pod.metadata.name or "")  # type: ignore[union-attr]
+
+        pods.add_handler(EventHandler(on_add=note))
+        await cluster.client.create(web(1))
+        for _ in range(2):
+            name = await asyncio.wait_for(failed.get(), 10)
+            await cluster.client.patch(PODS, name, {"status": {"phase": "Failed"}}, NS, subresource="status")
+        await asyncio.wait_for(failed.get(), 10)
+        begin = cluster.clock.monotonic()
+        await cluster.client.patch(PODS, "web-0", {"status": {"phase": "Failed"}}, NS, subresource="status")
+        await asyncio.wait_for(failed.get(), 10)
+        assert cluster.clock.monotonic() - begin > 0.8
+        assert made == 4
+
+
+async def test_an_orphan_with_the_right_name_is_adopted_and_gets_its_labels() -> None:
+    async with running_cluster(nodes=1) as cluster:
+        orphan = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "web-0", "namespace": NS, "labels": {"tier": "web"}},
+            "spec": {"containers": [{"name": "main", "image": "nginx:1"}]},
+        }
+        await cluster.client.create(orphan)
+        await cluster.client.create(web(1, updateStrategy={"type": "OnDelete"}))
+
+        async def adopted() -> bool:
+            meta = (await pods_of(cluster))["web-0"]["metadata"]
+            owners = [each["kind"] for each in meta.get("ownerReferences", ())]
+            return bool(owners == ["StatefulSet"] and meta["labels"].get("apps.kubernetes.io/pod-index") == "0")
+
+        await eventually(adopted, "web-0 adopted")

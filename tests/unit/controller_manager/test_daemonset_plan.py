@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.models import apps_v1, core_v1, meta_v1
-from controller_manager.daemonset.controller import MAX_BACKOFF, FailureMemory
 from controller_manager.daemonset.eligibility import HASH, Eligibility, judge, matches_node, node_of, pod_for
 from controller_manager.daemonset.plan import limits, observe, place, plan
+from controller_manager.failure_memory import MAX_BACKOFF, FailureMemory
 from controller_manager.objects import is_finished, is_terminating
 from machinery.clock import VirtualClock
 from tests.unit.controller_manager.builders import at
