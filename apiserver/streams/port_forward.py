@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Protocol
 
 from apiserver.rest import query
 from apiserver.rest.bodies import ClientGone
 from apiserver.rest.request import Request
+from apiserver.streams.duplex import duplex
 from apiserver.streams.pipes import WebSocketPipe, accept, upgraded
 from apiserver.streams.spdy import PROTOCOL_ERROR, Pipe, SpdyConnection, SpdyStream
 from apiserver.streams.targets import Kubelets, failure
@@ -234,34 +235,11 @@ class PortForwards:
         import grpc
 
         opening = pb.PortForwardOpen(namespace=request.namespace, pod=request.info.name, port=port)
-        left = False
-
-        async def inputs() -> AsyncIterator[pb.PortForwardData]:
-            nonlocal left
-            yield pb.PortForwardData(open=opening)
-            try:
-                while data := await end.read():
-                    yield pb.PortForwardData(data=data)
-                yield pb.PortForwardData(half_close=True)
-            except ClientGone:
-                left = True
-                call.cancel()
-
-        call: Any = self._kubelets.stub(address).PortForward(inputs())
+        call: Any = self._kubelets.stub(address).PortForward()
         try:
-            async for message in call:
-                match message.WhichOneof("message"):
-                    case "data":
-                        await end.write(message.data)
-                    case "half_close":
-                        await end.close_write()
-                    case "error":
-                        await end.fail(message.error)
+            await duplex(call, _inputs(opening, end), _outputs(call, end))
         except ClientGone:
             pass
-        except asyncio.CancelledError:
-            if not left:
-                raise
         except grpc.aio.AioRpcError as error:
             # INTERNAL without words of the kubelet's is a write that met the end of the call.
             if error.code() is not grpc.StatusCode.INTERNAL or error.trailing_metadata():
@@ -270,6 +248,24 @@ class PortForwards:
         finally:
             call.cancel()
             await end.close()
+
+
+async def _inputs(opening: pb.PortForwardOpen, end: End) -> AsyncGenerator[pb.PortForwardData, None]:
+    yield pb.PortForwardData(open=opening)
+    while data := await end.read():
+        yield pb.PortForwardData(data=data)
+    yield pb.PortForwardData(half_close=True)
+
+
+async def _outputs(call: Any, end: End) -> None:
+    async for message in call:
+        match message.WhichOneof("message"):
+            case "data":
+                await end.write(message.data)
+            case "half_close":
+                await end.close_write()
+            case "error":
+                await end.fail(message.error)
 
 
 class _Tasks:

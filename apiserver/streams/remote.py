@@ -7,16 +7,14 @@ Called by the REST door.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from apiserver.rest import query
-from apiserver.rest.bodies import ClientGone
 from apiserver.rest.request import Request
+from apiserver.streams.duplex import duplex
 from apiserver.streams.sessions import ChannelSession, Session
 from apiserver.streams.spdy_session import SpdySession
 from apiserver.streams.targets import Kubelets, failure, opened, refusal
@@ -58,25 +56,6 @@ def session_for(request: Request, opening: pb.StreamOpen) -> Session:
     return SpdySession(request, opening)
 
 
-class _Feed:
-    """What the kubelet's stream reads: the opening, then, once the client has its answer, what the client sends."""
-
-    def __init__(self, opening: pb.StreamOpen, session: Session) -> None:
-        self._opening = opening
-        self._session = session
-        self.accepted = asyncio.Event()
-        self.left = asyncio.Event()
-
-    async def messages(self) -> AsyncIterator[pb.StreamInput]:
-        yield pb.StreamInput(open=self._opening)
-        await self.accepted.wait()
-        try:
-            async for message in self._session.inputs():
-                yield message
-        except ClientGone:
-            self.left.set()
-
-
 class RemoteStreams:
     """Serves both subresources, by whatever upgrade."""
 
@@ -96,36 +75,20 @@ class RemoteStreams:
         target = await self._kubelets.target(request.namespace, name, query.text(request.query, "container"))
         opening = open_message(request.query, request.namespace, name, target.container, execute=execute)
         session = session_for(request, opening)
-        feed = _Feed(opening, session)
         stub = self._kubelets.stub(target.address)
-        call = (stub.Exec if execute else stub.Attach)(feed.messages())
+        call = (stub.Exec if execute else stub.Attach)()
         try:
             try:
-                await opened(call)
+                await opened(call, pb.StreamInput(open=opening))
             except grpc.RpcError as error:
                 raise refusal(error, target.address) from error
             await session.accept()
-            feed.accepted.set()
-            await self._relay(call, session, feed, target.address, name)
+            # A client that leaves ends the call: a command is not left without its user.
+            await duplex(call, session.inputs(), _outputs(call, session, target.address, name))
             await session.finish()
         finally:
             call.cancel()
             await session.close()
-
-    @staticmethod
-    async def _relay(call: Any, session: Session, feed: _Feed, address: str, name: str) -> None:
-        """Carry the output until the Status that ends it. Raises ClientGone: a command is not left without its user."""
-        outputs = asyncio.ensure_future(_outputs(call, session, address, name))
-        left = asyncio.ensure_future(feed.left.wait())
-        try:
-            await asyncio.wait({outputs, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not outputs.done():
-                raise ClientGone
-            outputs.result()
-        finally:
-            for task in (outputs, left):
-                task.cancel()
-            await asyncio.gather(outputs, left, return_exceptions=True)
 
 
 async def _outputs(call: Any, session: Session, address: str, name: str) -> None:

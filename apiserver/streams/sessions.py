@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from apiserver.rest.bodies import ClientGone
@@ -27,7 +27,7 @@ class Session(Protocol):
     async def accept(self) -> None:
         """Answer the upgrade. Raises ClientGone."""
 
-    def inputs(self) -> AsyncIterator[pb.StreamInput]:
+    def inputs(self) -> AsyncGenerator[pb.StreamInput, None]:
         """What the client sends. Raises ClientGone when it leaves."""
 
     async def output(self, message: pb.StreamOutput) -> None:
@@ -93,7 +93,7 @@ class ChannelSession:
         await self._request.send({"type": "websocket.accept", "subprotocol": self._protocol})
         self._request.code = 101
 
-    async def inputs(self) -> AsyncIterator[pb.StreamInput]:
+    async def inputs(self) -> AsyncGenerator[pb.StreamInput, None]:
         while True:
             message = await self._request.receive()
             if message["type"] == "websocket.disconnect":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from apiserver.rest.bodies import ClientGone
 from apiserver.rest.request import Request
@@ -106,7 +106,7 @@ class SpdySession:
                         await self._messages.put(size)
                 text = text[-MAX_SIZE_TEXT:]
 
-    async def inputs(self) -> AsyncIterator[pb.StreamInput]:
+    async def inputs(self) -> AsyncGenerator[pb.StreamInput, None]:
         while (message := await self._messages.get()) is not None:
             yield message
         raise ClientGone

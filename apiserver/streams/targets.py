@@ -103,10 +103,11 @@ def refusal(error: Any, address: str) -> StatusError:
     return found
 
 
-async def opened(call: Any) -> None:
+async def opened(call: Any, opening: Any) -> None:
     """Wait until the kubelet has opened a stream (it sends its metadata then). Raises the call's RpcError."""
     try:
         async with asyncio.timeout(OPEN_SECONDS):
+            await call.write(opening)
             await call.initial_metadata()
     except TimeoutError as exc:
         raise ServiceUnavailable("the kubelet did not open the stream in time") from exc
