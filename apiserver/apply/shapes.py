@@ -55,6 +55,17 @@ _WRITTEN = frozenset(
         ("io.k8s.api.core.v1.Event", "reportingInstance"),
     }
 )
+# Written as null when nothing is set, so whoever sets the object owns them too.
+_CONDITION_TIMES = ("f:lastProbeTime", "f:lastTransitionTime")
+_NULLS: Mapping[str, tuple[str, ...]] = {
+    "io.k8s.api.core.v1.PodCondition": _CONDITION_TIMES,
+    "io.k8s.api.core.v1.PersistentVolumeClaimCondition": _CONDITION_TIMES,
+    "io.k8s.api.core.v1.NodeCondition": ("f:lastHeartbeatTime", "f:lastTransitionTime"),
+    "io.k8s.api.batch.v1.JobCondition": _CONDITION_TIMES,
+    "io.k8s.api.apps.v1.DeploymentCondition": ("f:lastTransitionTime", "f:lastUpdateTime"),
+    "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition": ("f:lastTransitionTime",),
+    "io.k8s.api.storage.v1.CSINodeDriver": ("f:topologyKeys",),
+}
 _RAW = "io.k8s.apimachinery.pkg.runtime.RawExtension"
 
 
@@ -79,7 +90,7 @@ class Field:
 class Shape:
     """How the value at one place of a schema is owned."""
 
-    __slots__ = ("_element", "_fields", "_node", "custom", "defaults", "keys", "kind", "type")
+    __slots__ = ("_element", "_fields", "_node", "custom", "defaults", "keys", "kind", "nulls", "type")
 
     def __init__(self, node: SchemaNode | None, kind: int, *, custom: bool = False) -> None:
         self.kind = kind
@@ -94,6 +105,8 @@ class Shape:
             self.defaults = {"name": ""}
         self.type = node.type if node is not None else ""
         """The JSON type that an applied value must have; "" for any."""
+        self.nulls: tuple[str, ...] = _NULLS.get(node.name, ()) if node is not None and not custom else ()
+        """Fields that upstream writes as null."""
         if node is not None and (node.quantity or node.int_or_string):
             self.type = ""
 

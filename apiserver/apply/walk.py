@@ -72,6 +72,8 @@ def added(shape: Shape, value: Any) -> FieldSet:
                     node[field.element] = MEMBER if below.kind == WHOLE else added(below, inner)
                 else:
                     node[f"f:{name}"] = added(element, inner) if element is not None else MEMBER
+            for unset in shape.nulls:
+                node[unset] = MEMBER
             return node
         if kind in (KEYED, SET):
             return MEMBER
@@ -106,7 +108,7 @@ def created(shape: Shape, obj: Obj, skip: frozenset[str]) -> FieldSet:
     result: FieldSet = {}
     fields, element = shape.fields, shape.element
     for name, value in obj.items():
-        if name in skip or value is None:  # a null stands in upstream's empty object too
+        if name in skip or (value is None and not shape.custom):  # a null stands in upstream's empty object too
             continue
         field = fields.get(name)
         if field is None:
@@ -141,7 +143,7 @@ def created_json(shape: Shape, obj: Obj, skip: frozenset[str]) -> list[bytes]:
     result: list[bytes] = []
     fields, element = shape.fields, shape.element
     for name, value in obj.items():
-        if name in skip or value is None:
+        if name in skip or (value is None and not shape.custom):
             continue
         field = fields.get(name)
         if field is None:
@@ -199,6 +201,8 @@ def _members(shape: Shape, old: Obj, new: Obj, skip: frozenset[str] = _NOTHING) 
         before = old.get(name, _MISSING)
         if before is value or before == value or name in skip:
             continue
+        if value is None and before is _MISSING and not shape.custom:
+            continue  # upstream's structs do not tell null from absent
         field = fields.get(name)
         if field is not None:
             path, below = field.element, field.shape
@@ -217,7 +221,7 @@ def _members(shape: Shape, old: Obj, new: Obj, skip: frozenset[str] = _NOTHING) 
         if less is not None:
             removed[path] = less
     for name, value in old.items():
-        if name in new or name in skip:
+        if name in new or name in skip or (value is None and not shape.custom):
             continue
         field = fields.get(name)
         if field is not None and field.always:

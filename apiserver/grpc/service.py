@@ -184,6 +184,8 @@ class ResourceService:
     @staticmethod
     def _context(user: UserInfo, options: pb.WriteOptions) -> RequestContext:
         manager = options.field_manager or user.name.removeprefix("system:").partition(":")[0]
+        if manager == "node":
+            manager = "kubelet"
         return RequestContext(user, options.dry_run, manager, options.field_validation, manager)
 
     async def get(self, request: pb.GetRequest, user: UserInfo) -> pb.Object:

@@ -45,6 +45,11 @@ _SPECIAL: Mapping[tuple[str, str], str] = {
     ("certificates.k8s.io", "certificatesigningrequests"): _UNTRACKED,
     ("apps", "daemonsets"): _TEMPLATE_GENERATION,
 }
+_LISTS: Mapping[tuple[str, str], str] = {
+    ("rbac.authorization.k8s.io", "roles"): "rules",
+    ("rbac.authorization.k8s.io", "clusterroles"): "rules",
+    ("discovery.k8s.io", "endpointslices"): "endpoints",
+}
 _GENERATION_ANNOTATION = "deprecated.daemonset.template.generation"
 
 
@@ -102,6 +107,8 @@ class Tracker:
         self._shown = shown
         """From the stored version to this one, where they differ."""
         self._kinds: dict[str, Kind] = {}
+        self.list_field = _LISTS.get((resource.group, resource.plural), "")
+        """A list that is stored as null when it is empty, but owned by whoever sent it so."""
         self._special = _SPECIAL.get((resource.group, resource.plural), "")
 
     def shape(self) -> Shape:
@@ -124,8 +131,10 @@ class Tracker:
             self._kinds[subresource] = found
         return found
 
-    def created(self, ctx: RequestContext, obj: Obj, given: Any, now: str) -> Any:
+    def created(self, ctx: RequestContext, obj: Obj, given: Any, now: str, *, empty_list: bool = False) -> Any:
         """The entries of a new object, to be written as they are; `given` is what the client sent as such."""
+        if empty_list:
+            obj = {**obj, self.list_field: []}
         if self._shown is not None:
             obj = self._shown(obj)
         if self._special:
@@ -141,7 +150,7 @@ class Tracker:
 
     def updated(self, ctx: RequestContext, old: Obj, new: Obj, given: Any, subresource: str) -> list[Entry]:
         """The entries after a plain write."""
-        live: list[Entry] = old["metadata"].get("managedFields") or []
+        live = _usable(old["metadata"].get("managedFields"))
         entries = ownership.plan_given(given, live) if given and not subresource and given != live else live
         if not entries:
             return entries
@@ -153,6 +162,8 @@ class Tracker:
     def applied(self, ctx: RequestContext, live: Obj, config: Obj, subresource: str) -> Obj:
         """The object that an apply makes, its managedFields included; `live` is {} where there is none."""
         kind, now = self.kind(subresource), rfc3339(self._clock.now())
+        if live and (entries := live["metadata"].get("managedFields")) and _usable(entries) is not entries:
+            live = {**live, "metadata": {**live["metadata"], "managedFields": _usable(entries)}}
         if self._shown is not None and live:
             live = self._shown(live)
         try:
@@ -211,6 +222,17 @@ class Tracker:
         resource = self.resource
         place = f"{meta.get('namespace') or ''}/{meta.get('name') or ''}"
         return f"{place}; {resource.group}/{resource.version}, Kind={resource.kind}"
+
+
+def _usable(stored: Any) -> list[Entry]:
+    """The stored entries, without what some foreign writer spoilt."""
+    if not stored:
+        return []
+    for entry in stored:
+        if not isinstance(entry.get("fieldsV1"), dict) or "operation" not in entry or not entry.get("apiVersion"):
+            return ownership.plan_given(stored, ())
+    found: list[Entry] = stored
+    return found
 
 
 def _manager(ctx: RequestContext) -> str:

@@ -136,10 +136,11 @@ class ResourceStore(ResourceReader):
         """Without a tracker the object's own managedFields are kept."""
         strategy, meta = self.strategy, obj["metadata"]
         managed, now = meta.pop("managedFields", None), rfc3339(self._clock.now())
+        empty_list = tracker is not None and tracker.list_field != "" and obj.get(tracker.list_field) == []
         strategy.canonicalize(obj)
         strategy.default(obj)
         if tracker is not None:
-            managed = tracker.created(ctx, obj, managed, now)
+            managed = tracker.created(ctx, obj, managed, now, empty_list=empty_list)
         await self._admit(ctx, CREATE, namespace, meta.get("name") or "", obj, None, "")
         if meta.get("generateName") and not meta.get("name"):
             meta["name"] = generated_name(meta["generateName"])

@@ -143,3 +143,18 @@ def test_configurations_must_fit_the_schema(config: Obj, problem: str) -> None:
     with pytest.raises(Undeclared) as refused:
         declared(CONFIG_MAPS.shape, config)
     assert str(refused.value) == problem
+
+
+def test_unset_times_of_a_condition_are_owned() -> None:
+    shape = PODS.shape
+    old = {**meta(), "status": {}}
+    ready = {"type": "Ready", "status": "True"}
+    difference = compared(shape, old, {**meta(), "status": {"conditions": [ready]}})
+    owned = {".", "f:type", "f:status", "f:lastProbeTime", "f:lastTransitionTime"}
+    assert difference.changed["f:status"]["f:conditions"]['k:{"type":"Ready"}'].keys() == owned
+
+
+def test_null_is_absent_in_typed_objects_and_a_value_in_custom_ones() -> None:
+    assert compared(PODS.shape, {**meta(), "spec": {"nodeName": None}}, {**meta(), "spec": {}}) == ({}, {})
+    custom = {**meta(), "spec": {"a": None}}
+    assert WIDGETS.created(custom) == {"f:spec": {".": {}, "f:a": {}}}
