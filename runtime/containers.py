@@ -203,8 +203,8 @@ class Containers:
             if record.state != CREATED:
                 raise WrongState(f"container is in {record.state} state")
             record.state = STARTING
-            self.save(container)
             try:
+                self.save(container)
                 async with self._starting:
                     await self._launch(container)
             except BaseException as error:
@@ -237,7 +237,7 @@ class Containers:
         text = error.message if isinstance(error, RuntimeFault) else "start was interrupted"
         record.state, record.exit_code, record.reason, record.message = EXITED, 128, "StartError", text
         record.finished_at = time.time_ns()
-        self.save(container)
+        self._note_end(container)
         container.exited.set()
         if record.conmon:
             container.monitor.send(signal.SIGKILL)
@@ -279,11 +279,18 @@ class Containers:
             record.exit_code, record.finished_at = found
             record.reason = plan_exit_reason(record.exit_code, self._was_oom_killed(container))
         record.state = EXITED
-        self.save(container)
+        self._note_end(container)
         container.exited.set()
         self._publish(container, cri.CONTAINER_STOPPED_EVENT)
         log.info("Container exited", extra=kv(**container.describe(), code=record.exit_code, reason=record.reason))
         await self._clean(container)
+
+    def _note_end(self, container: Container) -> None:
+        """Write an end down if the disk has room. Else a later process works it out again, from conmon's notes."""
+        try:
+            self.save(container)
+        except OSError as error:
+            log.warning("Could not note container's end", extra=kv(**container.describe(), error=error))
 
     def _was_oom_killed(self, container: Container) -> bool:
         if (self.bundle(container) / "oom").exists():
@@ -343,7 +350,7 @@ class Containers:
             if record.state == CREATED:  # never ran: it ends as if it had been killed
                 record.state, record.exit_code, record.reason = EXITED, 137, "Error"
                 record.finished_at = time.time_ns()
-                self.save(container)
+                self._note_end(container)
                 container.exited.set()
                 await self._clean(container)
                 self._publish(container, cri.CONTAINER_STOPPED_EVENT)
