@@ -12,7 +12,7 @@ would only make placement worse here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,6 +35,15 @@ NOWHERE = -np.inf
 _REFRESH_LIMIT = 16
 
 WeightedScore = tuple[ScorePlugin | ClusterScorePlugin, float]
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+
+def is_clusterwide(plugin: ScorePlugin | ClusterScorePlugin) -> TypeIs[ClusterScorePlugin]:
+    """The same as an instance check, which for protocols takes tens of microseconds."""
+    return hasattr(plugin, "score_among")
 
 
 def normalize(raw: FloatArray, feasible: BoolArray, how: Normalization) -> FloatArray:
@@ -169,7 +178,7 @@ class Evaluation:
             state = plugin.pre_score(pod, snapshot)
             if state is None:
                 continue
-            if isinstance(plugin, ClusterScorePlugin):
+            if is_clusterwide(plugin):
                 self._cluster_scores.append((weight, plugin, state))
                 continue
             if plugin.reads is Reads.PODS_OF_NODE:
@@ -351,7 +360,7 @@ class Evaluation:
             state = plugin.pre_score(pod, snapshot)
             if state is None:
                 continue
-            if isinstance(plugin, ClusterScorePlugin):
+            if is_clusterwide(plugin):
                 raw = plugin.score_among(state, snapshot, feasible)
             else:
                 raw = plugin.score(state, snapshot)

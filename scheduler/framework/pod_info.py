@@ -16,6 +16,7 @@ ANY_IP = "0.0.0.0"
 DEFAULT_SCHEDULER = "default-scheduler"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+ClassKey = tuple[str, frozenset[tuple[str, str]], bool]
 HostPort = tuple[str, str, int]  # (protocol, IP, port)
 
 
@@ -49,7 +50,6 @@ class PodInfo:
 
     __slots__ = (
         "affinity",
-        "class_key",
         "created",
         "host_ports",
         "key",
@@ -84,7 +84,6 @@ class PodInfo:
         self.labels = (metadata.labels if metadata is not None else None) or {}
         self.terminating = metadata is not None and metadata.deletionTimestamp is not None
         self.affinity = pod_affinity(self.namespace, self.labels, self.spec.affinity)
-        self.class_key = (self.namespace, frozenset(self.labels.items()), self.terminating)
         self.owner = _controller(pod)
         self.signature: bytes | None = None
 
@@ -103,6 +102,11 @@ class PodInfo:
     @property
     def node_name(self) -> str:
         return self.spec.nodeName or ""
+
+    @property
+    def class_key(self) -> ClassKey:
+        """The same for pods that other pods cannot tell apart. Not kept: there may be very many pods."""
+        return self.namespace, frozenset(self.labels.items()), self.terminating
 
     @property
     def nominated_node(self) -> str:
@@ -133,7 +137,8 @@ class PodInfo:
             and self.scoring_cpu == other.scoring_cpu
             and self.scoring_memory == other.scoring_memory
             and self.host_ports == other.host_ports
-            and self.class_key == other.class_key
+            and self.labels == other.labels
+            and self.terminating == other.terminating
             and self.affinity is other.affinity
             and self.priority == other.priority
         )

@@ -80,6 +80,7 @@ class ClusterSnapshot:
         self._log: list[int] = []
         self._log_start = 0
         self._journal: list[list[Callable[[], object]]] = []
+        self._forks = 0
         self._capacity = capacity
         self.exists: BoolArray = np.zeros(capacity, dtype=np.bool_)
         self.unschedulable: BoolArray = np.zeros(capacity, dtype=np.bool_)
@@ -151,12 +152,15 @@ class ClusterSnapshot:
 
     def taken_below(self, priority: int) -> IntArray:
         """What pods of lower priority take on every node, in the rows of `requested`."""
-        if self._levels is None:
-            self._levels = PriorityLevels(len(self.rows), self._capacity, PODS_ROW)
+        levels = None if self._forks else self._levels
+        if levels is None:
+            levels = PriorityLevels(len(self.rows), self._capacity, PODS_ROW)
             for record in filter(None, self.records):
                 for info in record.pods.values():
-                    self._levels.add(info, record.column, 1, self.rows)
-        return self._levels.below(priority)[:, : self.width]
+                    levels.add(info, record.column, 1, self.rows)
+            if not self._forks:
+                self._levels = levels
+        return levels.below(priority)[:, : self.width]
 
     def columns_using(self, port: HostPort) -> set[int]:
         """Nodes on which the port cannot be taken: a port of one IP clashes with that of all IPs."""
@@ -369,9 +373,10 @@ class ClusterSnapshot:
         record.scoring_memory += sign * info.scoring_memory
         if info.host_ports:
             self._take_ports(column, info.host_ports, sign)
-        if self.pods.occupy(info, column, sign, self.static_version, bool(self._journal)):
+        if self.pods.occupy(info, column, sign, self.static_version, self._forks > 0):
             self.static_version += 1
-        if self._levels is not None:
+        # What a simulation moves, it moves back, and meanwhile levels are computed anew.
+        if self._levels is not None and not self._forks:
             self._levels.add(info, column, sign, self.rows)
         self._write_scores(record)
         self._touch(column)
@@ -423,6 +428,7 @@ class ClusterSnapshot:
     def fork(self) -> None:
         """Start noting how to undo what follows. Forks nest."""
         self._journal.append([])
+        self._forks += 1
 
     def revert(self) -> None:
         """Undo everything since the last fork."""
@@ -431,10 +437,13 @@ class ClusterSnapshot:
         for step in reversed(steps):
             step()
         self._journal = outer
+        self._forks -= 1
 
     def commit(self) -> None:
         """Keep what was done since the last fork (an outer fork can still revert it)."""
         steps = self._journal.pop()
+        self._forks -= 1
+        self._levels = None
         if self._journal:
             self._journal[-1].extend(steps)
 

@@ -17,15 +17,13 @@ from scheduler.framework.columns import FloatArray, IdArray, row_view
 from scheduler.framework.pod_terms import Labels, PodAffinity, Question
 
 if TYPE_CHECKING:
-    from scheduler.framework.pod_info import PodInfo
+    from scheduler.framework.pod_info import ClassKey, PodInfo
     from scheduler.framework.snapshot import ClusterSnapshot
 
 _KEPT_BYTES: Final = 4 << 20
 _KEPT_LEAST: Final = 16
 _KEPT_MOST: Final = 512
 _EMPTY_GROUPS: Final = 256
-
-ClassKey = tuple[str, frozenset[tuple[str, str]], bool]
 
 
 def sums(ids: IdArray, counts: FloatArray, values: int) -> FloatArray:
@@ -120,9 +118,10 @@ class PodTallies:
 
     def occupy(self, info: PodInfo, column: int, sign: int, version: int, simulating: bool) -> bool:
         """Count a pod in or out. Whether the set of groups changed: then whoever asked them must ask again."""
-        known = self._classes.get(info.class_key)
+        key = info.class_key
+        known = self._classes.get(key)
         if known is None:
-            known = self._classes[info.class_key] = _PodClass(info.namespace, info.labels, info.terminating)
+            known = self._classes[key] = _PodClass(info.namespace, info.labels, info.terminating)
             known.tallies = [tally for question, tally in self._tallies.values() if self._holds(question, known)]
         left = known.columns.get(column, 0) + sign
         if left:
@@ -132,7 +131,7 @@ class PodTallies:
         for tally in known.tallies:
             tally.add(column, sign, version)
         if not known.columns:
-            del self._classes[info.class_key]
+            del self._classes[key]
         return info.affinity is not None and self._group(info.affinity, column, sign, version, simulating)
 
     def _group(self, terms: PodAffinity, column: int, sign: int, version: int, simulating: bool) -> bool:

@@ -89,45 +89,44 @@ class InterPodAffinity:
                 EventResource.ASSIGNED_POD, Action.ADD | Action.DELETE | Action.UPDATE_POD_LABEL, self._after_pod_change
             ),
             Registration(EventResource.TARGET_POD, Action.UPDATE_POD_LABEL),
-            Registration(EventResource.NODE, Action.ADD | Action.UPDATE_NODE_LABEL, self._after_node_change),
+            Registration(
+                EventResource.NODE, Action.ADD | Action.DELETE | Action.UPDATE_NODE_LABEL, self._after_node_change
+            ),
         )
 
     @staticmethod
     def _after_pod_change(pod: PodInfo, old: PodInfo | None, new: PodInfo | None) -> bool:
-        """Someone to be near to came (or was labelled so), or someone to stay away from went (or was labelled so)."""
+        """Someone to be near to came or went (the first of a group needs nobody), or someone to stay away from went;
+        by a change of labels, too."""
 
-        def matched(terms: Iterable[Term], asked: PodInfo | None) -> bool:
+        def about(terms: Iterable[Term], asked: PodInfo | None) -> list[bool]:
             if asked is None:
-                return False
+                return [False for _ in terms]
             # Namespaces chosen by their labels are not known here: any may be meant.
-            return any(
+            return [
                 term.match.selector.matches(asked.labels)
                 and (term.match.namespace_selector is not None or asked.namespace in term.match.namespaces)
                 for term in terms
-            )
+            ]
 
-        if pod.affinity is not None:
-            if matched(pod.affinity.required, new) and not matched(pod.affinity.required, old):
+        own = pod.affinity
+        if own is not None:
+            if about(own.required, old) != about(own.required, new):
                 return True
-            # The first of a group may be let in when the last matching pod is gone.
-            if new is None and matched(pod.affinity.required, old):
+            if any(was and not is_ for was, is_ in zip(about(own.anti, old), about(own.anti, new), strict=True)):
                 return True
-            if matched(pod.affinity.anti, old) and not matched(pod.affinity.anti, new):
-                return True
-        return old is not None and old.affinity is not None and new is None and matched(old.affinity.anti, pod)
+        if old is None or old.affinity is None or not any(about(old.affinity.anti, pod)):
+            return False
+        return new is None or new.affinity is not old.affinity
 
     @staticmethod
-    def _after_node_change(pod: PodInfo, old: core_v1.Node | None, new: core_v1.Node) -> bool:
+    def _after_node_change(pod: PodInfo, old: core_v1.Node | None, new: core_v1.Node | None) -> bool:
+        """A node that comes must have the labels the pod wants to be near by. One that goes, or moves to another
+        zone, takes its pods along, from which others had to stay away: that is rare enough to look again."""
+        if old is not None or new is None:
+            return True
         labels = node_facts.labels(new)
-        before = node_facts.labels(old) if old is not None else None
-        own = () if pod.affinity is None else (*pod.affinity.required, *pod.affinity.anti)
-        if not own:
-            return True  # refused for the sake of other pods, on topologies that are not known here
-        return any(
-            labels.get(term.topology) is not None if before is None else
-            labels.get(term.topology) != before.get(term.topology)
-            for term in own
-        ) or bool(pod.affinity is not None and pod.affinity.anti)  # fmt: skip
+        return pod.affinity is None or all(term.topology in labels for term in pod.affinity.required)
 
     def sign(self, pod: PodInfo) -> Any:
         terms = pod.affinity

@@ -132,17 +132,25 @@ class PodTopologySpread:
         return [each for each in listed if each.whenUnsatisfiable == DO_NOT_SCHEDULE]
 
     def _after_pod_change(self, pod: PodInfo, old: PodInfo | None, new: PodInfo | None) -> bool:
-        changed = new if new is not None else old
-        if changed is None:
-            return True
-        if changed.namespace != pod.namespace:
-            return False
         if not pod.spec.topologySpreadConstraints:
-            return True
-        selectors = [selector_of(each.labelSelector) for each in self._hard(pod)]
-        if old is not None and new is not None and old.terminating == new.terminating:
-            return any(each.matches(old.labels) != each.matches(new.labels) for each in selectors)
-        return any(each.matches(changed.labels) for each in selectors)
+            sides = [each for each in (old, new) if each is not None]
+            return any(each.namespace == pod.namespace for each in sides)
+
+        def counted(other: PodInfo | None, selector: LabelSelector) -> bool:
+            return (
+                other is not None
+                and other.namespace == pod.namespace
+                and not other.terminating
+                and selector.matches(other.labels)
+            )
+
+        return any(counted(old, selector) != counted(new, selector) for selector in self._selectors(pod))
+
+    def _selectors(self, pod: PodInfo) -> list[LabelSelector]:
+        return [
+            with_label_keys(selector_of(each.labelSelector), pod.labels, each.matchLabelKeys)
+            for each in self._hard(pod)
+        ]
 
     def _after_node_change(self, pod: PodInfo, old: core_v1.Node | None, new: core_v1.Node | None) -> bool:
         keys = [each.topologyKey for each in self._hard(pod)]
