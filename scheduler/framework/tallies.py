@@ -8,13 +8,15 @@ terms, so that a new pod asks each group once. Owned by `ClusterSnapshot`.
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from scheduler.framework.columns import FloatArray, IdArray, row_view
-from scheduler.framework.pod_terms import Labels, PodAffinity, Question
+from scheduler.framework.pod_terms import Labels, Namespaces, PodAffinity, Question, Term
 
 if TYPE_CHECKING:
     from scheduler.framework.pod_info import ClassKey, PodInfo
@@ -105,12 +107,67 @@ class AffinityGroup:
         self.pods = 0
 
 
+class Kind(enum.Enum):
+    """What a term of a running pod means to a new one."""
+
+    ANTI = "anti-affinity"
+    REQUIRED = "required affinity"
+    PREFERRED = "preferred affinity"
+
+
+class TermOfGroup(NamedTuple):
+    group: AffinityGroup
+    term: Term
+    kind: Kind
+
+
+class _TermIndex:
+    """Terms of running pods by one label they insist on, so that a new pod asks few of very many."""
+
+    def __init__(self) -> None:
+        self._by_label: dict[tuple[str, str, str], list[TermOfGroup]] = {}
+        self._others: list[TermOfGroup] = []
+
+    def add(self, group: AffinityGroup) -> None:
+        terms = group.terms
+        for kind, listed in (
+            (Kind.ANTI, terms.anti),
+            (Kind.REQUIRED, terms.required),
+            (Kind.PREFERRED, terms.preferred),
+        ):
+            for term in listed:
+                self._add(TermOfGroup(group, term, kind))
+
+    def _add(self, entry: TermOfGroup) -> None:
+        match = entry.term.match
+        label = next(
+            (each for each in match.selector.requirements if len(each.values) == 1 and each.operator == "In"), None
+        )
+        if label is None or match.namespace_selector is not None:
+            self._others.append(entry)
+            return
+        (value,) = label.values
+        for namespace in match.namespaces:
+            self._by_label.setdefault((namespace, label.key, value), []).append(entry)
+
+    def about(self, pod: PodInfo, known: Namespaces) -> Iterator[TermOfGroup]:
+        """Terms that match the pod. A group may be empty by now."""
+        for entry in self._others:
+            if entry.term.match.matches(pod.namespace, pod.labels, known):
+                yield entry
+        for key, value in pod.labels.items():
+            for entry in self._by_label.get((pod.namespace, key, value), ()):
+                if entry.term.match.matches(pod.namespace, pod.labels, known):
+                    yield entry
+
+
 class PodTallies:
     """All tallies and groups of one snapshot."""
 
     def __init__(self, capacity: int) -> None:
         self.namespaces: dict[str, Labels] = {}
         self.groups: dict[bytes, AffinityGroup] = {}
+        self._index = _TermIndex()
         self._empty_groups = 0
         self._classes: dict[ClassKey, _PodClass] = {}
         self._tallies: OrderedDict[str, tuple[Question, Tally]] = OrderedDict()
@@ -139,6 +196,7 @@ class PodTallies:
         group = self.groups.get(terms.key)
         if group is None:
             group = self.groups[terms.key] = AffinityGroup(terms, self._capacity)
+            self._index.add(group)
             self._empty_groups += 1
             changed = True
         self._empty_groups -= not group.pods
@@ -148,9 +206,16 @@ class PodTallies:
         # Empty groups do no harm, and a simulation must find the group again that it emptied.
         if self._empty_groups > _EMPTY_GROUPS and not simulating:
             self.groups = {key: each for key, each in self.groups.items() if each.pods}
+            self._index = _TermIndex()
+            for each in self.groups.values():
+                self._index.add(each)
             self._empty_groups = 0
             changed = True
         return changed
+
+    def about(self, pod: PodInfo) -> Iterator[TermOfGroup]:
+        """Terms of running pods that mean this pod."""
+        return self._index.about(pod, self.namespaces)
 
     def _holds(self, question: Question, known: _PodClass) -> bool:
         return question.holds(known.namespace, known.labels, known.terminating, self.namespaces)

@@ -18,9 +18,9 @@ from scheduler.framework.columns import BoolArray, FloatArray, IdArray, IntArray
 from scheduler.framework.events import Action, EventResource, Registration
 from scheduler.framework.interface import MAX_SCORE, PreFilterResult, Reads, Refusal
 from scheduler.framework.pod_info import PodInfo
-from scheduler.framework.pod_terms import PodAffinity, Question, Term
+from scheduler.framework.pod_terms import Question, Term
 from scheduler.framework.snapshot import ClusterSnapshot
-from scheduler.framework.tallies import AffinityGroup, Tally
+from scheduler.framework.tallies import AffinityGroup, Kind, Tally
 
 AFFINITY = "node(s) didn't match pod affinity rules"
 ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
@@ -135,12 +135,10 @@ class InterPodAffinity:
     # --- filter --------------------------------------------------------------------------------------------------
 
     def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
-        known = snapshot.pods.namespaces
         existing: dict[tuple[int, str], tuple[Pods, str]] = {
             (id(group), term.topology): (group, term.topology)
-            for group in snapshot.pods.groups.values()
-            for term in group.terms.anti
-            if term.match.matches(pod.namespace, pod.labels, known)
+            for group, term, kind in snapshot.pods.about(pod)
+            if kind is Kind.ANTI
         }
         own = pod.affinity
         if not existing and (own is None or not (own.required or own.anti)):
@@ -234,23 +232,16 @@ class InterPodAffinity:
     # --- score ---------------------------------------------------------------------------------------------------
 
     def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Preferred | None:
-        known = snapshot.pods.namespaces
         own = pod.affinity.preferred if pod.affinity is not None else ()
         terms: list[tuple[Pods, str, int]] = [(Question((term.match,)), term.topology, term.weight) for term in own]
         if own or not self._ignore_existing:
-            for group in snapshot.pods.groups.values():
-                for term, weight in self._of_existing(group.terms):
-                    if term.match.matches(pod.namespace, pod.labels, known):
-                        terms.append((group, term.topology, weight))
+            for group, term, kind in snapshot.pods.about(pod):
+                if kind is Kind.PREFERRED:
+                    terms.append((group, term.topology, term.weight))
+                elif kind is Kind.REQUIRED and self._hard_weight:
+                    terms.append((group, term.topology, self._hard_weight))
         terms = [each for each in terms if each[1] in snapshot.labels]
         return Preferred(tuple(terms)) if terms else None
-
-    def _of_existing(self, terms: PodAffinity) -> Iterable[tuple[Term, int]]:
-        if self._hard_weight:
-            for term in terms.required:
-                yield term, self._hard_weight
-        for term in terms.preferred:
-            yield term, term.weight
 
     def score_among(self, state: Preferred, snapshot: ClusterSnapshot, feasible: BoolArray) -> FloatArray:
         """The smallest sum among feasible nodes becomes 0, the largest 100."""
