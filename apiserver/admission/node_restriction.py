@@ -56,6 +56,9 @@ def changed_labels(new: Obj, old: Obj | None) -> list[str]:
 class NodeRestriction:
     """Refuses; never changes anything."""
 
+    def handles(self, resource: Resource) -> bool:
+        return resource.plural in ("pods", "nodes", "leases", "csinodes")
+
     async def admit(
         self,
         ctx: RequestContext,

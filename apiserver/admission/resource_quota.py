@@ -21,6 +21,7 @@ from apiserver.registry.context import RequestContext
 from apiserver.registry.hooks import CREATE, UPDATE, Obj, Undo
 from apiserver.registry.store import Registry
 from apiserver.storage.entry import Entry
+from apiserver.storage.keys import parse_suffix
 from machinery import quantity
 from machinery.errors import NotFound, StatusError
 
@@ -84,6 +85,7 @@ class ResourceQuota:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._quotas = registry.resource("", "v1", "resourcequotas")
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def handles(self, resource: Resource) -> bool:
@@ -100,7 +102,7 @@ class ResourceQuota:
         old: Obj | None,
         subresource: str,
     ) -> Undo | None:
-        quotas = self._registry.resource("", "v1", "resourcequotas")
+        quotas = self._quotas
         if new is None or not namespace or not len(quotas.cache):
             return None
         target = (resource.group, resource.plural)
@@ -108,9 +110,10 @@ class ResourceQuota:
             concerned = not subresource
         else:
             concerned = op == UPDATE and target in GROWS and subresource in ("", "resize")
-        names = [entry.key.name for entry in quotas.entries(namespace)] if concerned else []
-        if not names:
+        present = quotas.cache.names(namespace) if concerned else []
+        if not present:
             return None
+        names = [parse_suffix(each).name for each in present]
         charge = self._charge(target, new, old)
         if not any(charge.amounts.values()):
             return None

@@ -6,9 +6,11 @@ that nothing is lost by reading and writing back. Used by `converted.ConvertedSt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 
@@ -27,6 +29,8 @@ class Conversion:
     from_storage: Translate
     fields: Mapping[str, str]
     """Field selectors of this version and what they are called in the stored one."""
+    check_new: Callable[[Obj], list[FieldError]] | None = None
+    """Rules for new objects that hold in this version only; looks at the stored form."""
 
 
 _EVENT_NAMES = {
@@ -57,6 +61,19 @@ def event_from_storage(obj: Obj, current: Obj | None) -> Obj:
     return _renamed(obj, _EVENT_NAMES_BACK)
 
 
+def check_new_event(event: Obj) -> list[FieldError]:
+    """What events.k8s.io demands beyond v1: a time, a known type, nothing of what it has deprecated."""
+    errors = [] if event.get("eventTime") else [FieldError.required("eventTime")]
+    kind = event.get("type") or ""
+    if kind not in ("Normal", "Warning"):
+        errors.append(FieldError.invalid("type", "", f"has invalid value: {kind}"))
+    given = [field for field in ("firstTimestamp", "lastTimestamp", "count") if event.get(field)]
+    source = event.get("source") or {}
+    if source.get("component") or source.get("host"):
+        given.append("source")
+    return errors + [FieldError.invalid(field, "", "needs to be unset") for field in given]
+
+
 EVENTS = Conversion(
     event_to_storage,
     event_from_storage,
@@ -67,6 +84,7 @@ EVENTS = Conversion(
         "reportingController": "reportingComponent",
         "type": "type",
     },
+    check_new_event,
 )
 
 

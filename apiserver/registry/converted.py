@@ -137,6 +137,11 @@ class ConvertedStore(ResourceStore):
         tracker: Tracker | None = None,
     ) -> bytes:
         body = self._in(body, None)
+        if self._conversion.check_new is not None:
+            meta = self._metadata(body, namespace)
+            found = self._conversion.check_new(body)
+            if found:
+                self._stored._raise_findings(meta.get("name") or "", self.strategy.validate(body) + found)
         return self._out(await self._stored.create(ctx, namespace, body, tracker=tracker or self.tracker))
 
     async def update(

@@ -36,11 +36,14 @@ class Hooks:
         self._caller = caller
         self._known: tuple[tuple[int, int], tuple[Hook, ...]] = ((-1, 0), ())
 
+    @property
+    def none(self) -> bool:
+        """Is nothing configured at all? The common case, asked on every write."""
+        return not len(self._store.cache)
+
     def concerning(self, write: Write) -> list[Hook]:
         """The hooks to ask about a write, ordered by their configurations' names."""
         cache = self._store.cache
-        if not len(cache):
-            return []
         state = (cache.modified, len(cache))
         if self._known[0] != state:
             found = tuple(hook for entry in self._store.entries() for hook in hooks_of(entry.decoded()))
@@ -121,6 +124,8 @@ class MutatingWebhooks:
         old: Obj | None,
         subresource: str,
     ) -> None:
+        if self._hooks.none:
+            return
         write = Write(ctx, op, resource, namespace, name, new, old, subresource)
         hooks = self._hooks.concerning(write)
         if not hooks:
@@ -202,6 +207,8 @@ class ValidatingWebhooks:
         old: Obj | None,
         subresource: str,
     ) -> Undo | None:
+        if self._hooks.none:
+            return None
         write = Write(ctx, op, resource, namespace, name, new, old, subresource)
         hooks = self._hooks.concerning(write)
         if not hooks:

@@ -20,7 +20,7 @@ from apiserver.registry.conversion import (
 from apiserver.registry.store import DeleteOptions, Event, ListOptions, Registry, RequestContext, WatchOptions
 from apiserver.storage.memory import MemoryStore
 from machinery.clock import RealClock
-from machinery.errors import BadRequest
+from machinery.errors import BadRequest, Invalid
 
 Obj = dict[str, Any]
 MERGE = "application/merge-patch+json"
@@ -125,3 +125,18 @@ async def test_an_autoscaler_made_in_the_older_version(registry: Registry) -> No
         ctx(), "ns", "web", {"metadata": {"name": "web"}, "spec": {**spec, "maxReplicas": 5}}
     )
     assert not created and load(changed)["spec"]["maxReplicas"] == 5
+
+
+async def test_new_events_of_the_newer_version_are_judged_more_strictly(registry: Registry) -> None:
+    newer = registry.resource("events.k8s.io", "v1", "events")
+    regarding = {"namespace": "default", "kind": "Pod", "name": "web"}
+    meta = {"metadata": {"name": "web"}}
+    with pytest.raises(Invalid) as caught:
+        await newer.create(ctx(), "default", {**meta, "regarding": regarding, "deprecatedCount": 2})
+    assert caught.value.message == (
+        'Event "web" is invalid: [eventTime: Required value, type: Invalid value: "": has invalid value: , '
+        'count: Invalid value: "": needs to be unset]'
+    )
+    older = registry.resource("", "v1", "events")
+    event = {"metadata": {"name": "web"}, "involvedObject": regarding, "count": 2}
+    assert await older.create(ctx(), "default", event)
