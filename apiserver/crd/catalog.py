@@ -81,7 +81,7 @@ class CustomDocuments:
 
 def _hash(name: str, resources: list[CustomResource]) -> str:
     """A document is a function of the definitions alone."""
-    rows = sorted(repr(resource) + repr(dict(resource.subresources)) for resource in resources)
+    rows = sorted(repr(resource) + repr(dict(resource.subresources)) for resource in resources)  # schemas included
     return hashlib.sha512("\n".join((name, *rows)).encode()).hexdigest().upper()
 
 

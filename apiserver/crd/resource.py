@@ -41,7 +41,9 @@ class CustomResource(Resource):
     generation: int = field(default=0, compare=False)
     list_kind_name: str = field(default="", compare=False)
     spec: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
-    """The entry of `spec.versions`."""
+    """The entry of `spec.versions` without its schema."""
+    schema: bytes = field(default=b"", compare=False)
+    """The OpenAPI schema as JSON: decoded it takes ten times as much, and only some of it is ever needed."""
     deprecation: str = field(default="", compare=False)
     """The Warning that every answer of this version carries."""
 
@@ -51,8 +53,8 @@ class CustomResource(Resource):
 
     @property
     def raw_schema(self) -> Mapping[str, Any]:
-        """The OpenAPI schema as the definition has it."""
-        found: Mapping[str, Any] = (self.spec.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
+        """The OpenAPI schema as the definition has it; decoded at every call."""
+        found: Mapping[str, Any] = msgspec.json.decode(self.schema)
         return found
 
     @cached_property
@@ -222,7 +224,8 @@ def resources_of(definition: Obj) -> list[CustomResource]:
                 definition=meta["name"],
                 generation=meta.get("generation") or 0,
                 list_kind_name=names.get("listKind") or "",
-                spec=version,
+                spec={key: value for key, value in version.items() if key != "schema"},
+                schema=msgspec.json.encode((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}),
                 deprecation=_deprecation(spec["group"], names["kind"], version, current),
             )
         )

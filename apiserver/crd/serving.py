@@ -128,13 +128,16 @@ class CustomResources:
             self._forget(name)
             return
         definition = decode(event.raw)
-        self._definitions[name] = definition
+        spec = definition["spec"]
+        # Schemas may be large, and what is kept of them is kept by the resources.
+        kept = {**definition, "spec": {"group": spec["group"], "names": spec["names"]}}
+        self._definitions[name] = kept
         try:
             self._serve(definition)
         except (KeyError, TypeError, ValueError, AttributeError):
             # Only what came into the store past validation can do this; the others must go on being served.
             log.exception("Could not serve a definition", extra=kv(definition=name))
-        self._touch(definition)
+        self._touch(kept)
 
     def _forget(self, name: str) -> None:
         definition = self._definitions.pop(name, None)
@@ -162,7 +165,8 @@ class CustomResources:
             self._unserve(name)
             return
         status = definition.get("status") or {}
-        mark = (definition["metadata"].get("uid"), definition["spec"], status.get("acceptedNames"))
+        meta = definition["metadata"]
+        mark = (meta.get("uid"), meta.get("generation"), status.get("acceptedNames"))
         terminating = bool(definition["metadata"].get("deletionTimestamp"))
         served = self._served.get(name)
         if served is None or served.mark != mark:

@@ -30,13 +30,11 @@ class Structural:
         "nullable",
         "preserve",
         "properties",
-        "raw",
         "resource",
         "unique",
     )
 
     def __init__(self, raw: Json, *, root: bool = False) -> None:
-        self.raw = raw
         self.nullable = raw.get("nullable") is True
         self.has_default = raw.get("default") is not None
         self.default = raw.get("default")

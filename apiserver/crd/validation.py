@@ -334,12 +334,13 @@ def _format(name: str, raw: Json) -> list[Check]:
 
 
 def _enum(valid: Sequence[Any], raw: Json) -> list[Check]:
+    nullable = raw.get("nullable") is True
     texts = [item if isinstance(item, str) else msgspec.json.encode(item).decode() for item in valid]
 
     def check(value: Any, path: str, shown: str) -> list[FieldError]:
         if any(item == value and isinstance(item, bool) == isinstance(value, bool) for item in valid):
             return []
-        if value is None and raw.get("nullable") is True:
+        if value is None and nullable:
             return []
         return [unsupported(path, value, texts)]
 
