@@ -146,8 +146,21 @@ class Controller:
                 return
             try:
                 await self._process(key)
+            except asyncio.CancelledError:
+                # A call that was cancelled under a reconciler looks like a cancelled worker: only the second may end.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                self._failed(key)
+            except Exception:  # noqa: BLE001  logged; without its workers a controller is dead and nobody notices
+                self._failed(key)
             finally:
                 self.queue.done(key)
+
+    def _failed(self, key: ObjectKey) -> None:
+        self.metrics.errors += 1
+        self.queue.add_rate_limited(key)
+        self._log.exception("Failed to process", extra=kv(key=key, retries=self.queue.retries(key)))
 
     async def _process(self, key: ObjectKey) -> None:
         deferral = self._deferrals.get(key)

@@ -43,7 +43,7 @@ class Reconciler:
     async def reconcile(self, key: ObjectKey) -> Result:
         self.passes.append(key)
         outcome = self.outcomes.pop(0) if self.outcomes else DONE
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         assert isinstance(outcome, Result)
         return outcome
@@ -58,6 +58,7 @@ class Reconciler:
         pytest.param(Conflict("stale"), 1.0, 2, id="conflict retries quietly"),
         pytest.param(InternalError("x"), 1.0, 2, id="error backs off"),
         pytest.param(RuntimeError("bug"), 1.0, 2, id="bug backs off"),
+        pytest.param(asyncio.CancelledError(), 1.0, 2, id="a call cancelled under it backs off"),
         pytest.param(TerminalError("never"), 100.0, 1, id="terminal drops"),
         pytest.param(ServiceUnavailable("away"), OUTAGE_RETRY + 0.1, 2, id="outage"),
     ],
@@ -69,6 +70,21 @@ async def test_outcomes(outcome: object, wait: float, passes: int) -> None:
     async with running(clock, controller.run()):
         await clock.advance(wait)
         assert len(reconciler.passes) == passes
+
+
+async def test_a_fault_outside_the_reconciler_costs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, reconciler, faults = VirtualClock(), Reconciler(), [RuntimeError("bug")]
+    controller = Controller("test", reconciler.reconcile, clock=clock)
+
+    def defer(*_: object) -> None:
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(controller, "_defer", defer)
+    controller.enqueue(KEY)
+    async with running(clock, controller.run()):
+        await clock.advance(1.0)
+        assert len(reconciler.passes) == 2
 
 
 async def test_one_worker_per_key() -> None:
