@@ -67,6 +67,7 @@ def run(name: str, args: argparse.Namespace, main: Callable[[ComponentContext], 
     """Run a component to its end; returns the exit code (0 after a wish to stop, 1 after an error)."""
     import uvloop
 
+    os.umask(0o022)  # what is made for containers must be readable in them, whatever the user's habit is
     # Components start programs (nft, conmon) by fork and exec while gRPC's threads run; gRPC must not act on that.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logs.setup(name, args.log_level)
