@@ -46,7 +46,7 @@ def workload(kind: str, name: str, **spec: Any) -> Obj:
 
 def apply(cluster: Cluster, namespace: str, *objects: Obj) -> None:
     body = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-    cluster.kubectl("apply", "-n", namespace, "--validate=false", "-f", "-", stdin=json.dumps(body))
+    cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(body))
 
 
 def test_a_job_runs_to_completion(cluster: Cluster, namespace: str) -> None:
