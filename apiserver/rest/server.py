@@ -60,6 +60,9 @@ class PeerProtocol(HttpToolsProtocol):
         """What is left of uvicorn's hook: the request's task has been made but has not begun."""
         upgrade = self._get_upgrade()
         if upgrade in UPGRADES and not self.pipeline:
+            if self.cycle.response_complete:  # refused before its body was read
+                self.transport.close()
+                return
             self.tunnel = Tunnel(self, upgrade.upper())
             self.scope["state"]["tunnel"] = self.tunnel
             self.transport.set_protocol(self.tunnel)

@@ -65,7 +65,8 @@ def offered_protocols(request: Request) -> list[str]:
 def upgraded(request: Request, known: tuple[str, ...]) -> tuple[Upgradable, str]:
     """The connection and the protocol for it. Raises BadRequest without an upgrade, Forbidden when none is shared."""
     tunnel: Upgradable | None = request.scope["state"].get("tunnel")
-    if tunnel is None:
+    # What an upgrade does is a change, so it takes the right to `create`; a GET was only authorized to read.
+    if tunnel is None or request.method != "POST":
         raise BadRequest("Upgrade request required")
     offered = offered_protocols(request)
     for protocol in offered:

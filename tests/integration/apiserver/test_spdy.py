@@ -250,6 +250,19 @@ async def test_refused_upgrades(
     assert message in answer.body.decode()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        pytest.param("GET", f"{POD}/exec?command=ls&stdout=1", b"", 400, id="streams-are-not-reads"),
+        pytest.param("GET", "/api/v1/namespaces/default/pods", b"", 200, id="no-stream"),
+        pytest.param("POST", "/api/v1/namespaces", b'{"metadata":{"name":"made"}}', 400, id="with-a-body"),
+    ],
+)
+async def test_upgrades_of_what_cannot_be(cluster: Site, method: str, path: str, body: bytes, status: int) -> None:
+    headers = {"connection": "Upgrade", "upgrade": "SPDY/3.1", "x-stream-protocol-version": "v4.channel.k8s.io"}
+    assert (await cluster[0].rest().request(method, path, body, headers)).status == status
+
+
 async def test_a_stop_ends_streams(cluster: Site) -> None:
     async with forwarding(cluster[0], "upgrade") as client:
         client.send(*pair("0", 80, 1), Data(3, b"x"))
