@@ -30,7 +30,7 @@ from apiserver.registry.store import Registry
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.entry import BOOKMARK, DELETED, Event
 from apiserver.storage.form import decode
-from machinery.errors import Conflict, Expired, NotFound, StatusError
+from machinery.errors import NotFound, StatusError
 from machinery.log import kv
 from machinery.meta import rfc3339
 
@@ -213,7 +213,7 @@ class CustomResources:
         for store in served.stores:
             self._registry.uninstall(store.resource)
         for watcher in served.cache.watchers:
-            watcher.fail(Expired("the definition of the resource has changed; list again"))
+            watcher.end()  # as upstream: clients that list again learn what became of the resource
         self._registry.feed.remove(served.cache)
         self._publish()
 
@@ -284,7 +284,7 @@ class CustomResources:
                     failures = 0
                 except NotFound:
                     return
-                except (Conflict, StatusError) as error:
+                except StatusError as error:
                     failures += 1
                     log.warning("Could not remove custom objects", extra=kv(definition=name, error=error.message))
                 await asyncio.sleep(RETRY_SECONDS[min(failures + 1, len(RETRY_SECONDS) - 1)])

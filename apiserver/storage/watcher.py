@@ -87,11 +87,15 @@ class Watcher:
             self._forget(self)
             self._wake()
 
-    async def aclose(self) -> None:
-        """Leave the cache; a pending `__anext__` ends."""
+    def end(self) -> None:
+        """End the watch without an error; what is buffered is still delivered."""
         self._closed = True
         self._forget(self)
         self._wake()
+
+    async def aclose(self) -> None:
+        """Leave the cache; a pending `__anext__` ends."""
+        self.end()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from apiserver.crd.schema_check import check_schema
+from apiserver.crd.shown import shown_versions
 from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import check_enum, check_immutable
 from machinery.field_errors import FieldError
@@ -50,21 +51,6 @@ def validate_crd(obj: Obj) -> list[FieldError]:
     return errors
 
 
-def _shown(version: Obj) -> Obj:
-    """A version as upstream's internal struct: one schema for all lives outside of it."""
-    return {
-        "Name": version.get("name") or "",
-        "Served": bool(version.get("served")),
-        "Storage": bool(version.get("storage")),
-        "Deprecated": bool(version.get("deprecated")),
-        "DeprecationWarning": version.get("deprecationWarning"),
-        "Schema": None,
-        "Subresources": None,
-        "AdditionalPrinterColumns": None,
-        "SelectableFields": None,
-    }
-
-
 def _validate_versions(versions: list[Obj]) -> list[FieldError]:
     errors: list[FieldError] = []
     if not versions:
@@ -80,7 +66,7 @@ def _validate_versions(versions: list[Obj]) -> list[FieldError]:
             errors.append(FieldError.invalid(f"{path}.name", name, ",".join(texts)))
         if name in seen:
             detail = "must contain unique version names"
-            errors.append(FieldError.invalid("spec.versions", [_shown(item) for item in versions], detail))
+            errors.append(FieldError.invalid("spec.versions", shown_versions(versions), detail))
         seen.add(name)
         if schema is None:
             errors.append(FieldError.required(f"{path}.schema.openAPIV3Schema"))
@@ -90,7 +76,7 @@ def _validate_versions(versions: list[Obj]) -> list[FieldError]:
     stored = [version.get("name") for version in versions if version.get("storage")]
     if len(stored) != 1:
         detail = "must have exactly one version marked as storage version"
-        errors.append(FieldError.invalid("spec.versions", [_shown(item) for item in versions], detail))
+        errors.append(FieldError.invalid("spec.versions", shown_versions(versions), detail))
         if not stored:
             detail = "must have at least one stored version"
             errors.append(FieldError.invalid("status.storedVersions", None, detail))
