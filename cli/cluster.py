@@ -323,17 +323,23 @@ def _down(name: str, say: Say) -> None:
         _remove_network(config, paths)
     for pin in sorted((paths.run / "netns").glob("*")):
         netns.delete(str(pin))
-    supervisor.remove_tree(paths.root)
     clean = cgroups.remove(cgroup) and clean
+    from cli import kubeconfig
+
+    trouble: CommandError | None = None
+    try:
+        kubeconfig.remove(name)
+    except CommandError as error:  # the user's file is no reason to keep a cluster
+        trouble = error
+    supervisor.remove_tree(paths.root)  # last: whoever interrupts a `down` before this can run it again
     # Not while another cluster is about to make its own group below.
     with contextlib.suppress(CommandError), _turn("preparation", "busy", 0):
         if not any(layout.clusters()):
             cgroups.remove_if_empty(supervisor.CGROUP)
-    from cli import kubeconfig
-
-    kubeconfig.remove(name)
     if paths.root.exists() or not clean:
         raise CommandError(f"something of cluster {name} would not go: see {paths.root} and cgroup {cgroup}")
+    if trouble is not None:
+        raise trouble
     say(f"cluster {name} is gone")
 
 

@@ -62,3 +62,34 @@ def test_what_the_host_had_is_remembered_by_every_cluster(tmp_path: Path, monkey
         cluster._allow_forwarding(ClusterConfig(name, 0), paths)
         assert forwarding.read_text() == "1"
         assert (paths.run / "ip_forward").read_text() == "0"
+
+
+def test_a_down_that_was_cut_off_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state folder tells `down` that there is something to do: it goes after everything else."""
+    monkeypatch.setenv("NANOKUBE_STATE", str(tmp_path))
+    monkeypatch.setattr("cli.tools.require_root", lambda: None)
+    paths = ClusterPaths.of("cut-off")
+    paths.make()
+    left: list[bool] = []
+
+    def removed(*_: object) -> bool:
+        left.append(paths.root.exists())
+        return True
+
+    monkeypatch.setattr("cli.kubeconfig.remove", removed)
+    monkeypatch.setattr("linux.cgroup.Cgroups.remove", removed)
+    cluster.down("cut-off", lambda _: None)
+    assert left == [True, True]
+    assert not paths.root.exists()
+
+
+def test_a_broken_kubeconfig_keeps_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOKUBE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("cli.tools.require_root", lambda: None)
+    (tmp_path / "config").write_text("[")
+    paths = ClusterPaths.of("broken")
+    paths.make()
+    with pytest.raises(CommandError, match="kubeconfig"):
+        cluster.down("broken", lambda _: None)
+    assert not paths.root.exists()
