@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from scheduler.framework.columns import FloatArray, IdArray, row_view
-from scheduler.framework.pod_terms import Labels, Namespaces, PodAffinity, Question, Term
+from scheduler.framework.pod_terms import Labels, Match, Namespaces, PodAffinity, Question, Term
 
 if TYPE_CHECKING:
     from scheduler.framework.pod_info import ClassKey, PodInfo
@@ -26,6 +26,7 @@ _KEPT_BYTES: Final = 4 << 20
 _KEPT_LEAST: Final = 16
 _KEPT_MOST: Final = 512
 _EMPTY_GROUPS: Final = 256
+_FEW: Final = 32
 
 
 def sums(ids: IdArray, counts: FloatArray, values: int) -> FloatArray:
@@ -83,6 +84,45 @@ class Tally:
         self._by_value.clear()
 
 
+class GroupTally:
+    """A tally of few pods, mostly: kept as a list of nodes until they are many. There may be thousands of groups."""
+
+    __slots__ = ("_capacity", "_columns", "_dense")
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._columns: dict[int, int] = {}
+        self._dense: Tally | None = None
+
+    def add(self, column: int, amount: int, version: int) -> None:
+        left = self._columns.get(column, 0) + amount
+        if left:
+            self._columns[column] = left
+        else:
+            self._columns.pop(column, None)
+        if self._dense is not None:
+            self._dense.add(column, amount, version)
+        elif len(self._columns) > _FEW:
+            self._dense = Tally(self._capacity)
+            for each, count in self._columns.items():
+                self._dense.counts[each] = count
+
+    def by_value(self, key: str, snapshot: ClusterSnapshot) -> FloatArray:
+        if self._dense is not None:
+            return self._dense.by_value(key, snapshot)
+        label = snapshot.labels[key]
+        values: FloatArray = np.zeros(len(label.values))
+        for column, count in self._columns.items():
+            values[label.ids[column]] += count
+        values[0] = 0.0
+        return values
+
+    def grow(self, capacity: int) -> None:
+        self._capacity = capacity
+        if self._dense is not None:
+            self._dense.grow(capacity)
+
+
 class _PodClass:
     """Pods with the same namespace and labels, that are all being deleted or all not."""
 
@@ -103,7 +143,7 @@ class AffinityGroup:
 
     def __init__(self, terms: PodAffinity, capacity: int) -> None:
         self.terms = terms
-        self.tally = Tally(capacity)
+        self.tally = GroupTally(capacity)
         self.pods = 0
 
 
@@ -119,6 +159,15 @@ class TermOfGroup(NamedTuple):
     group: AffinityGroup
     term: Term
     kind: Kind
+
+
+def _insisted(match: Match) -> tuple[str, str] | None:
+    """A label that every matching pod has, if the namespaces are known by name."""
+    if match.namespace_selector is None:
+        for each in match.selector.requirements:
+            if each.operator == "In" and len(each.values) == 1:
+                return each.key, next(iter(each.values))
+    return None
 
 
 class _TermIndex:
@@ -140,15 +189,12 @@ class _TermIndex:
 
     def _add(self, entry: TermOfGroup) -> None:
         match = entry.term.match
-        label = next(
-            (each for each in match.selector.requirements if len(each.values) == 1 and each.operator == "In"), None
-        )
-        if label is None or match.namespace_selector is not None:
+        label = _insisted(match)
+        if label is None:
             self._others.append(entry)
             return
-        (value,) = label.values
         for namespace in match.namespaces:
-            self._by_label.setdefault((namespace, label.key, value), []).append(entry)
+            self._by_label.setdefault((namespace, *label), []).append(entry)
 
     def about(self, pod: PodInfo, known: Namespaces) -> Iterator[TermOfGroup]:
         """Terms that match the pod. A group may be empty by now."""
@@ -170,6 +216,7 @@ class PodTallies:
         self._index = _TermIndex()
         self._empty_groups = 0
         self._classes: dict[ClassKey, _PodClass] = {}
+        self._by_label: dict[tuple[str, str, str], dict[ClassKey, _PodClass]] = {}  # (namespace, label, value)
         self._tallies: OrderedDict[str, tuple[Question, Tally]] = OrderedDict()
         self._capacity = capacity
 
@@ -180,6 +227,8 @@ class PodTallies:
         if known is None:
             known = self._classes[key] = _PodClass(info.namespace, info.labels, info.terminating)
             known.tallies = [tally for question, tally in self._tallies.values() if self._holds(question, known)]
+            for label in key[1]:
+                self._by_label.setdefault((info.namespace, *label), {})[key] = known
         left = known.columns.get(column, 0) + sign
         if left:
             known.columns[column] = left
@@ -189,6 +238,11 @@ class PodTallies:
             tally.add(column, sign, version)
         if not known.columns:
             del self._classes[key]
+            for label in key[1]:
+                alike = self._by_label[(known.namespace, *label)]
+                del alike[key]
+                if not alike:
+                    del self._by_label[(known.namespace, *label)]
         return info.affinity is not None and self._group(info.affinity, column, sign, version, simulating)
 
     def _group(self, terms: PodAffinity, column: int, sign: int, version: int, simulating: bool) -> bool:
@@ -220,6 +274,15 @@ class PodTallies:
     def _holds(self, question: Question, known: _PodClass) -> bool:
         return question.holds(known.namespace, known.labels, known.terminating, self.namespaces)
 
+    def _candidates(self, question: Question) -> Iterable[_PodClass]:
+        """Classes that may match: few of very many when the question insists on a label."""
+        for match in question.matches:
+            label = _insisted(match)
+            if label is not None:
+                alike = [self._by_label.get((namespace, *label), {}) for namespace in match.namespaces]
+                return [known for each in alike for known in each.values()]
+        return self._classes.values()
+
     def tally(self, question: Question) -> Tally:
         """The answer to a question; do not keep it beyond the current step."""
         kept = self._tallies.get(question.key)
@@ -227,7 +290,7 @@ class PodTallies:
             self._tallies.move_to_end(question.key)
             return kept[1]
         tally = Tally(self._capacity)
-        for known in self._classes.values():
+        for known in self._candidates(question):
             if self._holds(question, known):
                 known.tallies.append(tally)
                 for column, count in known.columns.items():
@@ -235,8 +298,8 @@ class PodTallies:
         self._tallies[question.key] = (question, tally)
         room = _KEPT_BYTES // (8 * self._capacity)
         while len(self._tallies) > max(_KEPT_LEAST, min(room, _KEPT_MOST)):
-            _, (_, old) = self._tallies.popitem(last=False)
-            for known in self._classes.values():
+            _, (forgotten, old) = self._tallies.popitem(last=False)
+            for known in self._candidates(forgotten):
                 known.tallies = [each for each in known.tallies if each is not old]
         return tally
 

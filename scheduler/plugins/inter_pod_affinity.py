@@ -20,7 +20,7 @@ from scheduler.framework.interface import MAX_SCORE, PreFilterResult, Reads, Ref
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.pod_terms import Question, Term
 from scheduler.framework.snapshot import ClusterSnapshot
-from scheduler.framework.tallies import AffinityGroup, Kind, Tally
+from scheduler.framework.tallies import AffinityGroup, GroupTally, Kind, Tally
 
 AFFINITY = "node(s) didn't match pod affinity rules"
 ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
@@ -57,7 +57,7 @@ class Preferred(NamedTuple):
     terms: tuple[tuple[Pods, str, int], ...]
 
 
-def _tally(pods: Pods, snapshot: ClusterSnapshot) -> Tally:
+def _tally(pods: Pods, snapshot: ClusterSnapshot) -> Tally | GroupTally:
     return pods.tally if isinstance(pods, AffinityGroup) else snapshot.tally(pods)
 
 
