@@ -162,7 +162,7 @@ def plan_create(kind: Kind, obj: Obj, manager: str, now: str) -> list[Entry]:
 
 
 def plan_create_json(kind: Kind, obj: Obj, manager: str, now: str) -> msgspec.Raw | None:
-    """The same as JSON, for the main resource: creation is the hot path, and nobody reads the entries again."""
+    """The same as JSON: creation is the hot path, and nobody reads the entries again."""
     fields = kind.created_json(obj)
     if not fields:
         return None
@@ -174,7 +174,8 @@ def plan_create_json(kind: Kind, obj: Obj, manager: str, now: str) -> msgspec.Ra
         front = _fronts[manager, kind.api_version] = (
             b'[{"manager":%b,"operation":"Update","apiVersion":%b,"time":"' % names
         )
-    return msgspec.Raw(b'%b%b","fieldsType":"FieldsV1","fieldsV1":{%b}}]' % (front, now.encode(), fields))
+    through = b',"subresource":%b' % _encode(kind.subresource) if kind.subresource else b""
+    return msgspec.Raw(b'%b%b","fieldsType":"FieldsV1","fieldsV1":{%b}%b}]' % (front, now.encode(), fields, through))
 
 
 _encode = msgspec.json.Encoder().encode

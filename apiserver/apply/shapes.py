@@ -53,6 +53,7 @@ _WRITTEN = frozenset(
     {
         ("io.k8s.api.core.v1.Event", "reportingComponent"),
         ("io.k8s.api.core.v1.Event", "reportingInstance"),
+        ("io.k8s.api.authentication.v1.TokenRequestSpec", "boundObjectRef"),
     }
 )
 # Written as null when nothing is set, so whoever sets the object owns them too.

@@ -114,7 +114,9 @@ def created(shape: Shape, obj: Obj, skip: frozenset[str]) -> FieldSet:
         if field is None:
             result[f"f:{name}"] = added(element or DEDUCED_SHAPE, value)
         elif field.always:
-            if value and field.shape.kind == STRUCT:
+            if value and not isinstance(value, dict):
+                result[field.element] = MEMBER  # not what the schema says: validation tells
+            elif value:
                 inner = created(field.shape, value, _NOTHING)
                 if inner:
                     result[field.element] = inner
@@ -160,7 +162,7 @@ def created_json(shape: Shape, obj: Obj, skip: frozenset[str]) -> list[bytes]:
                 result.append(_member(field.element, found[field.element]))
             continue
         key: Any
-        if kind == MAP and below.element is not None and below.element.kind == WHOLE:
+        if kind == MAP and isinstance(value, dict) and below.element is not None and below.element.kind == WHOLE:
             key = tuple(value)
         else:
             key = _encode(value)
@@ -225,7 +227,7 @@ def _members(shape: Shape, old: Obj, new: Obj, skip: frozenset[str] = _NOTHING) 
             continue
         field = fields.get(name)
         if field is not None and field.always:
-            if value:
+            if value and isinstance(value, dict):
                 _, less = _compared(field.shape, value, {})
                 if less is not None:
                     removed[field.element] = less

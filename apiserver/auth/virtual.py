@@ -12,6 +12,9 @@ from typing import Any
 import msgspec
 
 from api.resources import Resource
+from apiserver.apply.fieldset import MEMBER
+from apiserver.apply.ownership import Kind, plan_create_json
+from apiserver.apply.shapes import root_shape
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.gate import Gate
 from apiserver.auth.jwt import BadToken
@@ -50,6 +53,7 @@ class VirtualResources:
         self._rbac = rbac
         self._static_token = static_token
         self._accounts = accounts
+        self._kinds: dict[tuple[str, str], Kind] = {}
         self._handlers: dict[tuple[str, str, str], _Create] = {
             (AUTHORIZATION, "selfsubjectaccessreviews", ""): self._self_access,
             (AUTHORIZATION, "subjectaccessreviews", ""): self._access,
@@ -75,10 +79,29 @@ class VirtualResources:
             if not isinstance(body.get(key) or {}, dict):
                 raise BadRequest(f"json: cannot unmarshal into Go struct field {resource.kind}.{key}")
         try:
-            return _encode(await handler(ctx, namespace, name, body))
+            owned = self._owned(ctx, resource, subresource, body)
+            answer = await handler(ctx, namespace, name, body)
+            if owned is not None:
+                answer = {**answer, "metadata": {**(answer.get("metadata") or {}), "managedFields": owned}}
+            return _encode(answer)
         except (TypeError, AttributeError, ValueError) as exc:
             # Only the shape of the body can be wrong here; the values were checked by name above.
             raise BadRequest(f"{resource.kind} in version {resource.version!r} cannot be handled: {exc}") from exc
+
+    def _owned(self, ctx: RequestContext, resource: Resource, subresource: str, body: Obj) -> msgspec.Raw | None:
+        """managedFields of the answer; nobody needs them here, but upstream tells them."""
+        if resource.plural == "selfsubjectrulesreviews":
+            return None
+        found = self._kinds.get((resource.plural, subresource))
+        if found is None:
+            group, version, kind = resource.group, resource.version, resource.kind
+            if subresource:
+                group, version, kind = AUTHENTICATION, "v1", "TokenRequest"
+            shape, ignored = root_shape(group, version, kind), {"f:status": MEMBER}
+            found = self._kinds[resource.plural, subresource] = Kind(f"{group}/{version}", shape, subresource, ignored)
+        if subresource:
+            body = {**body, "spec": {"expirationSeconds": 3600, **(body.get("spec") or {})}}
+        return plan_create_json(found, body, ctx.field_manager or "unknown", rfc3339(self._clock.now()))
 
     # authorization.k8s.io
 

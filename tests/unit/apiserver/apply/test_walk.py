@@ -158,3 +158,15 @@ def test_null_is_absent_in_typed_objects_and_a_value_in_custom_ones() -> None:
     assert compared(PODS.shape, {**meta(), "spec": {"nodeName": None}}, {**meta(), "spec": {}}) == ({}, {})
     custom = {**meta(), "spec": {"a": None}}
     assert WIDGETS.created(custom) == {"f:spec": {".": {}, "f:a": {}}}
+
+
+@pytest.mark.parametrize(
+    "value", [pytest.param([{}], id="list"), pytest.param("x", id="text"), pytest.param(7, id="int")]
+)
+def test_values_of_another_type_do_no_harm(value: Any) -> None:
+    bad = {**meta(labels=value, finalizers=value, ownerReferences=value), "spec": value, "data": value}
+    for kind in (CONFIG_MAPS, PODS, WIDGETS, SERVICES):
+        plan_create_json(kind, bad, "x", NOW)
+        good: Obj = {**meta(labels={"a": "b"}, finalizers=["a"]), "spec": {"a": {}}, "data": {"a": "b"}}
+        kind.compared(bad, good)
+        kind.compared(good, bad)
