@@ -10,6 +10,7 @@ from typing import Any
 
 from api import schema
 from api.resources import Resource, Subresource
+from apiserver.crd.resource import CustomResource
 
 _TYPES = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _PATCH_TYPES = (
@@ -18,6 +19,8 @@ _PATCH_TYPES = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
+# kubectl sends whatever it finds here, strategic patches first.
+_CUSTOM_PATCH_TYPES = _PATCH_TYPES[:3]
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _PARAMETERS: dict[str, tuple[str, str]] = {
     "allowWatchBookmarks": ("boolean", "Ask for events of type BOOKMARK in a watch."),
@@ -151,7 +154,8 @@ def _operation(
     if action in ("post", "put") and name:
         made["requestBody"] = {"content": {"*/*": _schema(name)}, "required": True}
     elif action == "patch":
-        made["requestBody"] = {"content": {kind: _schema(f"{_META}.Patch") for kind in _PATCH_TYPES}, "required": True}
+        types = _CUSTOM_PATCH_TYPES if isinstance(resource, CustomResource) else _PATCH_TYPES
+        made["requestBody"] = {"content": {kind: _schema(f"{_META}.Patch") for kind in types}, "required": True}
     elif action in ("delete", "deletecollection"):
         made["requestBody"] = {"content": {"*/*": _schema(f"{_META}.DeleteOptions")}}
     made["responses"] = _responses(resource, action, name)

@@ -291,6 +291,8 @@ async def test_discovery_openapi_and_tables_know_the_kind(apiserver: RunningApiS
     assert schema["x-kubernetes-group-version-kind"] == [kind]
     assert schema["properties"]["spec"]["properties"]["size"] == {"type": "integer", "minimum": 1}
     assert f"{NAMESPACED.replace('default', '{namespace}')}/{{name}}" in document["paths"]
+    patch = document["paths"][f"{NAMESPACED.replace('default', '{namespace}')}/{{name}}"]["patch"]
+    assert "application/strategic-merge-patch+json" not in patch["requestBody"]["content"]
     await rest.post(NAMESPACED, widget("one", 5))
     table = (await rest.request("GET", NAMESPACED, headers=TABLE)).json
     assert [column["name"] for column in table["columnDefinitions"]] == ["Name", "Size"]
