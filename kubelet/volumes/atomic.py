@@ -20,8 +20,15 @@ _SCRATCH = "..data_tmp"
 def write_payload(target: Path, files: Payload, group: int | None = None) -> bool:
     """Make `target` hold exactly `files`; returns whether anything changed. Raises OSError."""
     current = _current(target)
-    if current is not None and _same(current, files):
-        return False
+    changed = current is None or not _same(current, files)
+    if current is None or changed:
+        current = _switch(target, files, group)
+    _show(target, current.name, files)  # also when nothing changed: an earlier process may have died in between
+    return changed
+
+
+def _switch(target: Path, files: Payload, group: int | None) -> Path:
+    """Write the files into a fresh folder and point `..data` at it."""
     fresh = Path(tempfile.mkdtemp(prefix="..", dir=target))
     fresh.chmod(0o755)
     for name, file in files.items():
@@ -35,6 +42,11 @@ def write_payload(target: Path, files: Payload, group: int | None = None) -> boo
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(fresh.name)
     scratch.rename(target / DATA)
+    return fresh
+
+
+def _show(target: Path, current: str, files: Payload) -> None:
+    """Link the visible names and remove what is left of others."""
     visible = {name.split("/")[0] for name in files}
     for name in visible:
         link = target / name
@@ -43,12 +55,11 @@ def write_payload(target: Path, files: Payload, group: int | None = None) -> boo
     for entry in target.iterdir():
         if not entry.name.startswith("..") and entry.name not in visible:
             entry.unlink()
-        elif entry.name.startswith("..") and entry.name not in (DATA, fresh.name):
+        elif entry.name.startswith("..") and entry.name not in (DATA, current):
             if entry.is_symlink():
                 entry.unlink()
             else:
                 shutil.rmtree(entry, ignore_errors=True)
-    return True
 
 
 def _current(target: Path) -> Path | None:
