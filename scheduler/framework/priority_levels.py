@@ -5,7 +5,7 @@ Made by the snapshot when first asked (most clusters never preempt), kept up to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -21,6 +21,16 @@ class PriorityLevels:
         self._pods_row = pods_row
         self._levels: dict[int, IntArray] = {}
         self._counts: dict[int, int] = {}
+
+    @classmethod
+    def of(
+        cls, homes: Iterable[tuple[PodInfo, int]], rows: Mapping[str, int], capacity: int, pods_row: int
+    ) -> PriorityLevels:
+        """Of pods with the columns of their nodes."""
+        made = cls(len(rows), capacity, pods_row)
+        for info, column in homes:
+            made.add(info, column, 1, rows)
+        return made
 
     def add(self, info: PodInfo, column: int, sign: int, rows: Mapping[str, int]) -> None:
         level = self._levels.get(info.priority)

@@ -126,9 +126,6 @@ class ClusterSnapshot:
             self._names_version = self.static_version
         return self._names
 
-    def node_names(self) -> list[str]:
-        return list(self._index)
-
     def home_of(self, uid: str) -> str | None:
         """The node a pod was placed on."""
         return self._homes.get(uid)
@@ -154,10 +151,8 @@ class ClusterSnapshot:
         """What pods of lower priority take on every node, in the rows of `requested`."""
         levels = None if self._forks else self._levels
         if levels is None:
-            levels = PriorityLevels(len(self.rows), self._capacity, PODS_ROW)
-            for record in filter(None, self.records):
-                for info in record.pods.values():
-                    levels.add(info, record.column, 1, self.rows)
+            homes = ((info, record.column) for record in filter(None, self.records) for info in record.pods.values())
+            levels = PriorityLevels.of(homes, self.rows, self._capacity, PODS_ROW)
             if not self._forks:
                 self._levels = levels
         return levels.below(priority)[:, : self.width]
@@ -492,9 +487,8 @@ class ClusterSnapshot:
             width = [(0, 0)] * (array.ndim - 1) + [(0, more)]
             return np.pad(array, width, constant_values=fill)
 
-        for name in ("exists", "unschedulable", "allocatable", "requested", "free", "capacity100", "spare100", "used"):
-            setattr(self, name, wide(getattr(self, name)))
-        for name in ("evenness", "balance_gap"):
+        plain = "exists unschedulable allocatable requested free capacity100 spare100 used evenness balance_gap"
+        for name in plain.split():
             setattr(self, name, wide(getattr(self, name)))
         self.divisor = wide(self.divisor, 1)
         self.kinds = wide(self.kinds, 1)
