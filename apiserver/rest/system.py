@@ -20,6 +20,11 @@ from machinery.errors import MethodNotAllowed, NotFound
 
 Check = Callable[[], str]  # "" = passed, else why not
 _Handler = Callable[[Request], Awaitable[None]]
+# OpenAPI v2 without schemas: kubectl reads it for `kind: List` only, and then leaves validation to the server.
+# Version 3 has the schemas. In protobuf (gnostic's Document): swagger = 1, info = 2 (title = 1, version = 2).
+OPENAPI_V2_JSON = b'{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.2"},"paths":{},"definitions":{}}'
+OPENAPI_V2_PROTOBUF = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.2"
+OPENAPI_V2_TYPE = b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -153,6 +158,11 @@ class SystemHandlers:
             }
             body = encode_json({"paths": found})
             await send_bytes(request, 200, body, content_type=TEXT_TYPE)
+            return True
+        if path == "/openapi/v2":
+            binary = b"proto-openapi.spec.v2" in request.headers.get(b"accept", b"")
+            body, kind = (OPENAPI_V2_PROTOBUF, OPENAPI_V2_TYPE) if binary else (OPENAPI_V2_JSON, JSON_TYPE)
+            await send_bytes(request, 200, body, content_type=kind)
             return True
         name = path.removeprefix("/openapi/v3/")
         if name == path:
