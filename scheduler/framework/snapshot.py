@@ -1,8 +1,7 @@
 """The cluster as arrays: one column per node, updated in place as events come.
 
-Owns the account of what every node offers, what its pods take, and the facts that filters and scores ask for. Never
-does I/O and never decides. Written by the scheduler's event handlers (and by simulations, between `fork` and
-`revert`); read by plugins.
+Owns the account of what nodes offer, what pods take, and the facts that filters and scores ask for. Never does I/O,
+never decides. Written by event handlers (and by simulations, between `fork` and `revert`); read by plugins.
 
 Updating a pod costs the same however large the cluster is. Every change is told to evaluations that keep results:
 `static_version` moves when something about a node itself changed (labels, taints, images, its existence) or what pods
