@@ -133,7 +133,7 @@ class NamespaceController:
             return DONE
         failures: list[str] = []
         remains = [await self._empty(key.name, _PODS, failures)]
-        if not remains[0].left:
+        if not remains[0].left and not failures:  # pods nobody could list may still be there
             others = [each for each in self._kinds.all() if each.namespaced and each != _PODS]
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._empty(key.name, each, failures)) for each in others]

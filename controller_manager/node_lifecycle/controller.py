@@ -25,7 +25,7 @@ from controller_manager.node_lifecycle.health import HealthRecords
 from controller_manager.node_lifecycle.zones import EvictionLimiter, ZoneState, plan_rates, zone_of, zone_state
 from controller_manager.objects import condition, is_ready, wall_seconds
 from machinery import log
-from machinery.errors import Conflict, NotFound, StatusError
+from machinery.errors import Conflict, NotFound, ServiceUnavailable, StatusError
 from machinery.log import kv
 from machinery.meta import ObjectKey, rfc3339
 
@@ -131,6 +131,11 @@ class NodeLifecycleController:
                     node = await self._write_conditions(node, verdict.changes)
                 except (Conflict, NotFound):
                     continue  # the node spoke or went meanwhile: judge it afresh next time
+                except ServiceUnavailable:
+                    raise
+                except StatusError as error:  # this node's trouble: the others must not wait for it
+                    _log.warning("Failed to mark node", extra=kv(node=node.metadata.name, error=error.message))
+                    continue
             if verdict.after == "True":
                 continue
             if verdict.before == "True":
