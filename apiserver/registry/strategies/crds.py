@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from apiserver.crd.tidy import tidied
 from apiserver.registry.defaults.extensions import default_crd
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation.crds import validate_crd, validate_crd_update
@@ -28,6 +29,10 @@ class CustomResourceDefinitionStrategy(Strategy):
         validate=validate_crd,
         validate_update=validate_crd_update,
     )
+
+    def canonicalize(self, obj: Obj) -> None:
+        super().canonicalize(obj)
+        obj["spec"] = tidied(obj.get("spec") or {})
 
     def default(self, obj: Obj) -> None:
         super().default(obj)
