@@ -92,7 +92,7 @@ def component_name(resource: CustomResource, kind: str) -> str:
 
 def schemas_of(resource: CustomResource) -> dict[str, Any]:
     """The schemas of a kind and of its list."""
-    own = _published(resource.raw_schema)
+    own = resource.raw_schema
     properties = {
         **(own.get("properties") or {}),
         "apiVersion": {"type": "string", "description": "The versioned schema of this object."},
@@ -119,8 +119,3 @@ def schemas_of(resource: CustomResource) -> dict[str, Any]:
 
 def _gvk(resource: CustomResource, kind: str) -> dict[str, str]:
     return {"group": resource.group, "version": resource.version, "kind": kind}
-
-
-def _published(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without expressions' neighbours that OpenAPI readers do not know: nothing but copies."""
-    return dict(raw)

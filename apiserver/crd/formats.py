@@ -36,7 +36,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     text = pattern
     for name, meaning in _POSIX.items():
         text = text.replace(name, meaning)
-    text = text.replace(r"\z", r"\Z").replace("(?i:", "(?i:")
+    text = text.replace(r"\z", r"\Z")
     # In Go `$` without the flag m is the very end; in Python it also stands before a last newline.
     text = re.sub(r"(?<!\\)\$(?=$|\))", r"\\Z", text)
     try:
