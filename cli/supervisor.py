@@ -312,8 +312,10 @@ class Supervisor:
         os.close(managed.fd)
         managed.pid, managed.fd = 0, -1
         managed.exit_code = os.waitstatus_to_exitcode(status)
-        if not (managed.wanted and managed.spec.restart) or self._stopping:
-            managed.wanted = managed.wanted and managed.spec.restart
+        # Killing a kubelet is an experiment, and it stays dead; one that failed by itself is restarted as any other.
+        again = managed.spec.restart or managed.exit_code > 0
+        if not (managed.wanted and again) or self._stopping:
+            managed.wanted = managed.wanted and again
             self._record()
             return
         if time.monotonic() - managed.started > STABLE:

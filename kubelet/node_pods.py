@@ -122,7 +122,7 @@ class NodePods:
             await self._shared.clock.sleep(RESYNC)
             await self._resync()
             for worker in self.workers():
-                await worker.refresh_volumes()
+                await worker.refresh_volumes()  # never fails
 
     async def _resync(self) -> None:
         """Tell every pod at rest what the runtime really holds; remove what nobody knows."""
@@ -220,6 +220,8 @@ class NodePods:
         try:
             _log.info("Removing a pod that does not belong here", extra=kv(uid=uid))
             await self._shared.remover.remove(uid, grace)
+        except Exception:  # noqa: BLE001  one pod's trouble must not end the kubelet
+            _log.exception("Failed to remove pod", extra=kv(uid=uid))
         finally:
             self._orphans.discard(uid)
 

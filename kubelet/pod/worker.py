@@ -217,6 +217,8 @@ class PodWorker:
                 await self.shared.volumes.set_up(self.pod, self.facts())
             except VolumeError as error:
                 self.tell("Warning", "FailedMount", str(error))
+            except Exception:  # noqa: BLE001  one pod's trouble must not end the kubelet
+                _log.exception("Failed to refresh volumes", extra=kv(pod=self.name))
 
     async def _start_sandbox(self, wish: ev.StartSandbox) -> None:
         shared = self.shared

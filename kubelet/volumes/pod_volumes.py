@@ -96,15 +96,8 @@ class PodVolumes:
             path.mkdir(parents=True, exist_ok=True)
             write_payload(path, files, group)
             return
-        if volume.emptyDir is not None and not path.is_dir():
-            path.mkdir(parents=True)
-            if volume.emptyDir.medium == "Memory":
-                size = volume.emptyDir.sizeLimit
-                mount.tmpfs(str(path), size=str(quantity.value(size)) if size else None, mode=0o777)
-            path.chmod(0o777)
-            if group is not None:
-                os.chown(path, -1, group)
-                path.chmod(0o2777)
+        if volume.emptyDir is not None:
+            _empty_dir(path, volume.emptyDir, group)
 
     def mounts(self, pod: core_v1.Pod, container: core_v1.Container, environment: Mapping[str, str]) -> list[MountPlan]:
         """The container's bind mounts. Raises VolumeError."""
@@ -144,6 +137,25 @@ class PodVolumes:
             return [entry.name for entry in (self._node.root / "pods").iterdir()]
         except FileNotFoundError:
             return []
+
+
+def _empty_dir(path: Path, source: core_v1.EmptyDirVolumeSource, group: int | None) -> None:
+    """Made once; each step is seen to be missing by a kubelet that comes after one that was killed."""
+
+    def open_to_all(folder: Path) -> None:
+        if group is not None:
+            os.chown(folder, -1, group)
+        folder.chmod(0o777 if group is None else 0o2777)
+
+    if not path.is_dir():
+        scratch = path.with_name(f".{path.name}.new")
+        scratch.mkdir(parents=True, exist_ok=True)
+        open_to_all(scratch)
+        scratch.rename(path)
+    if source.medium == "Memory" and not path.is_mount():
+        size = source.sizeLimit
+        mount.tmpfs(str(path), size=str(quantity.value(size)) if size else None, mode=0o777)
+        open_to_all(path)
 
 
 def _host_path(path: Path, kind: str) -> None:

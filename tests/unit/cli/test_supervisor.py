@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import selectors
 import socket
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,23 @@ def test_what_cannot_be_forked_is_tried_again_later(supervisor: Supervisor, monk
     assert not managed.running
     assert wait is not None
     assert 0 < wait <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("command", "restart", "again"),
+    [
+        pytest.param("kill -9 $$", False, False, id="a kubelet that was killed stays dead"),
+        pytest.param("exit 0", False, False, id="one that was asked to end, too"),
+        pytest.param("exit 1", False, True, id="one that failed by itself does not"),
+        pytest.param("kill -9 $$", True, True, id="others always come back"),
+    ],
+)
+def test_who_comes_back(supervisor: Supervisor, command: str, restart: bool, again: bool) -> None:
+    managed = Managed(ProcessSpec("x", "x", "", ("/bin/sh", "-c", command), "", restart=restart))
+    supervisor._table["x"] = managed
+    managed.pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], os.environ)
+    managed.fd = os.pidfd_open(managed.pid)
+    supervisor._selector.register(managed.fd, selectors.EVENT_READ, managed)
+    supervisor._reap(managed)
+    assert managed.wanted == again
+    assert (supervisor._until_retry() is not None) == again
