@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"== {name}")
         figures += run()
     table = rendered(figures)
-    note = f"\n\n{os.cpu_count()} cores, Python {platform.python_version()}; `./nanokube bench`, medians."
+    note = f"\n\n{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}; `./nanokube bench`, medians."
     print(table + note)
     if options.readme:
         head, _, rest = README.read_text().partition(BEGIN)

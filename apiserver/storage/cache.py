@@ -6,6 +6,7 @@ Owns sorted keys, entries, a bounded ring of events and the fan-out. Never does 
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,10 @@ RING_KEEP = 128
 RING_ENCODED = 256
 """So many of the newest events keep their encodings; an older one is encoded again for whoever resumes there."""
 
+UNPACED = 8
+PACE = 0.002
+"""Real seconds between two wake-ups of more than UNPACED watchers. A lone event is never held back."""
+
 _log = log.get(__name__)
 
 
@@ -44,6 +49,8 @@ class ResourceCache:
         self._ring_bytes = 0
         self._floor = 0
         self._watchers: set[Watcher] = set()
+        self._woken = 0.0
+        self._pending: asyncio.TimerHandle | None = None
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -158,6 +165,28 @@ class ResourceCache:
             self._ring[-1 - depth].forget_encodings()
         for watcher in tuple(self._watchers):
             watcher.push(events)
+        self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        """Wake the watchers now, or together once PACE has passed: under load each then writes several events."""
+        if len(self._watchers) <= UNPACED:
+            self._wake_all()
+            return
+        loop = asyncio.get_running_loop()
+        due = self._woken + PACE
+        if loop.time() >= due:
+            self._wake_all()
+        elif self._pending is None:
+            self._pending = loop.call_at(due, self._wake_all)
+
+    def _wake_all(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
+        if len(self._watchers) > UNPACED:
+            self._woken = asyncio.get_running_loop().time()
+        for watcher in tuple(self._watchers):
+            watcher.wake()
 
     # -- watching -----------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Watcher:
         self._wake()
 
     def push(self, events: Sequence[Event]) -> None:
-        """Offer new events, in order; takes what the selection sees."""
+        """Offer new events, in order; takes what the selection sees. Whoever pushes calls `wake` afterwards."""
         if self._closed or self._error is not None:
             return
         if self._after:
@@ -71,7 +71,11 @@ class Watcher:
             self.fail(Expired("the watch did not keep up with the events and was ended; list again"))
             return
         self._buffer.extend(events)
-        self._wake()
+
+    def wake(self) -> None:
+        """Let the reader have what is buffered."""
+        if self._buffer:
+            self._wake()
 
     def bookmark(self, revision: int, *, initial_events_end: bool = False) -> None:
         """Tell the watcher that it has seen everything up to `revision`."""
