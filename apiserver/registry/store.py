@@ -65,6 +65,7 @@ class Registry:
         self._store = store
         self.clock = clock
         self.feed = WatchCache(store, clock)
+        store.on_write = self.feed.offer
         self.admission: list[Plugin] = list(admission)
         self._resources: dict[tuple[str, str, str], ResourceStore] = {}
         served = [resource for resource in resources if resource.storable]

@@ -86,6 +86,11 @@ class ResourceCache:
         first = bisect_left(self._names, max(start, f"{namespace}/"))
         return self._names[first : bisect_left(self._names, f"{namespace}0")]
 
+    def created(self, key: bytes) -> int | None:
+        """Revision at which the object at a store key was created; None when it is not here."""
+        entry = self._entries.get(key[len(self.prefix) :].decode("utf-8", "replace"))
+        return None if entry is None else entry.created
+
     # -- feeding ------------------------------------------------------------------------------------------------------
 
     def load(self, items: Iterable[KeyValue], revision: int) -> None:

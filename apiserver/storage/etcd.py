@@ -16,6 +16,7 @@ from apiserver.storage.interface import (
     Compacted,
     FutureRevision,
     KeyValue,
+    OnWrite,
     OutcomeUnknown,
     Page,
     StoreError,
@@ -50,6 +51,7 @@ class EtcdStore:
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Callable[..., Any]] = {}
         self._seen = 0
+        self.on_write: OnWrite | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------------
 
@@ -172,6 +174,8 @@ class EtcdStore:
             revision = response.header.revision
             self._seen = max(self._seen, revision)
             if response.succeeded:
+                if self.on_write is not None:
+                    self.on_write(revision, key, value, expected)
                 return WriteResult(True, revision, None)
             kvs = response.responses[0].response_range.kvs
             current = _key_value(kvs[0]) if kvs else None

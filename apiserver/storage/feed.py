@@ -33,6 +33,7 @@ from machinery.log import kv
 PAGE = 2_000
 HISTORY = 2_000
 """So many revisions are replayed at start, so that watches survive a restart of the API server by resuming."""
+OWN_LIMIT = 10_000
 CATCH_UP_SECONDS = 10.0
 """Real seconds that a consistent read waits: what is waited for is the disk of the real etcd."""
 PROGRESS_AFTER = 0.05
@@ -57,6 +58,7 @@ class WatchCache:
         self._clock = clock
         self.revision = 0
         self._ready = asyncio.Event()
+        self._own: dict[int, tuple[bytes, bytes | None, int]] = {}
         self._loaded = False
         self._head = 0  # the revision that the replay of history must reach before the caches may be read
         self._short: dict[bytes, ResourceCache] = {}
@@ -164,6 +166,31 @@ class WatchCache:
         await asyncio.wait((previous,))
         return await self._ask()
 
+    # -- own writes ---------------------------------------------------------------------------------------------------
+
+    def offer(self, revision: int, key: bytes, value: bytes | None, expected: int) -> None:
+        """A write of this server that the store has just acknowledged (`value` None: a deletion).
+
+        It is shown at once if it is the very next revision; otherwise when those before it are in. What cannot be shown
+        from here comes with the watch, which tells everything in any case.
+        """
+        if self._ready.is_set() and revision > self.revision:
+            if len(self._own) >= OWN_LIMIT:
+                self._own.clear()
+            self._own[revision] = (key, value, expected)
+            self._show_own()
+
+    def _show_own(self) -> None:
+        while (own := self._own.pop(self.revision + 1, None)) is not None:
+            revision = self.revision + 1
+            key, value, expected = own
+            cache = self._route(key)
+            created = (revision if not expected else cache.created(key)) if cache is not None else None
+            if cache is None or created is None:
+                return
+            cache.apply([StoreEvent(KeyValue(key, value or b"", created, revision), value is None)])
+            self._advance(revision)
+
     # -- the feed -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -228,6 +255,7 @@ class WatchCache:
             cache.prefix: [] for cache in (*self._short.values(), *self._long.values())
         }
         self._unclaimed.clear()
+        self._own.clear()
         for key, item in items.items():
             cache = self._route(key)
             if cache is None:
@@ -243,6 +271,8 @@ class WatchCache:
     def _apply(self, events: Sequence[StoreEvent], revision: int) -> None:
         shares: dict[ResourceCache, list[StoreEvent]] = {}
         for event in events:
+            if event.kv.mod_revision <= self.revision:  # a write of our own, shown already
+                continue
             cache = self._route(event.kv.key)
             if cache is not None:
                 shares.setdefault(cache, []).append(event)
@@ -253,6 +283,9 @@ class WatchCache:
         for cache, share in shares.items():
             cache.apply(share)
         self._advance(revision)
+        if self._own:
+            self._own = {number: own for number, own in self._own.items() if number > self.revision}
+            self._show_own()
 
     def _advance(self, revision: int) -> None:
         if revision > self.revision:

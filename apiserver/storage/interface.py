@@ -7,7 +7,7 @@ Owns the `Store` protocol, its values and its errors. Two implementations stand 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -92,8 +92,17 @@ class StoreWatch(Protocol):
         """End the watch."""
 
 
+OnWrite = Callable[[int, bytes, bytes | None, int], None]
+
+
 class Store(Protocol):
-    """Linearizable key-value store with revisions, as etcd v3 offers it."""
+    """Linearizable key-value store with revisions, as etcd v3 offers it.
+
+    `on_write(revision, key, value, expected)` may be set: a store whose watch lags behind its acknowledgements calls it
+    for every write that it knows to have happened at exactly that revision, before the write returns.
+    """
+
+    on_write: OnWrite | None
 
     async def get(self, key: bytes) -> tuple[KeyValue | None, int]:
         """The key as of now and the store's revision."""

@@ -14,6 +14,7 @@ from apiserver.storage.interface import (
     Compacted,
     FutureRevision,
     KeyValue,
+    OnWrite,
     Page,
     StoreEvent,
     StoreUnavailable,
@@ -34,6 +35,7 @@ class MemoryStore:
     """Every call completes without waiting; watchers are fed synchronously."""
 
     def __init__(self) -> None:
+        self.on_write: OnWrite | None = None  # never called: its watches know a write before the writer does
         self._revision = 1
         self._compacted = 0
         self._keys: list[bytes] = []

@@ -11,7 +11,7 @@ from apiserver.storage.cache import ResourceCache
 from apiserver.storage.entry import Selection
 from apiserver.storage.feed import WatchCache
 from apiserver.storage.form import ObjectForm
-from apiserver.storage.interface import StoreUnavailable, StoreWatch
+from apiserver.storage.interface import StoreUnavailable, StoreWatch, WatchBatch
 from apiserver.storage.memory import MemoryStore
 from machinery.clock import RealClock
 from machinery.errors import ServerTimeout, ServiceUnavailable
@@ -189,3 +189,86 @@ async def test_a_compacted_history_is_no_obstacle(serve: Serve) -> None:
     serve(feed)
     await feed.wait_ready()
     assert len(configmaps) == 5
+
+
+class SilentStore(MemoryStore):
+    """Acknowledges writes long before its watch tells of them, as etcd does under load."""
+
+    released: asyncio.Event
+
+    async def watch(self, prefix: bytes, after: int) -> StoreWatch:
+        real = await super().watch(prefix, after)
+        released = self.released = asyncio.Event()
+
+        class Late:
+            async def next(self) -> WatchBatch:
+                await released.wait()
+                return await real.next()
+
+            async def request_progress(self) -> None:
+                await real.request_progress()
+
+            async def close(self) -> None:
+                await real.close()
+
+        return Late()
+
+
+async def started(serve: Serve, store: SilentStore) -> tuple[WatchCache, ResourceCache]:
+    feed, configmaps = WatchCache(store, RealClock()), cache()
+    feed.add(configmaps)
+    serve(feed)
+    await feed.wait_ready()
+    return feed, configmaps
+
+
+def key(name: str) -> bytes:
+    return b"/registry/configmaps/ns/" + name.encode()
+
+
+async def test_own_writes_show_before_the_watch_tells_of_them(serve: Serve) -> None:
+    store = SilentStore()
+    feed, configmaps = await started(serve, store)
+    start = feed.revision
+    made = (await store.create(key("a"), value("a"))).revision
+    feed.offer(made, key("a"), value("a"), 0)
+    changed = (await store.replace(key("a"), value("a"), made)).revision
+    feed.offer(changed, key("a"), value("a"), made)
+    gone = (await store.delete(key("a"), changed)).revision
+    feed.offer(gone, key("a"), None, changed)
+    assert feed.revision == gone
+    seen = [(event.type, event.resource_version) for event in configmaps.events_after(start, Selection())]
+    assert seen == [(b"ADDED", made), (b"MODIFIED", changed), (b"DELETED", gone)]
+    # The watch tells the same later: nothing is shown twice, and what follows is shown.
+    last = (await store.create(key("b"), value("b"))).revision
+    store.released.set()
+    await feed.reach(last)
+    assert [event.resource_version for event in configmaps.events_after(start, Selection())] == [
+        made,
+        changed,
+        gone,
+        last,
+    ]
+
+
+async def test_an_own_write_waits_for_those_of_others_before_it(serve: Serve) -> None:
+    store = SilentStore()
+    feed, configmaps = await started(serve, store)
+    start = feed.revision
+    theirs = (await store.create(key("theirs"), value("theirs"))).revision
+    ours = (await store.create(key("ours"), value("ours"))).revision
+    feed.offer(ours, key("ours"), value("ours"), 0)
+    assert feed.revision == start and len(configmaps) == 0
+    store.released.set()
+    await feed.reach(ours)
+    assert [event.resource_version for event in configmaps.events_after(start, Selection())] == [theirs, ours]
+
+
+async def test_own_writes_out_of_order_are_shown_in_order(serve: Serve) -> None:
+    store = SilentStore()
+    feed, configmaps = await started(serve, store)
+    start = feed.revision
+    revisions = [(await store.create(key(name), value(name))).revision for name in "abc"]
+    for name, revision in reversed(list(zip("abc", revisions, strict=True))):
+        feed.offer(revision, key(name), value(name), 0)
+    assert [event.resource_version for event in configmaps.events_after(start, Selection())] == revisions
