@@ -1,16 +1,26 @@
-"""What all suites share: only one run at a time may bring up clusters, because their names and networks are fixed."""
+"""What all suites share: one run at a time brings up clusters (their names and networks are fixed); Hypothesis' profile.
+
+Properties are explored anew in every run by hand; CI (the variable CI) runs the same examples every time, so that a red
+run there tells of the change. How fast a loaded machine draws examples is no finding.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.harness.nanokube import STATE
 
 PATIENCE = 900.0
+settings.register_profile(
+    "nanokube", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("nanokube")
 
 
 @pytest.fixture(scope="session")
