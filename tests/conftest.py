@@ -1,4 +1,4 @@
-"""What all suites share: one run at a time brings up clusters (their names and networks are fixed); Hypothesis' profile.
+"""What all suites share: one run at a time brings up clusters, whose names and networks are fixed; Hypothesis' profile.
 
 Properties are explored anew in every run by hand; CI (the variable CI) runs the same examples every time, so that a red
 run there tells of the change. How fast a loaded machine draws examples is no finding.
