@@ -29,7 +29,7 @@ from client.kinds import Target, Unstructured, View, resolve
 from client.listers import Indexer, Lister
 from machinery import log
 from machinery.clock import Clock
-from machinery.errors import Gone, MethodNotAllowed, NotFound, StatusError
+from machinery.errors import Forbidden, Gone, MethodNotAllowed, NotFound, StatusError, Unauthorized
 from machinery.log import kv
 from machinery.meta import ObjectKey
 from proto.api.v1 import resource_pb2 as pb
@@ -158,7 +158,9 @@ class Informer(Generic[T]):
             except StatusError as error:
                 self._disconnected()
                 self._note_future(error)
-                _log.debug("Lost the API server", extra=kv(resource=self.resource.plural, error=error.message))
+                # A refusal does not mend itself as an outage does; unsaid, the component would just seem to hang.
+                tell = _log.warning if isinstance(error, (Forbidden, Unauthorized)) else _log.debug
+                tell("Lost the API server", extra=kv(resource=self.resource.plural, error=error.message))
                 await wait_for_server(self._clock, self._backoff.next())
             except Exception:  # noqa: BLE001  # logged; a fault here must not end the process that lives on this cache
                 self._disconnected()
