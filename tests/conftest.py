@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.conformance import plugin as conformance
 from tests.harness.nanokube import STATE
 
 PATIENCE = 900.0
@@ -21,6 +22,14 @@ settings.register_profile(
     "nanokube", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
 settings.load_profile("nanokube")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    conformance.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    conformance.register(config)
 
 
 @pytest.fixture(scope="session")
