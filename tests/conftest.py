@@ -9,15 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.conformance import plugin as conformance
-from tests.harness.nanokube import STATE
+from tests.harness.api import Api
+from tests.harness.nanokube import STATE, Cluster, brought_up
 
 PATIENCE = 900.0
+ATTACH = "NANOKUBE_TEST_CLUSTER"  # name of a running cluster to test instead of one of our own; KUBECONFIG is its
 settings.register_profile(
     "nanokube", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
@@ -46,3 +50,28 @@ def machine() -> Iterator[None]:
                 assert time.monotonic() < deadline, "another test run holds this machine"
                 time.sleep(0.2)
         yield
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three workers, default time; one for the whole run."""
+    if name := os.environ.get(ATTACH):
+        yield Cluster(name, Path(os.environ["KUBECONFIG"]).parent)
+        return
+    request.getfixturevalue("machine")
+    yield from brought_up(Cluster("e2e", tmp_path_factory.mktemp("home")), "--workers", "3")
+
+
+@pytest.fixture(scope="session")
+def api(cluster: Cluster) -> Api:
+    """The cluster's REST door, as its administrator."""
+    return Api(Path(cluster.environment["KUBECONFIG"]))
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of its own for each test."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")

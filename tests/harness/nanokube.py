@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,6 +113,16 @@ class Cluster:
     def running(self, selector: str, namespace: str = "default") -> list[dict[str, Any]]:
         """Pods that are Ready and not going away."""
         return [pod for pod in self.pods(selector, namespace) if is_ready(pod)]
+
+
+def brought_up(cluster: Cluster, *arguments: str) -> Iterator[Cluster]:
+    """`up` before and `down` after, whatever happens: the body of a fixture."""
+    cluster.nanokube("down")
+    try:
+        cluster.nanokube("up", *arguments)
+        yield cluster
+    finally:
+        cluster.nanokube("down")
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
