@@ -37,6 +37,7 @@ from controller_manager.environment import Build, Environment, Options, Runnable
 from controller_manager.garbage_collector import controller as garbage_collector
 from controller_manager.job import controller as job
 from controller_manager.node_lifecycle import controller as node_lifecycle
+from controller_manager.protection import controller as protection
 from controller_manager.replicaset import controller as replicaset
 from controller_manager.resource_quota import controller as resource_quota
 from controller_manager.statefulset import controller as statefulset
@@ -71,6 +72,9 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "pod-garbage-collector-controller": pod_gc.build,
     "garbage-collector-controller": garbage_collector.build,
     "resourcequota-controller": resource_quota.build,
+    "persistentvolumeclaim-protection-controller": protection.build_claims,
+    "persistentvolume-protection-controller": protection.build_volumes,
+    "volumeattributesclass-protection-controller": protection.build_classes,
     "clusterrole-aggregation-controller": cluster_role_aggregation.build,
 }
 _log = log.get(__name__)

@@ -15,6 +15,7 @@ from apiserver.admission.priority import Priority
 from apiserver.admission.resource_quota import ResourceQuota
 from apiserver.admission.runtime_class import RuntimeClass
 from apiserver.admission.service_account import ServiceAccount
+from apiserver.admission.storage_protection import StorageObjectInUseProtection
 from apiserver.admission.taint_nodes import TaintNodesByCondition
 from apiserver.admission.webhooks.call import Caller
 from apiserver.admission.webhooks.plugin import MutatingWebhooks, ValidatingWebhooks
@@ -40,6 +41,7 @@ def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[
         RuntimeClass(registry),
         DefaultTolerationSeconds(),
         DefaultClass(registry, STORAGE),
+        StorageObjectInUseProtection(),
         DefaultClass(registry, INGRESS),
         NodeRestriction(),
     ]
