@@ -26,8 +26,8 @@ def pod(node: str = "n1", *, grace: int | None = None, **volume: Any) -> core_v1
     return core_v1.Pod(metadata=meta, spec=core_v1.PodSpec(containers=[], nodeName=node, volumes=volumes))
 
 
-CLAIM = {"persistentVolumeClaim": core_v1.PersistentVolumeClaimVolumeSource(claimName="data")}
-EPHEMERAL = {"ephemeral": core_v1.EphemeralVolumeSource()}
+CLAIM: dict[str, Any] = {"persistentVolumeClaim": core_v1.PersistentVolumeClaimVolumeSource(claimName="data")}
+EPHEMERAL: dict[str, Any] = {"ephemeral": core_v1.EphemeralVolumeSource()}
 
 
 @pytest.mark.parametrize(
