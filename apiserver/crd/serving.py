@@ -12,8 +12,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from apiserver.admission.webhooks.call import Caller
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.crd.catalog import Catalog
+from apiserver.crd.conversion import WebhookConverter
 from apiserver.crd.naming import (
     CLEANUP,
     ESTABLISHED,
@@ -25,6 +27,7 @@ from apiserver.crd.naming import (
 from apiserver.crd.resource import CustomResource, resources_of
 from apiserver.crd.store import ConvertedCustomStore, CustomForm, CustomStore
 from apiserver.crd.strategy import SchemaStrategy, selectable
+from apiserver.crd.webhook_store import Versions, WebhookCustomStore
 from apiserver.registry.context import DeleteOptions, ListOptions, RequestContext, WatchOptions
 from apiserver.registry.store import Registry
 from apiserver.storage.cache import ResourceCache
@@ -67,6 +70,7 @@ class CustomResources:
         self._wake = asyncio.Event()
         self._synced = asyncio.Event()
         self._cleaning: set[str] = set()
+        self._caller = Caller(registry)
 
     async def wait_synced(self) -> None:
         """Until every definition that was established before is served."""
@@ -183,18 +187,22 @@ class CustomResources:
         strategies = {resource.version: SchemaStrategy(resource, readers) for resource in resources}
         strategy = strategies[stored_resource.version]
         prefix = f"/registry/{stored_resource.group}/{stored_resource.plural}/".encode()
-        cache = ResourceCache(prefix, CustomForm(stored_resource), strategy.selectable_fields)
-        stored = registry.make(CustomStore, stored_resource, strategy, cache)
-        webhook = (definition["spec"].get("conversion") or {}).get("strategy") == "Webhook"
+        versions = self._versions(definition, resources, stored_resource)
+        form = CustomForm(stored_resource) if versions is None else versions.form(stored_resource)
+        cache = ResourceCache(prefix, form, strategy.selectable_fields)
+        plain = registry.make(CustomStore, stored_resource, strategy, cache)
+        stored = plain if versions is None else WebhookCustomStore(stored_resource, strategy, plain, versions)
         stores: list[CustomStore] = []
         for resource in resources:
             if not resource.spec.get("served"):
                 continue
+            own = strategies[resource.version]
             if resource is stored_resource:
                 stores.append(stored)
+            elif versions is not None:
+                stores.append(WebhookCustomStore(resource, own, plain, versions))
             else:
-                own = strategies[resource.version]
-                stores.append(ConvertedCustomStore(resource, own, stored, webhook=webhook))
+                stores.append(ConvertedCustomStore(resource, own, stored))
         registry.feed.add(cache)
         for store in (stored, *stores):
             store.siblings = [resource for resource in resources if resource is not store.resource]
@@ -205,6 +213,15 @@ class CustomResources:
         self._publish()
         log.info("Served a definition", extra=kv(definition=definition["metadata"]["name"], versions=len(stores)))
         return served
+
+    def _versions(
+        self, definition: Obj, resources: Sequence[CustomResource], storage: CustomResource
+    ) -> Versions | None:
+        """The way between versions that differ by more than their names; None where they do not."""
+        conversion = definition["spec"].get("conversion") or {}
+        if conversion.get("strategy") != "Webhook":
+            return None
+        return Versions(resources, storage, WebhookConverter(conversion.get("webhook") or {}, self._caller))
 
     def _unserve(self, name: str) -> None:
         served = self._served.pop(name, None)

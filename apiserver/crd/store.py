@@ -1,8 +1,8 @@
 """Custom objects in the registry: their byte form, and versions that are not the stored one.
 
 All versions of a definition share one watch cache, which holds the stored version. Without a conversion webhook a
-version differs from the stored one by its apiVersion alone, so answers are made by cutting bytes. Owns these cuts, and
-the refusal of what a webhook would have to convert. Installed by `crd.serving`.
+version differs from the stored one by its apiVersion alone, so answers are made by cutting bytes. Owns these cuts.
+Installed by `crd.serving`; what a webhook converts is `crd.webhook_store`'s.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from apiserver.storage.form import ObjectForm, decode
 from apiserver.storage.interface import KeyValue, Store
 from apiserver.storage.watcher import Watcher
 from machinery.clock import Clock
-from machinery.errors import MethodNotAllowed, StatusError
+from machinery.errors import MethodNotAllowed
 
 
 class CustomForm(ObjectForm):
@@ -112,26 +112,16 @@ class CustomStore(ResourceStore):
 
 
 class ConvertedCustomStore(CustomStore):
-    """A version that is not the stored one. `webhook`: the versions differ by more than their names."""
+    """A version that is not the stored one and differs from it by its name alone."""
 
-    def __init__(self, resource: CustomResource, strategy: Strategy, stored: CustomStore, *, webhook: bool) -> None:
+    def __init__(self, resource: CustomResource, strategy: Strategy, stored: CustomStore) -> None:
         super().__init__(
             resource, strategy, stored._store, stored._feed, stored.cache, stored._clock, stored._admission
         )
         self._stored = stored
-        self._webhook = webhook
         self._front = CustomForm(resource).front
 
     # -- translation --------------------------------------------------------------------------------------------------
-
-    def _check_convertible(self) -> None:
-        if self._webhook:
-            shown = f"{self.resource.group_version}, Kind={self.resource.kind}"
-            raise StatusError(
-                f"conversion webhook for {shown} failed: conversion by webhook is not supported by this server yet",
-                code=501,
-                reason="NotImplemented",
-            )
 
     def _out(self, raw: bytes) -> bytes:
         """An answer in this version; other documents (Status, Scale) stay."""
@@ -154,17 +144,14 @@ class ConvertedCustomStore(CustomStore):
     async def get(
         self, ctx: RequestContext, namespace: str, name: str, *, subresource: str = "", resource_version: str = ""
     ) -> bytes:
-        self._check_convertible()
         found = await super().get(ctx, namespace, name, subresource=subresource, resource_version=resource_version)
         return self._out(found)
 
     async def list(self, ctx: RequestContext, namespace: str, options: ListOptions) -> ListPage:
-        self._check_convertible()
         page = await super().list(ctx, namespace, options)
         return page._replace(items=[self._out(raw) for raw in page.items])
 
     def watch(self, ctx: RequestContext, namespace: str, options: WatchOptions) -> Watcher:
-        self._check_convertible()
         watcher = super().watch(ctx, namespace, options)
         watcher.translate = self._event
         return watcher
@@ -172,30 +159,25 @@ class ConvertedCustomStore(CustomStore):
     # -- writing ------------------------------------------------------------------------------------------------------
 
     async def create(self, ctx: RequestContext, namespace: str, body: Obj, **rest: Any) -> bytes:
-        self._check_convertible()
         return self._out(await super().create(ctx, namespace, body, **rest))
 
     async def update(
         self, ctx: RequestContext, namespace: str, name: str, body: Obj, **rest: Any
     ) -> tuple[bytes, bool]:
-        self._check_convertible()
         raw, created = await super().update(ctx, namespace, name, body, **rest)
         return self._out(raw), created
 
     async def patch(
         self, ctx: RequestContext, namespace: str, name: str, patch_type: str, patch: bytes, **rest: Any
     ) -> bytes:
-        self._check_convertible()
         return self._out(await super().patch(ctx, namespace, name, patch_type, patch, **rest))
 
     async def apply(
         self, ctx: RequestContext, namespace: str, name: str, config: Obj, **rest: Any
     ) -> tuple[bytes, bool]:
-        self._check_convertible()
         raw, created = await super().apply(ctx, namespace, name, config, **rest)
         return self._out(raw), created
 
     async def delete(self, ctx: RequestContext, namespace: str, name: str, options: DeleteOptions) -> DeleteResult:
-        self._check_convertible()
         result = await self._stored.delete(ctx, namespace, name, options)
         return result._replace(raw=self._out(result.raw))

@@ -36,6 +36,8 @@ class Watcher:
         self.bookmarks = bookmarks
         self.translate: Callable[[Event], Event] | None = None
         """Set for versions that are not the stored one: what each event becomes on its way out."""
+        self.translate_batch: Callable[[Sequence[Event]], Awaitable[Sequence[Event]]] | None = None
+        """The same where somebody has to be asked; it may leave events out. What it raises ends the watch."""
         self._form = form
         self._after = after
         self._forget = forget
@@ -112,18 +114,24 @@ class Watcher:
         if self._start is not None:
             start, self._start = self._start, None
             await start(self)
-        while not self._buffer:
-            if self._closed:
-                raise StopAsyncIteration
-            if self._error is not None:
-                raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        batch, self._buffer = self._buffer, []
-        return batch if self.translate is None else [self.translate(event) for event in batch]
+        while True:
+            while not self._buffer:
+                if self._closed:
+                    raise StopAsyncIteration
+                if self._error is not None:
+                    raise self._error
+                self._waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            batch, self._buffer = self._buffer, []
+            if self.translate_batch is not None:
+                batch = list(await self.translate_batch(batch))
+            if self.translate is not None:
+                batch = [self.translate(event) for event in batch]
+            if batch:
+                return batch
 
     async def __aenter__(self) -> Self:
         return self

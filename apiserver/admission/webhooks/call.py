@@ -44,18 +44,19 @@ class Target(NamedTuple):
     ca: str
 
 
-def resolve(registry: Registry, client: Obj) -> Target:
-    """The target of a webhook's clientConfig. Raises CallError."""
+def resolve(registry: Registry, client: Obj, seconds: float) -> Target:
+    """The target of a webhook's clientConfig; the webhook is told how long it has. Raises CallError."""
     ca = str(client.get("caBundle") or "")
     service = client.get("service")
     if not service:
         parts = urlsplit(str(client.get("url") or ""))
         if not parts.hostname:
             raise CallError("webhook configuration must have either service or URL")
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return Target(parts.geturl(), parts.hostname, parts.port or 443, parts.hostname, path, ca)
+        path = f"{parts.path or '/'}?{parts.query + '&' if parts.query else ''}timeout={seconds:g}s"
+        shown = f"{parts.scheme}://{parts.netloc}{path}"
+        return Target(shown, parts.hostname, parts.port or 443, parts.hostname, path, ca)
     namespace, name = str(service.get("namespace") or ""), str(service.get("name") or "")
-    port, path = int(service.get("port") or 443), str(service.get("path") or "/")
+    port, path = int(service.get("port") or 443), str(service.get("path") or "/") + f"?timeout={seconds:g}s"
     server_name = f"{name}.{namespace}.svc"
     shown = f"https://{server_name}:{port}{path}"
     host, target_port = _endpoint(registry, namespace, name, port, shown)
@@ -154,11 +155,11 @@ class Caller:
 
     async def post(self, client: Obj, body: bytes, seconds: float) -> bytes:
         """The body of the answer. Raises CallError."""
-        target = resolve(self._registry, client)
-        shown = f'Post "{target.shown}?timeout={seconds:g}s"'
+        target = resolve(self._registry, client, seconds)
+        shown = f'Post "{target.shown}"'
         try:
             async with asyncio.timeout(seconds):
-                status, answer = await self._exchange(target, body, seconds)
+                status, answer = await self._exchange(target, body)
         except TimeoutError:
             raise CallError(f"{shown}: context deadline exceeded") from None
         except ssl.SSLCertVerificationError as error:
@@ -173,15 +174,14 @@ class Caller:
             raise CallError(f"{shown}: the server answered with status code {status}: {text}")
         return answer
 
-    async def _exchange(self, target: Target, body: bytes, seconds: float) -> tuple[int, bytes]:
+    async def _exchange(self, target: Target, body: bytes) -> tuple[int, bytes]:
         key = (target.host, target.port, target.server_name, target.ca)
         idle = self._idle.setdefault(key, [])
-        path = f"{target.path}{'&' if '?' in target.path else '?'}timeout={seconds:g}s"
         while True:
             reused = bool(idle)
             connection = idle.pop() if reused else await self._connect(target)
             try:
-                result = await connection.post(target.server_name, path, body)
+                result = await connection.post(target.server_name, target.path, body)
             except (OSError, h11.ProtocolError):
                 connection.close()
                 if reused and not connection.answered:
