@@ -13,7 +13,7 @@ from apiserver.registry.context import RequestContext
 from apiserver.rest import query as queries
 from apiserver.rest.negotiation import only_protobuf
 from apiserver.rest.paths import RequestInfo
-from apiserver.rest.responses import Receive, Send, Whole, audit_id
+from apiserver.rest.responses import Chunk, Receive, Send, Whole, audit_id
 
 MANAGER_LIMIT = 128
 
@@ -23,6 +23,7 @@ class Request:
 
     __slots__ = (
         "audit",
+        "chunk",
         "code",
         "headers",
         "info",
@@ -53,6 +54,7 @@ class Request:
         taken = given is not None and len(given) <= 64 and given.replace(b"-", b"").isalnum()
         self.audit = given if given is not None and taken else audit_id()
         self.whole: Whole | None = scope["state"].get("whole")
+        self.chunk: Chunk | None = scope["state"].get("chunk")
 
     def header(self, name: bytes) -> str:
         value = self.headers.get(name)

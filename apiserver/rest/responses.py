@@ -18,6 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Header = tuple[bytes, bytes]
 Whole = Callable[[int, Iterable[Header], bytes], bool]  # writes an answer at once, or says that it cannot
+Chunk = Callable[[bytes], bool]  # the same for a part of a chunked answer, already framed
 
 encode_json = msgspec.json.Encoder().encode
 

@@ -53,7 +53,9 @@ class PeerProtocol(HttpToolsProtocol):
         self.app_state = {"peer": Peer(user_from_peer_cert(tls.getpeercert() if tls is not None else None))}
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["state"]["whole"] = partial(write_whole, cycle)
+        state = cycle.scope["state"]
+        state["whole"] = partial(write_whole, cycle)
+        state["chunk"] = partial(write_chunk, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -97,6 +99,14 @@ def write_whole(cycle: RequestResponseCycle, code: int, headers: Iterable[Header
     if not cycle.keep_alive:
         cycle.transport.close()
     cycle.on_response()
+    return True
+
+
+def write_chunk(cycle: RequestResponseCycle, framed: bytes) -> bool:
+    """Write a part of a chunked answer at once, its frame included. False when the ordinary way is needed."""
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
+        return False
+    cycle.transport.write(framed)
     return True
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from random import uniform
 
 from apiserver.rest.request import Request
-from apiserver.rest.responses import encode_json
+from apiserver.rest.responses import Chunk, encode_json
 from apiserver.storage.entry import Event
 from apiserver.storage.watcher import Watcher
 from machinery.clock import Clock
@@ -49,6 +49,8 @@ class WatchStreams:
         self._clock = clock
         self._open: set[Watcher] = set()
         self._stopping = False
+        self._batch: list[Event] = []
+        self._framed = b""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -84,6 +86,8 @@ class WatchStreams:
             ]
             request.code = 200
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if render is render_lines and request.chunk is not None:
+                watcher.sink = self._direct(request.chunk)
             try:
                 async for batch in watcher:
                     await send({"type": "http.response.body", "body": render(batch), "more_body": True})
@@ -97,6 +101,17 @@ class WatchStreams:
             self._open.discard(watcher)
             await watcher.aclose()
             await asyncio.gather(gone, *closing, return_exceptions=True)
+
+    def _direct(self, write: Chunk) -> Callable[[list[Event]], bool]:
+        """A sink that spares the stream's task; watchers that wake together with the same events share their bytes."""
+
+        def sink(batch: list[Event]) -> bool:
+            if batch != self._batch:
+                lines = render_lines(batch)
+                self._batch, self._framed = batch.copy(), b"%x\r\n%b\r\n" % (len(lines), lines)
+            return write(self._framed)
+
+        return sink
 
     @staticmethod
     async def _until_gone(request: Request, watcher: Watcher) -> None:

@@ -15,7 +15,7 @@ from apiserver.storage.entry import ADDED, DELETED, MODIFIED, Entry, Event, Fiel
 from apiserver.storage.form import BadObject, ObjectForm
 from apiserver.storage.interface import KeyValue, StoreEvent
 from apiserver.storage.keys import parse_suffix, suffix
-from apiserver.storage.watcher import Watcher
+from apiserver.storage.watcher import Shares, Watcher
 from machinery import log
 from machinery.errors import Expired
 from machinery.log import kv
@@ -168,8 +168,9 @@ class ResourceCache:
             self._floor = dropped.resource_version
         for depth in range(RING_ENCODED, min(RING_ENCODED + len(events), len(self._ring))):
             self._ring[-1 - depth].forget_encodings()
+        shares: Shares = {}
         for watcher in tuple(self._watchers):
-            watcher.push(events)
+            watcher.push(events, shares)
         self._wake_soon()
 
     def _wake_soon(self) -> None:

@@ -18,6 +18,10 @@ BUFFER = 16_384
 """Events that may wait for one watcher; they are shared bytes, so the cost is what has left the caches meanwhile."""
 
 
+Sink = Callable[[list[Event]], bool]
+Shares = dict[tuple[str, str], Sequence[Event]]
+
+
 class Watcher:
     """Async iterator of event batches. Must be closed (`aclose`, or `async with`)."""
 
@@ -36,6 +40,8 @@ class Watcher:
         self.bookmarks = bookmarks
         self.translate: Callable[[Event], Event] | None = None
         """Set for versions that are not the stored one: what each event becomes on its way out."""
+        self.sink: Sink | None = None
+        """Takes a batch of untranslated events without waking the reader, or says that it cannot."""
         self.translate_batch: Callable[[Sequence[Event]], Awaitable[Sequence[Event]]] | None = None
         """The same where somebody has to be asked; it may leave events out. What it raises ends the watch."""
         self._form = form
@@ -54,8 +60,11 @@ class Watcher:
         self._limit += len(events)
         self._wake()
 
-    def push(self, events: Sequence[Event]) -> None:
-        """Offer new events, in order; takes what the selection sees. Whoever pushes calls `wake` afterwards."""
+    def push(self, events: Sequence[Event], shares: Shares | None = None) -> None:
+        """Offer new events, in order; takes what the selection sees. Whoever pushes calls `wake` afterwards.
+
+        `shares` keeps what selections by key alone see of these very events, for the other watchers.
+        """
         if self._closed or self._error is not None:
             return
         if self._after:
@@ -63,9 +72,9 @@ class Watcher:
             if not events:
                 return
             self._after = 0
+            shares = None
         if not self.selection.everything:
-            view, form = self.selection.view, self._form
-            events = [seen for event in events if (seen := view(event, form)) is not None]
+            events = self._seen(events, shares)
             if not events:
                 return
         if len(self._buffer) + len(events) > self._limit:
@@ -74,10 +83,28 @@ class Watcher:
             return
         self._buffer.extend(events)
 
+    def _seen(self, events: Sequence[Event], shares: Shares | None) -> Sequence[Event]:
+        selection, form = self.selection, self._form
+        if shares is None or selection.selective:
+            return [seen for event in events if (seen := selection.view(event, form)) is not None]
+        place = selection.namespace, selection.name
+        found = shares.get(place)
+        if found is None:
+            found = shares[place] = [event for event in events if selection.matches_key(event.key)]
+        return found
+
     def wake(self) -> None:
         """Let the reader have what is buffered."""
-        if self._buffer:
-            self._wake()
+        buffer = self._buffer
+        if not buffer:
+            return
+        sink, waiter = self.sink, self._waiter
+        plain = self.translate is None and self.translate_batch is None
+        # Only while the reader waits: otherwise it is about to write events that come before these.
+        if sink is not None and plain and waiter is not None and not waiter.done() and sink(buffer):
+            self._buffer = []
+            return
+        self._wake()
 
     def bookmark(self, revision: int, *, initial_events_end: bool = False) -> None:
         """Tell the watcher that it has seen everything up to `revision`."""
