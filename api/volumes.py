@@ -30,6 +30,8 @@ DEFAULT_CLASS_MARKS: Final = (
 NO_PROVISIONER: Final = "kubernetes.io/no-provisioner"
 WAIT_FOR_FIRST_CONSUMER: Final = "WaitForFirstConsumer"
 ONE_POD: Final = "ReadWriteOncePod"
+NODE_LOCAL: Final = "nanokube.io/node-local"
+"""Our own provisioner: its volumes are folders that the kubelet of their node makes."""
 
 Volume = core_v1.PersistentVolume
 Claim = core_v1.PersistentVolumeClaim

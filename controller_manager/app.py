@@ -37,6 +37,8 @@ from controller_manager.environment import Build, Environment, Options, Runnable
 from controller_manager.garbage_collector import controller as garbage_collector
 from controller_manager.job import controller as job
 from controller_manager.node_lifecycle import controller as node_lifecycle
+from controller_manager.persistent_volume import controller as persistent_volume
+from controller_manager.persistent_volume import ephemeral, expansion, node_local
 from controller_manager.protection import controller as protection
 from controller_manager.replicaset import controller as replicaset
 from controller_manager.resource_quota import controller as resource_quota
@@ -76,6 +78,10 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "persistentvolume-protection-controller": protection.build_volumes,
     "volumeattributesclass-protection-controller": protection.build_classes,
     "clusterrole-aggregation-controller": cluster_role_aggregation.build,
+    "persistentvolume-binder-controller": persistent_volume.build,
+    "persistentvolume-expander-controller": expansion.build,
+    "ephemeral-volume-controller": ephemeral.build,
+    "node-local-volume-provisioner": node_local.build,
 }
 _log = log.get(__name__)
 
@@ -139,6 +145,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--unhealthy-zone-threshold", type=float, default=defaults.unhealthy_zone_threshold)
     made.add_argument("--large-cluster-size-threshold", type=int, default=defaults.large_cluster_size_threshold)
     made.add_argument("--terminated-pod-gc-threshold", type=int, default=defaults.terminated_pod_gc_threshold)
+    made.add_argument(
+        "--node-volume-folder",
+        default="",
+        metavar="PATH",
+        help="where nodes keep the volumes that we provision, {node} standing for the node (default: provision none)",
+    )
     return made
 
 
@@ -156,6 +168,7 @@ def options_from(args: argparse.Namespace) -> Options:
         unhealthy_zone_threshold=args.unhealthy_zone_threshold,
         large_cluster_size_threshold=args.large_cluster_size_threshold,
         terminated_pod_gc_threshold=args.terminated_pod_gc_threshold,
+        node_volume_folder=args.node_volume_folder,
     )
 
 

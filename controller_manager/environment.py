@@ -32,6 +32,7 @@ class Options:
     unhealthy_zone_threshold: float = 0.55
     large_cluster_size_threshold: int = 50
     terminated_pod_gc_threshold: int = 12500
+    node_volume_folder: str = ""
     concurrent_syncs: int = 5
     concurrent_gc_syncs: int = 20
 
