@@ -121,6 +121,15 @@ def _node(options: argparse.Namespace) -> int:
     return 0
 
 
+def _hollow(options: argparse.Namespace) -> int:
+    from cli import hollow
+
+    paths, config = control.required(options.name)
+    keys = ("count", "cpu", "memory", "max_pods", "zones", "labels", "taints", "pods")
+    hollow.run(paths, config, layout.HollowConfig(**{key: getattr(options, key) for key in keys}), say)
+    return 0
+
+
 def _explain(options: argparse.Namespace) -> int:
     from cli import explain
 
@@ -197,6 +206,17 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--cpu", default="", help="with add: declared CPUs (default 2)")
     one.add_argument("--memory", default="", help="with add: declared memory (default 2Gi)")
     one.set_defaults(run=_node)
+
+    one = commands.add_parser("hollow", parents=[named], help="have so many simulated nodes beside the real ones")
+    one.add_argument("count", type=int, metavar="COUNT", help="0 removes them all")
+    one.add_argument("--cpu", default="4", help="declared CPUs of each (default 4)")
+    one.add_argument("--memory", default="8Gi", help="declared memory of each (default 8Gi)")
+    one.add_argument("--max-pods", type=int, default=110)
+    one.add_argument("--zones", default="", metavar="ZONE,…", help="given to the nodes in turn")
+    one.add_argument("--labels", default="", metavar="K=V,…")
+    one.add_argument("--taints", default="", metavar="K=V:EFFECT,…")
+    one.add_argument("--no-pods", dest="pods", action="store_false", help="only nodes: bound pods stay Pending")
+    one.set_defaults(run=_hollow)
 
     one = commands.add_parser("explain", parents=[named], help="say why a pod is on its node, or on none")
     one.add_argument("kind", choices=("pod",))

@@ -53,6 +53,19 @@ class NodeConfig(msgspec.Struct, omit_defaults=True):
     max_pods: int = 110
 
 
+class HollowConfig(msgspec.Struct, omit_defaults=True):
+    """The hollow nodes: how many, and what they are like."""
+
+    count: int
+    cpu: str = "4"
+    memory: str = "8Gi"
+    max_pods: int = 110
+    zones: str = ""
+    labels: str = ""
+    taints: str = ""
+    pods: bool = True
+
+
 class ClusterConfig(msgspec.Struct, omit_defaults=True):
     """What `up` was asked for; kept in cluster.json so that every later command and start agrees."""
 
@@ -63,6 +76,7 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     time_scale: float = 1.0
     log_level: str = "info"
     next_node: int = 1
+    hollow: HollowConfig | None = None
 
     @property
     def underlay(self) -> ipaddress.IPv4Network:
@@ -92,6 +106,10 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     @property
     def grpc_port(self) -> int:
         return 7443 + self.index
+
+    @property
+    def hollow_port(self) -> int:
+        return 10350 + self.index
 
     @property
     def has_machines(self) -> bool:

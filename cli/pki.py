@@ -35,6 +35,8 @@ def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
             signer().issue_to(name, common_name, groups)
     if not (paths.pki / "apiserver.crt").exists():
         signer().issue_to("apiserver", "kube-apiserver", (), _apiserver_names(config), client=False, server=True)
+    if config.hollow is not None and not (paths.pki / "hollow.crt").exists():
+        signer().issue_to("hollow", "system:hollow-nodes", (), ["127.0.0.1"], server=True)
     for node in config.nodes:
         if not (paths.pki / f"kubelet-{node.name}.crt").exists():
             _issue_node(signer(), config, node)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
+from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 
 HOST = ""  # the node column of processes that belong to no worker
 COMPONENTS = ("apiserver", "scheduler", "controller-manager", "kube-proxy", "worker")
@@ -127,11 +127,33 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
             *_client(config, paths, "controller-manager"),
             f"--cluster-cidr={config.pod_cidr}",
             f"--root-ca={paths.pki / 'ca.crt'}",
+            *([f"--node-volume-folder={paths.node('{node}') / 'volumes'}"] if config.has_machines else []),
         ]
         specs.append(_forked("controller_manager", "controller-manager", HOST, argv, paths))
     if "kube-proxy" in wanted and config.has_machines:
         specs.append(kube_proxy(config, paths, None))
+    if config.hollow is not None:
+        specs.append(hollow(config, paths, config.hollow))
     return specs
+
+
+def hollow(config: ClusterConfig, paths: ClusterPaths, wanted: HollowConfig) -> ProcessSpec:
+    """The one process that plays all hollow nodes."""
+    listen = f"127.0.0.1:{config.hollow_port}"
+    argv = [
+        *_common(config, paths, "hollow"),
+        *_client(config, paths, "hollow"),
+        f"--count={wanted.count}",
+        f"--listen={listen}",
+        f"--cpu={wanted.cpu}",
+        f"--memory={wanted.memory}",
+        f"--max-pods={wanted.max_pods}",
+        f"--zones={wanted.zones}",
+        f"--labels={wanted.labels}",
+        f"--taints={wanted.taints}",
+        *([] if wanted.pods else ["--no-pods"]),
+    ]
+    return _forked("kubelet.hollow", "hollow", HOST, argv, paths, listen)
 
 
 def explain_socket(paths: ClusterPaths) -> str:

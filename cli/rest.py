@@ -1,4 +1,4 @@
-"""Plain HTTPS with the admin's certificate: enough to see whether a cluster is ready and to delete a Node."""
+"""Plain HTTPS with the admin's certificate: enough to see whether a cluster is ready and to keep a few objects."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class AdminClient:
         """(code, body). Raises OSError when nobody answers."""
         return self.request("GET", path)
 
-    def request(self, method: str, path: str) -> tuple[int, bytes]:
-        """(code, body). Raises OSError when nobody answers."""
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """(code, body); what is sent is JSON. Raises OSError when nobody answers."""
         connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=self._context)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
             response = connection.getresponse()
             return response.status, response.read()
         except http.client.HTTPException as error:

@@ -27,7 +27,7 @@ import msgspec
 
 from cli import layout, pki, processes
 from cli.errors import CommandError
-from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
+from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 from cli.processes import ProcessSpec
 from cloud.machine import Machine
 from cloud.network import Underlay
@@ -406,6 +406,8 @@ class Supervisor:
                 return None
             case "node-add":
                 return self._add_node(request)
+            case "hollow":
+                return self._hollow(msgspec.convert(request["hollow"], HollowConfig | None))
         node = self._config.node(request["node"])
         machine = machine_of(self._config, self._paths, node)
         match request["command"]:
@@ -446,6 +448,18 @@ class Supervisor:
         in_child(lambda: pki.ensure(config, self._paths), "making certificates")
         self._boot(node)
         return name
+
+    def _hollow(self, wanted: HollowConfig | None) -> None:
+        """Play these nodes from now on; None: none."""
+        self._config.hollow = wanted
+        layout.save(self._paths, self._config)
+        known = self._table.pop("hollow", None)
+        if known is not None:
+            self._stop([known])
+        if wanted is not None:
+            in_child(lambda: pki.ensure(self._config, self._paths), "making certificates")
+            self._keep([processes.hollow(self._config, self._paths, wanted)])
+        self._record()
 
     def _entries(self, node: NodeConfig) -> list[Managed]:
         return [each for each in self._table.values() if each.spec.node == node.name]

@@ -20,6 +20,7 @@ from controller_manager.environment import Environment
 from machinery.meta import ObjectKey
 
 COMPONENT: Final = "cidrAllocator"
+HOLLOW: Final = "nanokube.io/hollow"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -56,6 +57,8 @@ class NodeIpamController:
         if node is None:
             self._given.pop(key.name, None)
             return DONE
+        if HOLLOW in (node.metadata.labels or {}):
+            return DONE  # its pods exist nowhere; a cluster has more of these nodes than ranges
         if node.spec is not None and node.spec.podCIDR:
             self._given.pop(key.name, None)  # the cache shows it: no need to remember
             return DONE
