@@ -12,6 +12,7 @@ from typing import Any
 
 from api import schema
 from api.schema import SchemaNode
+from apiserver.nullable import NULLS
 
 WHOLE, STRUCT, MAP, KEYED, SET, DEDUCED = range(6)
 """Owned whole (scalars, atomic lists and maps); fields; entries; items by key; items by value; by what is found."""
@@ -56,17 +57,6 @@ _WRITTEN = frozenset(
         ("io.k8s.api.authentication.v1.TokenRequestSpec", "boundObjectRef"),
     }
 )
-# Written as null when nothing is set, so whoever sets the object owns them too.
-_CONDITION_TIMES = ("f:lastProbeTime", "f:lastTransitionTime")
-_NULLS: Mapping[str, tuple[str, ...]] = {
-    "io.k8s.api.core.v1.PodCondition": _CONDITION_TIMES,
-    "io.k8s.api.core.v1.PersistentVolumeClaimCondition": _CONDITION_TIMES,
-    "io.k8s.api.core.v1.NodeCondition": ("f:lastHeartbeatTime", "f:lastTransitionTime"),
-    "io.k8s.api.batch.v1.JobCondition": _CONDITION_TIMES,
-    "io.k8s.api.apps.v1.DeploymentCondition": ("f:lastTransitionTime", "f:lastUpdateTime"),
-    "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition": ("f:lastTransitionTime",),
-    "io.k8s.api.storage.v1.CSINodeDriver": ("f:topologyKeys",),
-}
 _RAW = "io.k8s.apimachinery.pkg.runtime.RawExtension"
 
 
@@ -106,7 +96,7 @@ class Shape:
             self.defaults = {"name": ""}
         self.type = node.type if node is not None else ""
         """The JSON type that an applied value must have; "" for any."""
-        self.nulls: tuple[str, ...] = _NULLS.get(node.name, ()) if node is not None and not custom else ()
+        self.nulls: tuple[str, ...] = _owned_nulls(node) if node is not None and not custom else ()
         """Fields that upstream writes as null."""
         if node is not None and (node.quantity or node.int_or_string):
             self.type = ""
@@ -177,6 +167,11 @@ def shape_of(node: SchemaNode, *, custom: bool = False) -> Shape:
     if found is None:
         found = _shapes[node.ref] = Shape(schema.definition(node.ref) or node, kind)
     return found
+
+
+def _owned_nulls(node: SchemaNode) -> tuple[str, ...]:
+    """Whoever sets the object owns what is written as null, too."""
+    return tuple(f"f:{name}" for name in NULLS.get(node.name, ()))
 
 
 def _kind(node: SchemaNode) -> int:

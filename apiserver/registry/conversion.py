@@ -1,7 +1,7 @@
 """Kinds that are served in two versions and stored in one: events.k8s.io/v1 Events, autoscaling/v1 autoscalers.
 
-Pure translations between documents. What the other version cannot say is kept from the stored object on updates, so
-that nothing is lost by reading and writing back. Used by `converted.ConvertedStore`.
+Pure translations between documents, by which nothing is lost: what the other version cannot say, it carries in
+annotations. Used by `converted.ConvertedStore`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from apiserver.registry import autoscaler_versions
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -43,6 +44,7 @@ _EVENT_NAMES = {
     "deprecatedCount": "count",
 }
 _EVENT_NAMES_BACK = {stored: shown for shown, stored in _EVENT_NAMES.items()}
+_UNSAID = ("reportingController", "reportingInstance")
 _REFERENCE = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 _OWN = {"metadata.name": "metadata.name", "metadata.namespace": "metadata.namespace"}
 
@@ -57,8 +59,9 @@ def event_to_storage(obj: Obj, current: Obj | None) -> Obj:
 
 
 def event_from_storage(obj: Obj, current: Obj | None) -> Obj:
-    """v1 → events.k8s.io/v1."""
-    return _renamed(obj, _EVENT_NAMES_BACK)
+    """v1 → events.k8s.io/v1, which leaves out who reports where v1 shows an empty text."""
+    shown = _renamed(obj, _EVENT_NAMES_BACK)
+    return {key: value for key, value in shown.items() if value != "" or key not in _UNSAID}
 
 
 def check_new_event(event: Obj) -> list[FieldError]:
@@ -88,53 +91,7 @@ EVENTS = Conversion(
 )
 
 
-def _is_cpu(metric: Obj) -> bool:
-    resource = metric.get("resource") or {}
-    target = resource.get("target") or {}
-    return metric.get("type") == "Resource" and resource.get("name") == "cpu" and target.get("type") == "Utilization"
-
-
-def autoscaler_to_storage(obj: Obj, current: Obj | None) -> Obj:
-    """autoscaling/v1 → autoscaling/v2: one CPU target becomes a metric among those that are stored already."""
-    spec = dict(obj.get("spec") or {})
-    percentage = spec.pop("targetCPUUtilizationPercentage", None)
-    kept = (current or {}).get("spec") or {}
-    metrics = [metric for metric in kept.get("metrics") or () if not _is_cpu(metric)]
-    if percentage is not None:
-        target = {"type": "Utilization", "averageUtilization": percentage}
-        metrics = [*metrics, {"type": "Resource", "resource": {"name": "cpu", "target": target}}]
-    if metrics:
-        spec["metrics"] = metrics
-    if "behavior" in kept:
-        spec["behavior"] = kept["behavior"]
-    out = {**obj, "spec": spec}
-    if obj.get("status") is not None:
-        status = dict(obj["status"])
-        status.pop("currentCPUUtilizationPercentage", None)
-        stored = (current or {}).get("status") or {}
-        out["status"] = {**{key: stored[key] for key in ("conditions", "currentMetrics") if key in stored}, **status}
-    return out
-
-
-def autoscaler_from_storage(obj: Obj, current: Obj | None) -> Obj:
-    """autoscaling/v2 → autoscaling/v1: what one CPU target can tell."""
-    spec = {key: value for key, value in (obj.get("spec") or {}).items() if key not in ("metrics", "behavior")}
-    for metric in (obj.get("spec") or {}).get("metrics") or ():
-        if _is_cpu(metric):
-            spec["targetCPUUtilizationPercentage"] = metric["resource"]["target"].get("averageUtilization")
-    stored = obj.get("status") or {}
-    status = {key: value for key, value in stored.items() if key not in ("conditions", "currentMetrics")}
-    for metric in stored.get("currentMetrics") or ():
-        resource = metric.get("resource") or {}
-        usage = (resource.get("current") or {}).get("averageUtilization")
-        if resource.get("name") == "cpu" and usage is not None:
-            status["currentCPUUtilizationPercentage"] = usage
-    # The older version has no omitted counts.
-    counts = {"currentReplicas": 0, "desiredReplicas": 0}
-    return {**obj, "spec": spec, "status": {**counts, **status}}
-
-
-AUTOSCALERS = Conversion(autoscaler_to_storage, autoscaler_from_storage, _OWN)
+AUTOSCALERS = Conversion(autoscaler_versions.to_storage, autoscaler_versions.from_storage, _OWN)
 
 CONVERSIONS: Mapping[tuple[str, str, str], Conversion] = {
     ("events.k8s.io", "v1", "events"): EVENTS,

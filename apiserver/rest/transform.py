@@ -19,6 +19,7 @@ from apiserver.registry.context import ListPage
 from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, YAML, Accepted, not_acceptable
 from apiserver.rest.responses import JSON_TYPE, PROTOBUF_TYPE, encode_json
 from apiserver.storage.entry import BOOKMARK, Event
+from apiserver.tables.registry import WRITTEN_BY_CONVERSION, own_metadata
 from machinery.clock import Clock
 from machinery.errors import BadRequest
 
@@ -61,9 +62,11 @@ def include_object(value: str) -> str:
     return value or "Metadata"
 
 
-def partial(raw: bytes, version: str = "v1") -> bytes:
+def partial(raw: bytes, version: str = "v1", resource: Resource | None = None) -> bytes:
     """One object as PartialObjectMetadata."""
     meta = bytes(_metadata_of(raw).metadata)
+    if resource is not None and (resource.group, resource.plural) in WRITTEN_BY_CONVERSION:
+        meta = encode_json(own_metadata(resource, decode_object(meta)))
     return b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/%b","metadata":%b}' % (version.encode(), meta)
 
 
@@ -87,14 +90,14 @@ def plain_list(resource: Resource, page: ListPage, bare: Callable[[bytes], bytes
     return b"".join((head, b",".join([bare(item) for item in page.items]), b"]}"))
 
 
-def partial_list(page: ListPage, version: str = "v1") -> bytes:
+def partial_list(page: ListPage, version: str = "v1", resource: Resource | None = None) -> bytes:
     head = b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/%b","metadata":%b,"items":[' % (
         version.encode(),
         list_metadata(page),
     )
     if not page.items:  # upstream makes this list from nothing, and nothing is null
         return head[:-1] + b"null}"
-    items = [partial(item, version) for item in page.items]
+    items = [partial(item, version, resource) for item in page.items]
     return b"".join((head, b",".join(items), b"]}"))
 
 
@@ -123,7 +126,7 @@ def one(resource: Resource, raw: bytes, accepted: Accepted, include: str, clock:
         version = decode_object(raw).get("metadata", {}).get("resourceVersion", "")
         return JSON_TYPE, table(resource, [raw], accepted, include, clock, encode_json({"resourceVersion": version}))
     if accepted.kind == PARTIAL:
-        raw = partial(raw, accepted.version)
+        raw = partial(raw, accepted.version, resource)
     return _written(raw, accepted)
 
 
@@ -133,7 +136,11 @@ def many(
     """A page in the accepted shape."""
     if accepted.kind == TABLE:
         return JSON_TYPE, table(resource, page.items, accepted, include, clock, list_metadata(page))
-    raw = partial_list(page, accepted.version) if accepted.kind == PARTIAL_LIST else plain_list(resource, page, bare)
+    raw = (
+        partial_list(page, accepted.version, resource)
+        if accepted.kind == PARTIAL_LIST
+        else plain_list(resource, page, bare)
+    )
     if accepted.media_type == PROTOBUF and accepted.json_too:
         return JSON_TYPE, raw
     return _written(raw, accepted)
@@ -164,7 +171,10 @@ def watch_renderer(
 
         def partials(batch: Sequence[Event]) -> bytes:
             return b"".join(
-                [b'{"type":"%b","object":%b}\n' % (event.type, partial(event.raw, accepted.version)) for event in batch]
+                [
+                    b'{"type":"%b","object":%b}\n' % (event.type, partial(event.raw, accepted.version, resource))
+                    for event in batch
+                ]
             )
 
         return partials

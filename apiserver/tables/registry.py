@@ -37,6 +37,15 @@ _PRINTERS: dict[tuple[str, str], Printer] = {
 }
 
 
+WRITTEN_BY_CONVERSION: Mapping[tuple[str, str], frozenset[str]] = {
+    ("apps", "daemonsets"): frozenset({"deprecated.daemonset.template.generation"}),
+    ("autoscaling", "horizontalpodautoscalers"): frozenset(
+        f"autoscaling.alpha.kubernetes.io/{name}" for name in ("behavior", "conditions", "current-metrics", "metrics")
+    ),
+}
+"""Annotations that stand for what a version cannot say; Tables and PartialObjectMetadata are made before them."""
+
+
 class TableRenderer:
     """Renders objects of one resource. Stateless: may be kept and shared."""
 
@@ -66,18 +75,30 @@ class TableRenderer:
             marks = conditions(obj) if conditions is not None else None
             if marks:
                 row["conditions"] = marks
-            row["object"] = _row_object(obj, include_object, version)
+            row["object"] = _row_object(resource, obj, include_object, version)
             rows.append(row)
         columns = self._columns if with_columns else None
         return {"columnDefinitions": columns, "rows": rows}
 
 
-def _row_object(obj: dict[str, Any], include_object: str, version: str) -> dict[str, Any] | None:
+def own_metadata(resource: object, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata without the annotations that upstream writes only while it encodes whole objects."""
+    key = getattr(resource, "group", ""), getattr(resource, "plural", "")
+    written = WRITTEN_BY_CONVERSION.get(key)
+    annotations = metadata.get("annotations") if written and isinstance(metadata, dict) else None
+    if not written or not isinstance(annotations, dict) or written.isdisjoint(annotations):
+        return metadata
+    rest = {name: value for name, value in annotations.items() if name not in written}
+    metadata = {name: value for name, value in metadata.items() if name != "annotations"}
+    return {**metadata, "annotations": rest} if rest else metadata
+
+
+def _row_object(resource: object, obj: dict[str, Any], include_object: str, version: str) -> dict[str, Any] | None:
     if include_object == "None":
         return None
     if include_object == "Object":
         return obj
-    metadata = obj.get("metadata") or {}
+    metadata = own_metadata(resource, obj.get("metadata") or {})
     return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": metadata}
 
 

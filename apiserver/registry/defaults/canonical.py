@@ -1,4 +1,4 @@
-"""The form in which upstream writes any object: no nulls, no empty optional fields, canonical quantities.
+"""The form in which upstream writes any object: no nulls but its own, no empty optional fields, canonical quantities.
 
 Owns which optional scalars vanish when they hold their zero value (upstream's non-pointer fields) and which stay
 (pointers: `replicas: 0`, `storageClassName: ""`). Driven by the schema through plans that are compiled once per
@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from api import schema
+from apiserver.nullable import NULLS
 from machinery import quantity
 
 Obj = dict[str, Any]
@@ -138,11 +139,13 @@ _STRUCT, _STRUCTS, _MAP, _SCALARS, _SCALAR, _QUANTITY, _QUANTITIES, _STRUCT_MAP 
 class _Plan:
     """What to do with the fields of one definition; only fields that need something are listed."""
 
-    __slots__ = ("_fields", "_name", "_node")
+    __slots__ = ("_fields", "_name", "_node", "nulls")
 
     def __init__(self, name: str, node: schema.SchemaNode) -> None:
         self._name = name
         self._node = node
+        self.nulls = NULLS.get(name, ())
+        """Fields that are shown as null where they are not set."""
         self._fields: dict[str, tuple[int, _Plan | None, bool]] | None = None
 
     @property
@@ -235,7 +238,8 @@ def canonicalize(obj: Obj, plan: _Plan) -> None:
     drop: list[str] = []
     for key, value in obj.items():
         if value is None:
-            drop.append(key)
+            if key not in plan.nulls:
+                drop.append(key)
             continue
         rule = fields.get(key)
         if rule is None:
@@ -271,3 +275,5 @@ def canonicalize(obj: Obj, plan: _Plan) -> None:
                     value[name] = ""
     for key in drop:
         del obj[key]
+    for key in plan.nulls:
+        obj.setdefault(key, None)

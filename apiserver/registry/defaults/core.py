@@ -48,9 +48,6 @@ def default_node(obj: Obj) -> None:
     info = status.setdefault("nodeInfo", {})
     for field in _NODE_INFO:
         info.setdefault(field, "")
-    for condition in status.get("conditions") or ():
-        condition.setdefault("lastHeartbeatTime", None)
-        condition.setdefault("lastTransitionTime", None)
 
 
 def default_endpoints(obj: Obj) -> None:

@@ -5,6 +5,8 @@ Called by the rules of those kinds in the strategy table.
 
 from typing import Any
 
+from apiserver.registry.autoscaler_versions import ANNOTATIONS
+
 Obj = dict[str, Any]
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -143,11 +145,14 @@ _SCALE_DOWN: list[Obj] = [{"type": "Percent", "value": 100, "periodSeconds": 15}
 
 
 def default_autoscaler(obj: Obj) -> None:
-    """autoscaling/v2 HorizontalPodAutoscaler."""
+    """autoscaling/v2 HorizontalPodAutoscaler; what the older version says in annotations is never stored as such."""
     spec = obj.setdefault("spec", {})
-    if obj.get("apiVersion") == "autoscaling/v1":
-        spec.setdefault("minReplicas", 1)
-        return
+    if annotations := obj["metadata"].get("annotations"):
+        kept = {key: value for key, value in annotations.items() if key not in ANNOTATIONS}
+        if not kept:
+            del obj["metadata"]["annotations"]
+        elif len(kept) < len(annotations):
+            obj["metadata"]["annotations"] = kept
     spec.setdefault("minReplicas", 1)
     if not spec.get("metrics"):
         target = {"type": "Utilization", "averageUtilization": 80}

@@ -130,9 +130,6 @@ class PodStatusStrategy(StatusStrategy):
             meta.pop("ownerReferences", None)
         status = new.setdefault("status", {})
         status.setdefault("qosClass", (old.get("status") or {}).get("qosClass") or qos_class(old["spec"]))
-        for condition in status.get("conditions") or ():
-            condition.setdefault("lastProbeTime", None)
-            condition.setdefault("lastTransitionTime", None)
         for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
             for item in status.get(field) or ():
                 item.setdefault("state", {})

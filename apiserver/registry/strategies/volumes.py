@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.storage import default_claim, default_volume
-from apiserver.registry.strategy import Rules, StatusStrategy, Strategy
+from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation import storage
 
 if TYPE_CHECKING:
@@ -53,19 +53,6 @@ class ClaimStrategy(Strategy):
     def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
         super().prepare_update(ctx, new, old)
         _mirror_sources(new["spec"])
-
-    def make_subresource(self, name: str) -> Strategy:
-        return _ClaimStatusStrategy(self)
-
-
-class _ClaimStatusStrategy(StatusStrategy):
-    """Conditions always show both of their times."""
-
-    def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
-        super().prepare_update(ctx, new, old)
-        for condition in (new.get("status") or {}).get("conditions") or ():
-            condition.setdefault("lastProbeTime", None)
-            condition.setdefault("lastTransitionTime", None)
 
 
 def _mirror_sources(spec: Obj) -> None:

@@ -11,12 +11,8 @@ import pytest
 
 from api.resources import RESOURCES
 from apiserver.auth.user import UserInfo
-from apiserver.registry.conversion import (
-    autoscaler_from_storage,
-    autoscaler_to_storage,
-    event_from_storage,
-    event_to_storage,
-)
+from apiserver.registry import autoscaler_versions
+from apiserver.registry.conversion import event_from_storage, event_to_storage
 from apiserver.registry.store import DeleteOptions, Event, ListOptions, Registry, RequestContext, WatchOptions
 from apiserver.storage.memory import MemoryStore
 from machinery.clock import RealClock
@@ -62,24 +58,104 @@ def test_events_round_trip() -> None:
     assert event_to_storage(shown, None) == CORE_EVENT
 
 
-def test_autoscalers_keep_what_the_older_version_cannot_say() -> None:
-    memory = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization"}}}
-    cpu = {
-        "type": "Resource",
-        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+def cpu(percentage: int) -> Obj:
+    target = {"type": "Utilization", "averageUtilization": percentage}
+    return {"type": "Resource", "resource": {"name": "cpu", "target": target}}
+
+
+BY_VALUE: Obj = {"type": "AverageValue", "averageValue": "100Mi"}
+DESCRIBED = {"kind": "Ingress", "name": "front", "apiVersion": "networking.k8s.io/v1"}
+QUEUE: Obj = {"name": "depth", "selector": {"matchLabels": {"q": "a"}}}
+METRICS: list[tuple[Obj, str]] = [
+    (
+        {"type": "Resource", "resource": {"name": "memory", "target": BY_VALUE}},
+        '{"type":"Resource","resource":{"name":"memory","targetAverageValue":"100Mi"}}',
+    ),
+    (
+        {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "main", "target": BY_VALUE}},
+        '{"type":"ContainerResource","containerResource":{"name":"cpu","targetAverageValue":"100Mi",'
+        '"container":"main"}}',
+    ),
+    (
+        {"type": "Pods", "pods": {"metric": QUEUE, "target": BY_VALUE}},
+        '{"type":"Pods","pods":{"metricName":"depth","targetAverageValue":"100Mi",'
+        '"selector":{"matchLabels":{"q":"a"}}}}',
+    ),
+    (
+        {
+            "type": "Object",
+            "object": {
+                "metric": {"name": "hits"},
+                "describedObject": DESCRIBED,
+                "target": {"type": "Value", "value": "1k"},
+            },
+        },
+        '{"type":"Object","object":{"target":{"kind":"Ingress","name":"front","apiVersion":"networking.k8s.io/v1"},'
+        '"metricName":"hits","targetValue":"1k"}}',
+    ),
+    (
+        {"type": "External", "external": {"metric": QUEUE, "target": {"type": "Value", "value": "30"}}},
+        '{"type":"External","external":{"metricName":"depth","metricSelector":{"matchLabels":{"q":"a"}},'
+        '"targetValue":"30"}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("metric", "older"), METRICS, ids=[metric["type"] for metric, _ in METRICS])
+def test_metrics_of_the_newer_version_are_annotations_of_the_older(metric: Obj, older: str) -> None:
+    stored = {"metadata": {"name": "web", "annotations": {"a": "b"}}, "spec": {"metrics": [cpu(60), metric]}}
+    shown = autoscaler_versions.from_storage(stored, None)
+    assert shown["metadata"]["annotations"] == {"a": "b", "autoscaling.alpha.kubernetes.io/metrics": f"[{older}]"}
+    assert shown["spec"] == {"targetCPUUtilizationPercentage": 60}
+    back = autoscaler_versions.to_storage(shown, None)
+    assert back["metadata"] == stored["metadata"] and back["spec"] == stored["spec"]
+
+
+def test_the_state_of_autoscalers_goes_through_annotations() -> None:
+    current = {"averageUtilization": 33, "averageValue": "120m"}
+    condition = {"type": "AbleToScale", "status": "True", "lastTransitionTime": None}
+    used = {"type": "Pods", "pods": {"metric": {"name": "qps"}, "current": {"averageValue": "5"}}}
+    status = {
+        "desiredReplicas": 2,
+        "currentReplicas": 1,
+        "conditions": [condition],
+        "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": current}}, used],
     }
-    stored = {
-        "spec": {"maxReplicas": 3, "metrics": [memory, cpu], "behavior": {"scaleUp": {}}},
-        "status": {"desiredReplicas": 2, "conditions": [{"type": "AbleToScale"}]},
+    stored = {"metadata": {"name": "web"}, "spec": {"maxReplicas": 3, "metrics": [cpu(80)]}, "status": status}
+    shown = autoscaler_versions.from_storage(stored, None)
+    assert shown["metadata"]["annotations"] == {
+        "autoscaling.alpha.kubernetes.io/conditions": (
+            '[{"type":"AbleToScale","status":"True","lastTransitionTime":null}]'
+        ),
+        "autoscaling.alpha.kubernetes.io/current-metrics": (
+            '[{"type":"Resource","resource":{"name":"cpu","currentAverageUtilization":33,"currentAverageValue":"120m"}},'
+            '{"type":"Pods","pods":{"metricName":"qps","currentAverageValue":"5"}}]'
+        ),
     }
-    shown = autoscaler_from_storage(stored, None)
-    assert shown["spec"] == {"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}
-    assert shown["status"] == {"currentReplicas": 0, "desiredReplicas": 2}
-    shown["spec"]["targetCPUUtilizationPercentage"] = 50
-    back = autoscaler_to_storage(shown, stored)
-    assert back["spec"]["behavior"] == {"scaleUp": {}} and back["status"]["conditions"] == [{"type": "AbleToScale"}]
-    assert back["spec"]["metrics"][0] == memory
-    assert back["spec"]["metrics"][1]["resource"]["target"]["averageUtilization"] == 50
+    assert shown["status"] == {"currentReplicas": 1, "desiredReplicas": 2, "currentCPUUtilizationPercentage": 33}
+    assert autoscaler_versions.to_storage(shown, None) == stored
+
+
+def test_the_behavior_of_autoscalers_has_its_internal_spelling() -> None:
+    policy = {"type": "Pods", "value": 4, "periodSeconds": 15}
+    up = {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [policy], "tolerance": "100m"}
+    spec = {"metrics": [cpu(80)], "behavior": {"scaleUp": up}}
+    shown = autoscaler_versions.from_storage({"metadata": {}, "spec": spec}, None)
+    assert shown["metadata"]["annotations"] == {
+        "autoscaling.alpha.kubernetes.io/behavior": (
+            '{"ScaleUp":{"StabilizationWindowSeconds":0,"SelectPolicy":"Max",'
+            '"Policies":[{"Type":"Pods","Value":4,"PeriodSeconds":15}],"Tolerance":"100m"},"ScaleDown":null}'
+        )
+    }
+    assert autoscaler_versions.to_storage(shown, None)["spec"] == spec
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"type":"Odd"}]', '{"type":"Pods"}', "null", '[{"type":"Pods"}]'])
+def test_annotations_that_cannot_be_read_are_ignored(text: str) -> None:
+    annotations = dict.fromkeys((autoscaler_versions.METRICS, autoscaler_versions.BEHAVIOR), text)
+    sent = {"metadata": {"name": "web", "annotations": annotations}, "spec": {"maxReplicas": 2}}
+    read = autoscaler_versions.to_storage(sent, None)
+    assert read == {"metadata": {"name": "web"}, "spec": {"maxReplicas": 2, "metrics": [cpu(80)]}}
 
 
 async def test_one_event_in_two_versions(registry: Registry) -> None:

@@ -175,6 +175,7 @@ def test_the_status_of_a_pod_keeps_its_class_and_shows_both_states() -> None:
     new["status"] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
     new["status"]["containerStatuses"] = [{"name": "main", "state": {"running": {}}}]
     status = rules.for_subresource("status")
+    status.canonicalize(new)
     status.prepare_update(ctx(), new, old)
     assert new["status"]["qosClass"] == "BestEffort"
     assert new["status"]["containerStatuses"][0]["lastState"] == {}
