@@ -47,6 +47,24 @@ def admit(
     return None
 
 
+def resize(pod: core_v1.Pod, others: Iterable[core_v1.Pod], room: Allocatable) -> tuple[str, str]:
+    """Whether the node can give a running pod what it now asks: ("", ""), or Deferred or Infeasible and why."""
+    spec = pod.spec
+    assert spec is not None
+    present = [other.spec for other in others if other.spec is not None]
+    later = ("", "")
+    for name, capacity in (("cpu", room.cpu_milli), ("memory", room.memory)):
+        wanted = qos.pod_requests(spec, name)
+        if wanted > capacity:
+            why = f"Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
+            return "Infeasible", why
+        used = sum(qos.pod_requests(other, name) for other in present)
+        if wanted + used > capacity and not later[0]:
+            why = f"Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
+            later = ("Deferred", why)
+    return later
+
+
 def _out_of(resource: str, requested: int, used: int, capacity: int) -> Rejection:
     return Rejection(
         f"OutOf{resource}",

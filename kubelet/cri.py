@@ -158,6 +158,18 @@ class Cri:
         )
         return list(answer.containers)
 
+    async def update_container(self, container_id: str, resources: cri.LinuxContainerResources) -> None:
+        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
+        await self._ask(self._runtime.UpdateContainerResources(request, timeout=WORK_SECONDS))
+
+    async def memory_usage(self, container_id: str) -> int:
+        """Bytes a running container uses now, caches that can be dropped left out."""
+        request = cri.ContainerStatsRequest(container_id=container_id)
+        answer: cri.ContainerStatsResponse = await self._ask(
+            self._runtime.ContainerStats(request, timeout=CALL_SECONDS)
+        )
+        return int(answer.stats.memory.working_set_bytes.value)
+
     async def reopen_log(self, container_id: str) -> None:
         request = cri.ReopenContainerLogRequest(container_id=container_id)
         await self._ask(self._runtime.ReopenContainerLog(request, timeout=CALL_SECONDS))
@@ -191,9 +203,9 @@ class Cri:
         answer: cri.ImageStatusResponse = await self._ask(self._images.ImageStatus(request, timeout=CALL_SECONDS))
         return answer.image if answer.HasField("image") else None
 
-    async def pull_image(self, image: str) -> str:
+    async def pull_image(self, image: str, auth: cri.AuthConfig | None = None) -> str:
         """The image's reference."""
-        request = cri.PullImageRequest(image=cri.ImageSpec(image=image))
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=image), auth=auth)
         answer: cri.PullImageResponse = await self._ask(self._images.PullImage(request, timeout=PULL_SECONDS))
         return answer.image_ref
 

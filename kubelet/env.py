@@ -40,6 +40,15 @@ def expand(text: str, values: Mapping[str, str]) -> str:
     return _REFERENCE.sub(one, text)
 
 
+def expand_sub_path(text: str, values: Mapping[str, str]) -> str:
+    """A subPathExpr; a variable that is not set, or is empty, is an error. Raises EnvError."""
+    names = (match[2] for match in _REFERENCE.finditer(text) if match[1] != "$")
+    missing = sorted({name for name in names if not values.get(name)})
+    if missing:
+        raise EnvError(f"missing value for {', '.join(f'{chr(34)}{name}{chr(34)}' for name in missing)}")
+    return expand(text, values)
+
+
 def references(container: core_v1.Container) -> tuple[set[str], set[str]]:
     """Names of the ConfigMaps and of the Secrets that the container's environment reads."""
     maps: set[str] = set()

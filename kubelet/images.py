@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from api.models import core_v1
 from kubelet.cri import Cri, CriError
+from kubelet.pull_secrets import Credential, credentials_for
 from proto.cri.v1 import cri_pb2 as cri
 
+Secrets = Callable[[], Awaitable[list[Mapping[str, Any]]]]  # the data of a pod's pull secrets
 Pulled = tuple[str, cri.Image | None, str]  # reference, image, why the registry was not asked
 ALWAYS, IF_NOT_PRESENT, NEVER = "Always", "IfNotPresent", "Never"
 _NAME = re.compile(
@@ -58,11 +61,11 @@ class Images:
     def __init__(self, runtime: Cri, tasks: asyncio.TaskGroup) -> None:
         self._cri = runtime
         self._tasks = tasks
-        self._pulls: dict[str, asyncio.Task[Pulled | CriError]] = {}
+        self._pulls: dict[tuple[str, Credential | None], asyncio.Task[Pulled | CriError]] = {}
         self._users: dict[str, int | None] = {}
 
-    async def ensure(self, container: core_v1.Container, tell: Tell) -> str:
-        """The reference of a present image. Raises ImageFailure."""
+    async def ensure(self, container: core_v1.Container, tell: Tell, secrets: Secrets) -> str:
+        """The reference of a present image; `secrets` are read only for a pull. Raises ImageFailure."""
         image = container.image or ""
         if not _NAME.match(image):
             why = f'couldn\'t parse image name "{image}": invalid reference format'
@@ -92,13 +95,13 @@ class Images:
                 tell("Warning", "ErrImageNeverPull", message)
                 tell("Warning", "Failed", "Error: ErrImageNeverPull")
                 raise ImageFailure("ErrImageNeverPull", message)
-        return await self._pull(image, tagged, tell)
+        return await self._pull(image, tagged, tell, credentials_for(image, await secrets()))
 
-    async def _pull(self, image: str, tagged: str, tell: Tell) -> str:
+    async def _pull(self, image: str, tagged: str, tell: Tell, credentials: list[Credential]) -> str:
         tell("Normal", "Pulling", f'Pulling image "{image}"')
         began = time.monotonic()
         try:
-            reference, found, note = await self._shared(tagged)
+            reference, found, note = await self._with_each(tagged, credentials)
         except CriError as error:
             tell("Warning", "Failed", f'Failed to pull image "{image}": {error.message}')
             tell("Warning", "Failed", "Error: ErrImagePull")
@@ -111,25 +114,37 @@ class Images:
             tell("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting).{size}')
         return found.id if found is not None else reference
 
-    async def _shared(self, tagged: str) -> Pulled:
+    async def _with_each(self, tagged: str, credentials: list[Credential]) -> Pulled:
+        """Pull with the first credential that opens the registry, or with none where none applies. Raises CriError."""
+        errors: list[CriError] = []
+        for credential in credentials or (None,):
+            try:
+                return await self._shared(tagged, credential)
+            except CriError as error:
+                errors.append(error)
+        texts = list(dict.fromkeys(error.message for error in errors))
+        raise CriError(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]", errors[-1].code)
+
+    async def _shared(self, tagged: str, credential: Credential | None) -> Pulled:
         """Join the pull of this image that is under way, or begin one. Raises CriError."""
-        task = self._pulls.get(tagged)
+        key = (tagged, credential)
+        task = self._pulls.get(key)
         if task is None:
-            task = self._pulls[tagged] = self._tasks.create_task(self._do(tagged))
+            task = self._pulls[key] = self._tasks.create_task(self._do(tagged, credential))
         result = await asyncio.shield(task)  # a pod that goes away does not end the pull of the others
         if isinstance(result, CriError):
             raise CriError(result.message, result.code) from result
         return result
 
-    async def _do(self, tagged: str) -> Pulled | CriError:
+    async def _do(self, tagged: str, credential: Credential | None) -> Pulled | CriError:
         """Errors are results here: they belong to the pods that wait, not to the kubelet's task group."""
         try:
-            reference = await self._cri.pull_image(tagged)
+            reference = await self._cri.pull_image(tagged, _auth(credential))
             found, note = await self._cri.pulled_image(tagged)
         except CriError as error:
             return error
         finally:
-            del self._pulls[tagged]
+            del self._pulls[tagged, credential]
         if found is not None:
             self._note(found)
         return reference, found, note
@@ -150,6 +165,18 @@ class Images:
             self._note(found)
             return self._users.get(found.id)
         return self._users[reference]
+
+
+def _auth(credential: Credential | None) -> cri.AuthConfig | None:
+    if credential is None:
+        return None
+    return cri.AuthConfig(
+        username=credential.username,
+        password=credential.password,
+        server_address=credential.server,
+        identity_token=credential.identity_token,
+        registry_token=credential.registry_token,
+    )
 
 
 def _took(seconds: float) -> str:

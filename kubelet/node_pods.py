@@ -126,6 +126,7 @@ class NodePods:
 
     async def _resync(self) -> None:
         """Tell every pod at rest what the runtime really holds; remove what nobody knows."""
+        self._room_changed()
         at_rest = {uid: worker for uid, worker in self._workers.items() if worker.machine.idle()}
         seen = {uid: worker.version for uid, worker in at_rest.items()}
         found = await self._list_all()
@@ -161,7 +162,7 @@ class NodePods:
             return
         record = self._found.get(meta.uid)
         self._shared.statuses.learn(pod)
-        worker = PodWorker(pod, self._shared, self._forget, adopted=record is not None)
+        worker = PodWorker(pod, self._shared, self._forget, self._fits, adopted=record is not None)
         self._workers[meta.uid] = worker
         started = record is not None or (pod.status is not None and pod.status.startTime is not None)
         if not started and meta.deletionTimestamp is None:
@@ -173,10 +174,21 @@ class NodePods:
                 worker.post(ev.Rejected(rejection.reason, rejection.message))
         self._tell(worker, record)
 
+    def _fits(self, pod: core_v1.Pod) -> tuple[str, str]:
+        """Why a pod of this node may not be resized as it wants: (reason, message), empty where it may."""
+        uid = (pod.metadata.uid if pod.metadata else None) or ""
+        return admission.resize(pod, self._active(uid), self._room)
+
+    def _room_changed(self) -> None:
+        """Resizes that had to wait may be possible now."""
+        for worker in self.workers():
+            if worker.machine.resize.pending is not None:
+                worker.post(ev.ResizeRetry())
+
     def _active(self, uid: str) -> list[core_v1.Pod]:
-        """The admitted pods that still count."""
+        """The admitted pods that still count, with what they were given."""
         return [
-            worker.pod
+            worker.allocated
             for worker in self._workers.values()
             if worker.uid != uid
             and not worker.machine.over
@@ -208,6 +220,7 @@ class NodePods:
     def _forget(self, uid: str) -> None:
         self._workers.pop(uid, None)
         self._shared.statuses.forget(uid)
+        self._room_changed()
 
     def _remove_orphan(self, uid: str) -> None:
         if uid in self._orphans:

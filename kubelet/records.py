@@ -35,6 +35,15 @@ class ContainerState(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerUser:
+    """Whom a container's first process runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerRecord:
     """One container (one attempt) in the runtime. Times are real wall nanoseconds, 0 = never."""
 
@@ -55,6 +64,7 @@ class ContainerRecord:
     log_path: str = ""
     termination_path: str = ""
     termination_policy: str = ""
+    user: ContainerUser | None = None
 
     @property
     def running(self) -> bool:
@@ -104,13 +114,20 @@ def container_record(status: cri.ContainerStatus, sandbox_id: str = "") -> Conta
         exit_code=status.exit_code,
         reason=status.reason,
         message=status.message,
-        image=status.image.user_specified_image or status.image.image,
+        image=status.image.image,
         image_ref=status.image_ref or status.image_id,
         hash=annotations.get(CONTAINER_HASH, ""),
         log_path=status.log_path,
         termination_path=annotations.get(TERMINATION_HOST_PATH, ""),
         termination_policy=annotations.get(TERMINATION_POLICY, ""),
+        user=_user(status.user),
     )
+
+
+def _user(user: cri.ContainerUser) -> ContainerUser | None:
+    if not user.HasField("linux"):
+        return None
+    return ContainerUser(user.linux.uid, user.linux.gid, tuple(user.linux.supplemental_groups))
 
 
 def sandbox_record(status: cri.PodSandboxStatus) -> SandboxRecord:

@@ -10,7 +10,7 @@ import ctypes
 import os
 from functools import cache
 
-_OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
+_OPENAT2, _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 437, 0x02, 0x08, 0x10
 _PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -68,9 +68,18 @@ def set_child_subreaper() -> None:
 
 def open_in_root(root: str, path: str, flags: int) -> int:
     """openat2(2) with RESOLVE_IN_ROOT: open `path` as a process chrooted to `root` would, links included."""
+    return _openat2(root, path, flags, _RESOLVE_IN_ROOT)
+
+
+def open_beneath(root: str, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_BENEATH: a path, or a link in it, that leads out of `root` fails with EXDEV."""
+    return _openat2(root, path, flags, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+
+
+def _openat2(root: str, path: str, flags: int, resolve: int) -> int:
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+        how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, resolve)
         name = os.fsencode(path.lstrip("/") or ".")
         fd = int(_libc().syscall(_OPENAT2, directory, name, ctypes.byref(how), ctypes.sizeof(how)))
         if fd < 0:

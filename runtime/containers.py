@@ -26,6 +26,7 @@ from runtime import bundle, conmon, orphans, records
 from runtime.conmon import Crun, Launch, LaunchError, plan_start_error
 from runtime.container_plans import plan_exit_reason, plan_limits, plan_stop_signal
 from runtime.faults import AlreadyThere, BadConfig, RuntimeFault, UnknownId, WrongState
+from runtime.images.reference import shown_name
 from runtime.images.table import ImageTable, NodeImage
 from runtime.records import CREATED, EXITED, RUNNING, STARTING, ContainerRecord
 from runtime.spec import Ability, SandboxView
@@ -179,6 +180,8 @@ class Containers:
             ),
             config,
         )
+        asked = config.image.user_specified_image or config.image.image
+        config.image.image = shown_name(asked, image.tags, image.record.id)
         self._all[identity] = siblings[identity] = container  # reserves the name while the thread works
         try:
             await asyncio.to_thread(self._prepare, container, image, view)

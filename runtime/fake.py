@@ -34,6 +34,7 @@ from runtime.door import Context, verb
 from runtime.events import Events
 from runtime.fake_images import FakeImages
 from runtime.faults import AlreadyThere, BadConfig, RuntimeFault, UnknownId, WrongState
+from runtime.images.reference import shown_name
 
 _EXITS = re.compile(r"(?:^|[\s;])exit (\d+)\s*$")
 _TRAPS = re.compile(r"trap ['\"]exit (\d+)['\"] TERM")
@@ -302,6 +303,8 @@ class FakeRuntime(FakeImages, cri_pb2_grpc.RuntimeServiceServicer):
             raise UnknownId(f'failed to resolve image "{config.image.image}": not found')
         directory = sandbox.config.log_directory
         identity = secrets.token_hex(32)
+        asked = config.image.user_specified_image or config.image.image
+        config.image.image = shown_name(asked, image.repo_tags, image.id)
         container = FakeContainer(
             cri.ContainerStatus(
                 id=identity,

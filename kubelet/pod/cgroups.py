@@ -32,6 +32,14 @@ class PodCgroups:
         )
         self._driver.create(qos.cgroup_parent(self.root, meta.uid or "", tier), limits)
 
+    def open(self, pod: core_v1.Pod) -> None:
+        """Lift the pod group's limits while its containers are resized: `create` sets them again. Raises OSError."""
+        meta, spec = pod.metadata, pod.spec
+        if self._driver is None or meta is None or spec is None:
+            return
+        name = qos.cgroup_parent(self.root, meta.uid or "", qos.qos_class(spec))
+        self._driver.update(name, Limits(cpu_period_us=qos.CPU_PERIOD, cpu_quota_us=UNLIMITED, memory_bytes=UNLIMITED))
+
     def remove(self, uid: str) -> None:
         """Remove the pod's group wherever it is. Raises OSError while something still runs in it."""
         if self._driver is None:

@@ -211,6 +211,13 @@ def _security(
     return context
 
 
+def container_resources(pod: core_v1.Pod, container: core_v1.Container, node: NodeFacts) -> cri.LinuxContainerResources:
+    """The limits of one container."""
+    spec = pod.spec
+    assert spec is not None
+    return _linux(qos.container_resources(container, qos.qos_class(spec), node.memory, spec.priority))
+
+
 def container_config(
     pod: core_v1.Pod,
     container: core_v1.Container,
@@ -222,11 +229,11 @@ def container_config(
     mounts: Sequence[MountPlan],
     termination_file: str = "",
     image_user: int | None = None,
+    target_id: str = "",
 ) -> cri.ContainerConfig:
-    """The ContainerConfig of one attempt. Raises ConfigError."""
+    """The ContainerConfig of one attempt; `target_id`: the container whose processes it sees. Raises ConfigError."""
     meta, spec = pod.metadata, pod.spec
     assert meta is not None and spec is not None
-    tier = qos.qos_class(spec)
     config = cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=container.name, attempt=attempt),
         image=cri.ImageSpec(image=image_ref, user_specified_image=container.image or ""),
@@ -248,10 +255,13 @@ def container_config(
         stdin_once=bool(container.stdinOnce),
         tty=bool(container.tty),
         linux=cri.LinuxContainerConfig(
-            resources=_linux(qos.container_resources(container, tier, node.memory, spec.priority)),
+            resources=container_resources(pod, container, node),
             security_context=_security(spec, container, image_user),
         ),
     )
+    namespaces = config.linux.security_context.namespace_options
+    if target_id and namespaces.pid == cri.CONTAINER:
+        namespaces.pid, namespaces.target_id = cri.TARGET, target_id
     if container.lifecycle and container.lifecycle.stopSignal:
         config.stop_signal = cri.Signal.Value(container.lifecycle.stopSignal)
     for mount in mounts:

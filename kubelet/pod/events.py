@@ -118,6 +118,29 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeDecided:
+    """The node's answer to AskResize: no reason means that it agrees."""
+
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeRetry:
+    """Room may have become free on the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerResized:
+    """ResizeContainer was carried out; `error` says why not."""
+
+    container: str
+    container_id: str
+    resources: core_v1.ResourceRequirements | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TornDown:
     """Sandboxes, containers, volumes and folders of the pod are gone."""
 
@@ -143,6 +166,9 @@ Event = (
     | ContainerFailed
     | ContainerKilled
     | ProbeResult
+    | ResizeDecided
+    | ResizeRetry
+    | ContainerResized
     | TornDown
     | Woken
 )
@@ -196,6 +222,20 @@ class KillContainer:
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
     container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskResize:
+    """Ask the node whether it has room for what the pod now wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeContainer:
+    """Give a running container other cpu and memory."""
+
+    container: str
+    container_id: str
+    resources: core_v1.ResourceRequirements | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +293,8 @@ Instruction = (
     | StartContainer
     | KillContainer
     | RemoveContainer
+    | AskResize
+    | ResizeContainer
     | StartProbes
     | StopProbes
     | TearDown

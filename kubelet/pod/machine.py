@@ -16,7 +16,8 @@ from dataclasses import replace
 from api.models import core_v1
 from kubelet.backoff import Backoff, format_duration
 from kubelet.pod import events as ev
-from kubelet.pod.config import container_hash, grace_of
+from kubelet.pod import resize
+from kubelet.pod.config import grace_of
 from kubelet.pod.memory import remember
 from kubelet.pod.slot import Kind, Op, Slot, slots_of
 from kubelet.pod.timeline import Now
@@ -51,6 +52,7 @@ class PodMachine:
         self.gone = False
         self.torn_down = False
         self.busy = False  # some sandbox operation is under way
+        self.resize = resize.Resize()
         self.start_time = (pod.status.startTime if pod.status else None) or now.wall()
         self._sandbox_backoff = Backoff(initial=1.0, maximum=60.0)
         self._sandbox_retry = 0.0
@@ -66,7 +68,7 @@ class PodMachine:
         self._out: list[ev.Instruction] = []
         if pod.status is not None:
             self.frozen = pod.status.phase in TERMINAL
-            remember(self.slots, pod.status)
+            self.resize.wanted = remember(self.slots, pod.status)
         if meta.deletionTimestamp is not None:
             self._doom(pod, now)
 
@@ -121,6 +123,12 @@ class PodMachine:
                         self._take(slot, record)
             case ev.ProbeResult():
                 self._probed(event)
+            case ev.ResizeDecided(reason, message):
+                self._decided(reason, message)
+            case ev.ResizeRetry():
+                self.resize.wanted = self.resize.wanted or self.resize.pending is not None
+            case ev.ContainerResized():
+                self._resized(event, now)
             case ev.TornDown():
                 self._tearing, self.torn_down = False, True
                 for slot in self.slots.values():
@@ -135,10 +143,16 @@ class PodMachine:
         if meta is None or spec is None or (meta.uid or "") != self.uid:
             return
         self.pod, self.spec = pod, spec
-        for container in (*(spec.initContainers or ()), *spec.containers):
-            slot = self.slots.get(container.name)
-            if slot is not None:
-                slot.spec, slot.hash = container, container_hash(container)
+        for name, fresh in slots_of(spec).items():
+            slot = self.slots.get(name)
+            if slot is None:
+                self.slots[name] = fresh  # an ephemeral container was added
+                continue
+            held = slot.spec.resources if slot.resizable else fresh.spec.resources
+            slot.spec, slot.hash = resize.with_claim(fresh.spec, held), fresh.hash
+        self.resize.wanted = any(not resize.same(desired, held) for desired, held in self._claims())
+        if not self.resize.wanted:
+            self.resize.pending = None  # what could not be had is no longer asked for
         if status is not None and status.phase in TERMINAL and not self.over and self.verdict is None:
             self.frozen = True  # somebody else has ended this pod
         if meta.deletionTimestamp is not None:
@@ -259,6 +273,52 @@ class PodMachine:
         slot.retry_at = now.mono + slot.pull.delay
         slot.pull_failure, slot.flip_at = message, now.mono + PULL_ERROR_SHOWN
 
+    # ---- in-place resize ----
+
+    def _claims(self) -> Iterator[tuple[resize.Claim, resize.Claim]]:
+        """(desired, allocated) of every container that can be resized."""
+        for container in (*(self.spec.initContainers or ()), *self.spec.containers):
+            slot = self.slots.get(container.name)
+            if slot is not None and slot.resizable:
+                yield container.resources, slot.spec.resources
+
+    def _decided(self, reason: str, message: str) -> None:
+        told = self.resize.pending
+        self.resize.pending = (reason, message) if reason else None
+        if reason:
+            if told is None or told[0] != reason:
+                text = resize.event_message(reason.lower(), self.pod, self.slots.values(), message)
+                self._emit("Warning", f"Resize{reason}", text)
+            return
+        for container in (*(self.spec.initContainers or ()), *self.spec.containers):
+            slot = self.slots.get(container.name)
+            if slot is not None and slot.resizable:
+                slot.spec, slot.resize_at = resize.with_claim(slot.spec, container.resources), 0.0
+        if not all(resize.settled(slot) for slot in self.slots.values()):
+            self.resize.in_progress = True
+            self._emit("Normal", "ResizeStarted", resize.event_message("started", self.pod, self.slots.values()))
+
+    def _resized(self, result: ev.ContainerResized, now: Now) -> None:
+        slot = self.slots.get(result.container)
+        if slot is None:
+            return
+        if slot.op is Op.RESIZE:
+            slot.op = Op.IDLE
+        if slot.current is None or slot.current.id != result.container_id:
+            return
+        if result.error:
+            if slot.resize_error != result.error:
+                text = resize.event_message("error", self.pod, self.slots.values(), result.error)
+                self._emit("Warning", "ResizeError", text)
+            slot.resize_error, slot.resize_at = result.error, now.mono + resize.RETRY
+        else:
+            slot.actuated, slot.resize_error, slot.resize_at = result.resources, "", 0.0
+
+    def _finish_resize(self) -> None:
+        if self.resize.in_progress and all(resize.settled(slot) for slot in self.slots.values()):
+            self.resize.in_progress = False
+            self._emit("Normal", "ResizeCompleted", resize.event_message("completed", self.pod, self.slots.values()))
+
     def _started(self, record: ContainerRecord) -> None:
         slot = self.slots.get(record.name)
         if slot is None:
@@ -321,18 +381,21 @@ class PodMachine:
         )
         if self.over:
             return self._plan_stop(now, grace_of(self.spec))
+        if self.resize.wanted:
+            self.resize.wanted = False
+            self._out.append(ev.AskResize())
         if not self.volumes_ready and not self._volumes_busy:
             if now.mono >= self._volume_retry:
                 self._volumes_busy = True
                 self._out.append(ev.SetUpVolumes())
             else:
                 self._wake_at(self._volume_retry)
-        if not self._keep_sandbox(now):
-            for slot in self._startable():
-                self._drive(slot, now, may_start=False)
-            return None
+        if not self.volumes_ready and self.sandbox is None:
+            return None  # as upstream: a pod whose volumes cannot be had gets no network and pulls nothing
+        may_start = self._keep_sandbox(now) and self.volumes_ready
         for slot in self._startable():
-            self._drive(slot, now, may_start=self.volumes_ready)
+            self._drive(slot, now, may_start=may_start)
+        self._finish_resize()
         return None
 
     def _keep_sandbox(self, now: Now) -> bool:
@@ -361,7 +424,11 @@ class PodMachine:
         return False
 
     def _startable(self) -> Iterator[Slot]:
-        """The containers that are to run now: init containers one after the other, then all others."""
+        """The containers that are to run now: init containers one after the other, then all others.
+
+        Ephemeral containers wait for nobody: they are there to find out why others do not start.
+        """
+        yield from [slot for slot in self.slots.values() if slot.kind is Kind.EPHEMERAL]
         here = self.sandbox.id if self.sandbox else ""
         begun = any(
             slot.kind is Kind.MAIN and slot.current is not None and here and slot.current.sandbox_id == here
@@ -377,7 +444,7 @@ class PodMachine:
                     continue
                 yield slot
                 return
-            else:
+            elif slot.kind is Kind.MAIN:
                 yield slot
 
     def _drive(self, slot: Slot, now: Now, *, may_start: bool) -> None:
@@ -406,7 +473,7 @@ class PodMachine:
             slot.op = Op.IMAGE
             self._out.append(ev.EnsureImage(slot.name))
         elif may_start:
-            slot.op = Op.START
+            slot.op, slot.actuated = Op.START, slot.spec.resources
             self._out.append(ev.StartContainer(slot.name, slot.next_attempt, slot.image_ref))
 
     def _charge(self, slot: Slot, ended: ContainerRecord, now: Now) -> bool:
@@ -439,9 +506,22 @@ class PodMachine:
             self._kill(slot, now, grace, f"Container {slot.name} definition changed, will be restarted")
         elif self.sandbox is not None and current.sandbox_id not in ("", self.sandbox.id):
             self._kill(slot, now, grace, f"Stopping container {slot.name}", pre_stop=False)
+        elif not resize.settled(slot):
+            self._resize(slot, current, now)
         elif slot.probing != current.id:
             slot.probing = current.id
             self._out.append(ev.StartProbes(slot.name, current.id, current.started_at))
+
+    def _resize(self, slot: Slot, current: ContainerRecord, now: Now) -> None:
+        if resize.needs_restart(slot):
+            slot.crash.reset()
+            slot.actuated = None  # the next instance is made with what is allocated
+            self._kill(slot, now, grace_of(self.spec), f"Container {slot.name} resize requires restart")
+        elif now.mono < slot.resize_at:
+            self._wake_at(slot.resize_at)
+        else:
+            slot.op = Op.RESIZE
+            self._out.append(ev.ResizeContainer(slot.name, current.id, slot.spec.resources))
 
     def _kill(self, slot: Slot, now: Now, grace: float, message: str, *, pre_stop: bool = True) -> None:
         assert slot.current is not None

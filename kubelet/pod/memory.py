@@ -6,16 +6,20 @@ Pure; called when a `pod.machine` is made. The runtime's own facts, where there 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
 from api.models import core_v1
+from kubelet.pod.resize import same, with_claim
 from kubelet.pod.slot import Slot
 from kubelet.pod.timeline import nanos
 from kubelet.records import ContainerRecord, ContainerState
 
 
-def remember(slots: Mapping[str, Slot], status: core_v1.PodStatus) -> None:
-    """Fill slots from the statuses that were last written."""
-    for known in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ())):
+def remember(slots: Mapping[str, Slot], status: core_v1.PodStatus) -> bool:
+    """Fill slots from the statuses that were last written. Returns whether a container has not what its spec asks."""
+    resized = False
+    statuses = (status.initContainerStatuses, status.containerStatuses, status.ephemeralContainerStatuses)
+    for known in chain.from_iterable(each or () for each in statuses):
         slot = slots.get(known.name)
         if slot is None or not known.containerID:
             continue
@@ -23,6 +27,11 @@ def remember(slots: Mapping[str, Slot], status: core_v1.PodStatus) -> None:
         slot.current = _record(known, slot)
         if slot.current.running:
             slot.started, slot.ready = bool(known.started), bool(known.ready)
+            if slot.resizable and known.resources is not None:
+                slot.actuated = known.resources
+                if not same(known.resources, slot.spec.resources):
+                    slot.spec, resized = with_claim(slot.spec, known.resources), True
+    return resized
 
 
 def _record(known: core_v1.ContainerStatus, slot: Slot) -> ContainerRecord:
@@ -41,6 +50,7 @@ def _record(known: core_v1.ContainerStatus, slot: Slot) -> ContainerRecord:
         exit_code=(ended.exitCode if ended else 0) or 0,
         reason=(ended.reason if ended else "") or "",
         message=(ended.message if ended else "") or "",
+        image=known.image or "",
         image_ref=known.imageID or "",
         hash=slot.hash,
     )

@@ -12,15 +12,16 @@ from api.models import core_v1
 from kubelet.backoff import Backoff
 from kubelet.pod.config import container_hash
 from kubelet.records import ContainerRecord
-from kubelet.restart import ALWAYS, policy_of, restarts
+from kubelet.restart import ALWAYS, NEVER, policy_of, restarts
 
 
 class Kind(enum.Enum):
-    """A restartable init container is a sidecar."""
+    """A restartable init container is a sidecar; an ephemeral container was added to a pod that runs."""
 
     INIT = "init"
     SIDECAR = "sidecar"
     MAIN = "main"
+    EPHEMERAL = "ephemeral"
 
 
 class Op(enum.Enum):
@@ -30,6 +31,13 @@ class Op(enum.Enum):
     IMAGE = "image"
     START = "start"
     KILL = "kill"
+    RESIZE = "resize"
+
+
+_FIELDS = {Kind.MAIN: "containers", Kind.EPHEMERAL: "ephemeralContainers"}
+_COMMON = tuple(
+    name for name in core_v1.EphemeralContainer.__struct_fields__ if name in core_v1.Container.__struct_fields__
+)
 
 
 @dataclass(slots=True)
@@ -58,10 +66,24 @@ class Slot:
     kill_by: float = 0.0  # when the kill under way becomes a SIGKILL
     unhealthy: str = ""  # why the running container must be killed
     base_attempt: int = -1  # highest attempt known from the API when the runtime has none
+    target: str = ""  # of an ephemeral container: whose processes it sees
+    actuated: core_v1.ResourceRequirements | None = None  # what the running container was last given
+    resize_at: float = 0.0  # no try of a resize before
+    resize_error: str = ""  # why the last one failed
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def field(self) -> str:
+        """The list of the pod's spec that holds this container."""
+        return _FIELDS.get(self.kind, "initContainers")
+
+    @property
+    def resizable(self) -> bool:
+        """Whether cpu and memory may change while it runs."""
+        return self.kind in (Kind.MAIN, Kind.SIDECAR)
 
     @property
     def running(self) -> bool:
@@ -120,4 +142,8 @@ def slots_of(spec: core_v1.PodSpec) -> dict[str, Slot]:
         result[container.name] = Slot(
             container, Kind.MAIN, policy_of(spec, container, init=False), container_hash(container)
         )
+    for added in spec.ephemeralContainers or ():
+        plain = core_v1.Container(**{name: getattr(added, name) for name in _COMMON})
+        target = added.targetContainerName or ""
+        result[added.name] = Slot(plain, Kind.EPHEMERAL, NEVER, container_hash(plain), target=target)
     return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kubelet.images import ImageFailure
 from kubelet.pod import config as configs
 from kubelet.pod import events as ev
 from kubelet.pod.machine import PodMachine
+from kubelet.pod.resize import allocated_pod
 from kubelet.pod.services import Services
 from kubelet.pod.termination import termination_message
 from kubelet.probes.handlers import target_of
@@ -30,7 +31,7 @@ from kubelet.probes.runner import ProbeRunner
 from kubelet.records import ContainerRecord, ContainerState, container_record, sandbox_record
 from kubelet.status.pod_status import pod_ips, pod_status
 from kubelet.volumes.payload import VolumeError
-from machinery import log
+from machinery import log, quantity
 from machinery.clock import Timer
 from machinery.errors import Conflict, NotFound, StatusError
 from machinery.log import kv
@@ -43,8 +44,19 @@ FLUSH_SECONDS = 5.0
 class PodWorker:
     """One pod on this node, from its binding to its removal."""
 
-    def __init__(self, pod: core_v1.Pod, shared: Services, forget: Callable[[str], None], *, adopted: bool) -> None:
+    def __init__(
+        self,
+        pod: core_v1.Pod,
+        shared: Services,
+        forget: Callable[[str], None],
+        fits: Callable[[core_v1.Pod], tuple[str, str]],
+        *,
+        adopted: bool,
+    ) -> None:
+        """`fits` tells why the node has no room for a resized pod: (reason, message), "" where it has."""
         self.shared = shared
+        self._fits = fits
+        self._resizing = asyncio.Lock()
         self.machine = PodMachine(pod, shared.now())
         self.uid = self.machine.uid
         self._forget = forget
@@ -58,6 +70,11 @@ class PodWorker:
     @property
     def pod(self) -> core_v1.Pod:
         return self.machine.pod
+
+    @property
+    def allocated(self) -> core_v1.Pod:
+        """The pod with the resources that the node has agreed to."""
+        return allocated_pod(self.machine.pod, self.machine.slots)
 
     @property
     def name(self) -> str:
@@ -122,6 +139,10 @@ class PodWorker:
                 self._start(f"container/{instruction.container}", self._kill_container(instruction))
             case ev.RemoveContainer(container_id):
                 self._start(f"remove/{container_id}", self._remove_container(container_id))
+            case ev.AskResize():
+                self.post(ev.ResizeDecided(*self._fits(self.pod)))
+            case ev.ResizeContainer():
+                self._start(f"container/{instruction.container}", self._resize_container(instruction))
             case ev.StartProbes(name, container_id, started_at):
                 slot = self.machine.slots[name]
                 ips = pod_ips(self.machine, self.shared.node.ip)
@@ -171,8 +192,7 @@ class PodWorker:
         path = ""
         if container:
             slot = self.machine.slots.get(container)
-            group = "initContainers" if slot is not None and slot.kind.value != "main" else "containers"
-            path = f"spec.{group}{{{container}}}"
+            path = f"spec.{slot.field if slot is not None else 'containers'}{{{container}}}"
         reference = core_v1.ObjectReference(
             apiVersion="v1",
             kind="Pod",
@@ -225,8 +245,9 @@ class PodWorker:
         try:
             for old in wish.replaces:
                 await self._forgiving(shared.cri.stop_sandbox(old))
-            config = configs.sandbox_config(self.pod, shared.node, wish.attempt)
-            shared.cgroups.create(self.pod)
+            allocated = self.allocated
+            config = configs.sandbox_config(allocated, shared.node, wish.attempt)
+            shared.cgroups.create(allocated)
             Path(config.log_directory).mkdir(parents=True, exist_ok=True)
             sandbox_id = await shared.cri.run_sandbox(config)
             record = sandbox_record(await shared.cri.sandbox_status(sandbox_id))
@@ -256,7 +277,7 @@ class PodWorker:
         slot = self.machine.slots[name]
         try:
             reference = await self.shared.images.ensure(
-                slot.spec, lambda kind, reason, message: self.tell(kind, reason, message, name)
+                slot.spec, lambda kind, reason, message: self.tell(kind, reason, message, name), self._credentials
             )
         except ImageFailure as failure:
             self.post(ev.ImageFailed(name, failure.reason, failure.message))
@@ -265,6 +286,24 @@ class PodWorker:
             raise RuntimeError(f"image of {self.name}") from error
         else:
             self.post(ev.ImageReady(name, reference))
+
+    async def _credentials(self) -> list[Mapping[str, Any]]:
+        """What the pod's pull secrets hold, in their order; a secret that cannot be read is told and left out."""
+        names = [each.name for each in self.machine.spec.imagePullSecrets or () if each.name]
+        if not names:
+            return []
+        namespace = (self.pod.metadata.namespace if self.pod.metadata else None) or ""
+        try:
+            found = await self.shared.reader.secrets(namespace, names)
+        except StatusError as error:
+            _log.info("Failed to read pull secrets", extra=kv(pod=self.name, error=error.message))
+            found = dict.fromkeys(names)
+        missing = [name for name in names if found.get(name) is None]
+        if missing:
+            why = f"Unable to retrieve some image pull secrets ({', '.join(missing)}); "
+            why += "attempting to pull the image may not succeed."
+            self.tell("Warning", "FailedToRetrieveImagePullSecret", why)
+        return [secret.data or {} for secret in found.values() if secret is not None]
 
     async def _start_container(self, wish: ev.StartContainer) -> None:
         name = wish.container
@@ -286,7 +325,7 @@ class PodWorker:
             config = await self._container_config(wish, spec)
         except (environment.EnvError, configs.ConfigError, VolumeError, StatusError, ValueError) as error:
             raise _StartFailure("CreateContainerConfigError", str(error)) from error
-        sandbox_config = configs.sandbox_config(self.pod, shared.node, sandbox.attempt)
+        sandbox_config = configs.sandbox_config(self.allocated, shared.node, sandbox.attempt)
         try:
             container_id = await shared.cri.create_container(sandbox.id, config, sandbox_config)
         except CriError as error:
@@ -320,6 +359,7 @@ class PodWorker:
 
     async def _container_config(self, wish: ev.StartContainer, spec: core_v1.Container) -> Any:
         shared, pod = self.shared, self.pod
+        slot = self.machine.slots[wish.container]
         namespace = (pod.metadata.namespace if pod.metadata else None) or ""
         maps, secrets = environment.references(spec)
         sources = environment.Sources(
@@ -350,7 +390,47 @@ class PodWorker:
             mounts=mounts,
             termination_file=str(termination),
             image_user=user,
+            target_id=self._target_id(slot.target) if slot.target else "",
         )
+
+    def _target_id(self, name: str) -> str:
+        """The container whose processes an ephemeral container is to see. Raises ConfigError."""
+        target = self.machine.slots.get(name)
+        if target is None or target.current is None or not target.running:
+            raise configs.ConfigError(f"unable to find target container {name}")
+        return target.current.id
+
+    async def _resize_container(self, wish: ev.ResizeContainer) -> None:
+        """The pod's own limits make way first and close up afterwards; containers one after the other."""
+        shared, slot = self.shared, self.machine.slots[wish.container]
+        done = ev.ContainerResized(wish.container, wish.container_id, wish.resources)
+        try:
+            async with self._resizing:
+                allocated = self.allocated
+                shared.cgroups.open(allocated)
+                try:
+                    await self._check_usage(wish)
+                    limits = configs.container_resources(allocated, slot.spec, shared.node)
+                    await shared.cri.update_container(wish.container_id, limits)
+                finally:
+                    shared.cgroups.create(allocated)
+        except (CriError, OSError, ValueError) as error:
+            done = replace(done, error=str(error))
+        except Exception as error:
+            self.post(replace(done, error=str(error)))
+            raise RuntimeError(f"resize of {wish.container} in {self.name}") from error
+        self.post(done)
+
+    async def _check_usage(self, wish: ev.ResizeContainer) -> None:
+        """A memory limit below what is in use would kill the container instead of resizing it. Raises ValueError."""
+        limit = ((wish.resources.limits if wish.resources else None) or {}).get("memory")
+        if limit is None:
+            return
+        used = await self.shared.cri.memory_usage(wish.container_id)
+        if used > quantity.value(limit):
+            raise ValueError(
+                f"attempting to set container memory limit ({quantity.value(limit)}) below current usage ({used})"
+            )
 
     def _target(self, spec: core_v1.Container, container_id: str) -> Any:
         ips = pod_ips(self.machine, self.shared.node.ip)

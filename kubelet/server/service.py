@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from kubelet.cri import Cri, CriError
@@ -31,10 +31,24 @@ ALLOWED_GROUP = "system:masters"
 
 
 def allowed(auth: dict[str, Any]) -> bool:
-    """Whether a peer may ask anything, by gRPC's auth context of the call."""
+    """Whether a peer may ask anything, by gRPC's auth context of the call: whole names only, never parts of them."""
     names = [_text(name) for name in auth.get("x509_common_name") or ()]
-    subject = " ".join(_text(text) for text in auth.get("x509_subject") or ())
-    return any(name in ALLOWED_NAMES for name in names) or f"O={ALLOWED_GROUP}" in subject.replace(" = ", "=")
+    if any(name in ALLOWED_NAMES for name in names):
+        return True
+    return any(ALLOWED_GROUP in _organizations(_text(pem)) for pem in auth.get("x509_pem_cert") or ())
+
+
+@lru_cache(maxsize=64)
+def _organizations(pem: str) -> tuple[str, ...]:
+    """The groups that a certificate names; gRPC has verified it."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        subject = x509.load_pem_x509_certificate(pem.encode()).subject
+    except ValueError:
+        return ()
+    return tuple(str(part.value) for part in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
 
 
 def _text(value: bytes | str) -> str:

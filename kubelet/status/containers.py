@@ -7,7 +7,7 @@ from typing import Any
 
 from api.models import core_v1
 from kubelet.pod.slot import Kind, Op, Slot
-from kubelet.records import ContainerRecord
+from kubelet.records import ContainerRecord, ContainerUser
 from machinery.meta import rfc3339
 
 NEVER_RAN = "The container could not be located when the pod was terminated"
@@ -77,14 +77,17 @@ def container_status(slot: Slot, scheme: str, *, has_init: bool, initialized: bo
         "lastState": last,
         "ready": _is_ready(slot, running, state),
         "restartCount": current.attempt if current is not None else max(slot.base_attempt, 0),
-        "image": slot.spec.image or "",
+        "image": (current.image if current is not None else "") or slot.spec.image or "",
         "imageID": current.image_ref if current is not None else "",
-        "started": running and slot.started,
     }
+    if slot.kind is not Kind.EPHEMERAL:
+        status["started"] = running and slot.started
     if current is not None:
         status["containerID"] = f"{scheme}://{current.id}"
-    if running:
-        status.update(_resources(slot.spec))
+        if current.user is not None:
+            status["user"] = {"linux": _user(current.user)}
+        if slot.resizable:
+            status.update(_resources(slot, running))
     mounts = [_mount(mount) for mount in slot.spec.volumeMounts or ()]
     if mounts:
         status["volumeMounts"] = mounts
@@ -96,28 +99,34 @@ def _ended_before(previous: ContainerRecord | None, current: ContainerRecord) ->
 
 
 def _ready_to_make(slot: Slot, initialized: bool) -> bool:
-    return slot.kind is Kind.MAIN and initialized
+    return (slot.kind is Kind.MAIN and initialized) or slot.kind is Kind.EPHEMERAL
 
 
 def _is_ready(slot: Slot, running: bool, state: dict[str, Any]) -> bool:
+    if slot.kind is Kind.EPHEMERAL:
+        return False  # nobody probes it
     if slot.kind is Kind.INIT:
         return bool("terminated" in state and state["terminated"]["exitCode"] == 0)
     return running and slot.ready
 
 
-def _resources(container: core_v1.Container) -> dict[str, Any]:
-    claim = container.resources
-    if claim is None or not (claim.requests or claim.limits):
-        return {}
-    held: dict[str, Any] = {}
-    if claim.limits:
-        held["limits"] = dict(claim.limits)
-    if claim.requests:
-        held["requests"] = dict(claim.requests)
-    result: dict[str, Any] = {"resources": held}
-    if claim.requests:
-        result["allocatedResources"] = dict(claim.requests)
+def _resources(slot: Slot, running: bool) -> dict[str, Any]:
+    """What the container has, and what the node has agreed to give it."""
+    allocated = slot.spec.resources
+    claim = slot.actuated if running and slot.actuated is not None else allocated
+    held = {kind: dict(getattr(claim, kind, None) or {}) for kind in ("limits", "requests")}
+    result: dict[str, Any] = {"resources": {kind: values for kind, values in held.items() if values}}
+    if allocated is not None and allocated.requests:
+        result["allocatedResources"] = dict(allocated.requests)
     return result
+
+
+def _user(user: ContainerUser) -> dict[str, Any]:
+    """v1.LinuxContainerUser: what the first process runs as."""
+    told: dict[str, Any] = {"uid": user.uid, "gid": user.gid}
+    if user.groups:
+        told["supplementalGroups"] = list(user.groups)
+    return told
 
 
 def _mount(mount: core_v1.VolumeMount) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from machinery.meta import rfc3339
 
 READY_TO_START, INITIALIZED, READY = "PodReadyToStartContainers", "Initialized", "Ready"
 CONTAINERS_READY, SCHEDULED = "ContainersReady", "PodScheduled"
+RESIZE_PENDING, RESIZE_IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
+PASSING = (RESIZE_PENDING, RESIZE_IN_PROGRESS)  # conditions that are there only while they hold
 OWNED = (READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED)
 KEYS = (
     "observedGeneration",
@@ -31,6 +33,7 @@ KEYS = (
     "qosClass",
     "initContainerStatuses",
     "containerStatuses",
+    "ephemeralContainerStatuses",
 )
 
 
@@ -44,7 +47,7 @@ def pod_status(machine: PodMachine, node_ip: str, scheme: str, now: datetime) ->
         and machine.idle()
         and (not any(slot.running for slot in machine.slots.values()))
     )
-    inits = [slot for slot in machine.slots.values() if slot.kind is not Kind.MAIN]
+    inits = [slot for slot in machine.slots.values() if slot.kind in (Kind.INIT, Kind.SIDECAR)]
     initialized = all(slot.started if slot.kind is Kind.SIDECAR else slot.succeeded() for slot in inits)
     made = {
         name: container_status(
@@ -75,6 +78,9 @@ def pod_status(machine: PodMachine, node_ip: str, scheme: str, now: datetime) ->
     status["initContainerStatuses"] = [made[slot.name] for slot in inits if slot.name in made]
     mains = sorted(container.name for container in spec.containers)
     status["containerStatuses"] = [made[name] for name in mains if name in made]
+    added = sorted(container.name for container in spec.ephemeralContainers or ())
+    if added:
+        status["ephemeralContainerStatuses"] = [made[name] for name in added if name in made]
     status["conditions"] = _conditions(machine, phase, made, generation, now)
     return status
 
@@ -97,6 +103,7 @@ def _conditions(
     has_network = sandbox is not None and sandbox.ready
     containers_ready = _containers_ready(spec, phase, made)
     facts: list[tuple[str, bool, str, str]] = [
+        *_resize_conditions(machine),
         (READY_TO_START, has_network, "", ""),
         (INITIALIZED, *_initialized(spec, phase, made)),
         (READY, *_ready(machine.pod, containers_ready)),
@@ -127,6 +134,16 @@ def _conditions(
             condition["message"] = message
         result.append(condition)
     return result
+
+
+def _resize_conditions(machine: PodMachine) -> list[tuple[str, bool, str, str]]:
+    facts = []
+    if machine.resize.pending is not None:
+        facts.append((RESIZE_PENDING, True, *machine.resize.pending))
+    if machine.resize.in_progress:
+        errors = [slot.resize_error for slot in machine.slots.values() if slot.resize_error]
+        facts.append((RESIZE_IN_PROGRESS, True, "Error" if errors else "", "; ".join(errors)))
+    return facts
 
 
 def _initialized(spec: core_v1.PodSpec, phase: str, made: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str, str]:
@@ -225,6 +242,8 @@ def status_patch(uid: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> di
             continue
         gone = {field: None for field in ("reason", "message") if was and was.get(field) and field not in condition}
         conditions.append({**condition, **gone})
+    told = {condition["type"] for condition in new.get("conditions") or ()}
+    conditions += [{"$patch": "delete", "type": kind} for kind in PASSING if kind in known and kind not in told]
     if conditions:
         changes["conditions"] = conditions
     return {"metadata": {"uid": uid}, "status": changes} if changes else None

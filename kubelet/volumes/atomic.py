@@ -7,8 +7,9 @@ visible name is a link through `..data`. Blocking but small; called by `volumes.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kubelet.volumes.payload import Payload
@@ -29,7 +30,9 @@ def write_payload(target: Path, files: Payload, group: int | None = None) -> boo
 
 def _switch(target: Path, files: Payload, group: int | None) -> Path:
     """Write the files into a fresh folder and point `..data` at it."""
-    fresh = Path(tempfile.mkdtemp(prefix="..", dir=target))
+    stamp = datetime.now(UTC).strftime("..%Y_%m_%d_%H_%M_%S.")
+    fresh = target / f"{stamp}{secrets.randbelow(2**32)}"
+    fresh.mkdir()
     fresh.chmod(0o755)
     for name, file in files.items():
         path = fresh / name

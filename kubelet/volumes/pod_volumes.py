@@ -14,15 +14,18 @@ from pathlib import Path
 
 from api.models import core_v1
 from kubelet.downward import PodFacts
-from kubelet.env import expand
+from kubelet.env import expand_sub_path
 from kubelet.pod.config import MountPlan, NodeFacts
 from kubelet.volumes.atomic import write_payload
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.payload import Given, VolumeError, payload, wants
+from kubelet.volumes.sub_path import SUB_PATHS, bind_sub_path
 from linux import mount
-from machinery import quantity
+from machinery import log, quantity
 from machinery.errors import StatusError
+from machinery.log import kv
 
+_log = log.get(__name__)
 _HOST_TYPES = {
     "Directory": (stat.S_ISDIR, "is not a directory"),
     "File": (stat.S_ISREG, "is not a file"),
@@ -93,7 +96,9 @@ class PodVolumes:
             return
         files = payload(pod, volume, given)
         if files is not None:
-            path.mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                path.chmod(0o777)  # as upstream's: what is inside keeps its own modes
             write_payload(path, files, group)
             return
         if volume.emptyDir is not None:
@@ -105,14 +110,20 @@ class PodVolumes:
         assert meta is not None and spec is not None
         volumes = {volume.name: volume for volume in spec.volumes or ()}
         plans = []
-        for wish in container.volumeMounts or ():
+        for index, wish in enumerate(container.volumeMounts or ()):
             volume = volumes.get(wish.name)
             if volume is None:
                 raise VolumeError(f'unable to find volume "{wish.name}"')
             source = self.path(meta.uid or "", volume)
-            sub = expand(wish.subPathExpr, environment) if wish.subPathExpr else wish.subPath or ""
+            sub = expand_sub_path(wish.subPathExpr, environment) if wish.subPathExpr else wish.subPath or ""
             if sub:
-                source = _sub_path(source, sub)
+                place = self._node.pod_dir(meta.uid or "") / SUB_PATHS / wish.name / container.name / str(index)
+                try:
+                    source = bind_sub_path(source, sub, place)
+                except OSError as error:
+                    _log.warning("Failed to prepare a subPath", extra=kv(volume=wish.name, path=sub, error=error))
+                    what = f'subPath for volumeMount "{wish.name}" of container "{container.name}"'
+                    raise VolumeError(f"failed to prepare {what}") from error
             plans.append(
                 MountPlan(
                     wish.mountPath if wish.mountPath.startswith("/") else f"/{wish.mountPath}",
@@ -170,17 +181,3 @@ def _host_path(path: Path, kind: str) -> None:
             raise VolumeError(f"hostPath type check failed: {path} {complaint}")
     elif not path.exists():  # the kernel would refuse the bind mount later, with a worse text
         path.mkdir(parents=True, exist_ok=True, mode=0o755)
-
-
-def _sub_path(volume: Path, sub: str) -> Path:
-    """A path inside the volume that no link leads out of; a missing folder is made. Raises VolumeError."""
-    if sub.startswith("/") or ".." in sub.split("/"):
-        raise VolumeError(f'subPath "{sub}" is invalid')
-    base = Path(os.path.realpath(volume))
-    real = Path(os.path.realpath(volume / sub))
-    if base != real and base not in real.parents:
-        raise VolumeError(f'subPath "{sub}" leads out of its volume')
-    if not real.exists():
-        real.mkdir(parents=True, mode=0o750)
-        real.chmod(stat.S_IMODE(base.stat().st_mode))
-    return real

@@ -7,6 +7,8 @@ registry. Called by everything that handles image names.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from runtime.faults import BadConfig
@@ -50,6 +52,15 @@ class Reference:
 def is_digest(text: str) -> bool:
     """Whether `text` is a whole sha256 digest."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def shown_name(asked: str, tags: Sequence[str], fallback: str) -> str:
+    """The full name under which a present image is told: the tag that was asked for, else any it has."""
+    with suppress(BadConfig):
+        wanted = normalize(asked).tagged
+        if wanted in tags:
+            return wanted
+    return tags[0] if tags else fallback
 
 
 def normalize(text: str) -> Reference:

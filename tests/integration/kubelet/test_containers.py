@@ -8,6 +8,7 @@ import pytest
 
 from api.models import core_v1
 from kubelet.log_rotation import LogRotation
+from linux import mount
 from tests.integration.kubelet.conftest import FOREVER, Site, main, until
 
 
@@ -33,7 +34,7 @@ async def test_the_termination_message_reaches_the_status(site: Site) -> None:
     await site.create("web", {"command": FOREVER}, restartPolicy="Never")
     await site.phase("web", "Running")
     made = site.containers("web")[0]
-    file = next(mount.host_path for mount in made.config.mounts if mount.container_path == "/dev/termination-log")
+    file = next(each.host_path for each in made.config.mounts if each.container_path == "/dev/termination-log")
     Path(file).write_text("last words")
     site.runtime.finish(made.status.id, 2)
     ended = main(await site.phase("web", "Failed")).state.terminated  # type: ignore[union-attr]
@@ -92,15 +93,16 @@ async def test_empty_dirs_are_removed_with_the_pod(site: Site, kind: str) -> Non
     )
     await site.phase("web", "Running")
     folder = Path(next(m.host_path for m in site.containers("web")[0].config.mounts if m.container_path == "/e"))
-    assert folder.is_dir() and folder.name == "sub"
-    assert (str(folder.parent) in Path("/proc/self/mountinfo").read_text()) is (kind == "Memory")
+    volume = next(folder.parents[3].glob("volumes/kubernetes.io~empty-dir/e"))
+    assert folder.is_dir() and mount.is_mount_point(str(folder)) and (volume / "sub").is_dir()
+    assert volume.is_mount() is (kind == "Memory")
     await site.client.delete(core_v1.Pod, "web", "default", grace_period_seconds=0)
 
     async def removed() -> bool:
-        return not folder.parent.exists()
+        return not folder.parents[3].exists()
 
     await until(removed, "removal of the volume")
-    assert str(folder.parent) not in Path("/proc/self/mountinfo").read_text()
+    assert str(folder.parents[3]) not in Path("/proc/self/mountinfo").read_text()
 
 
 async def test_previous_logs_of_a_crashed_container(fast_site: Site) -> None:

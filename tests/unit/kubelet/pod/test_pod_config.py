@@ -11,7 +11,7 @@ import pytest
 from api.models import core_v1
 from kubelet import records
 from kubelet.pod.config import ConfigError, MountPlan, NodeFacts, container_config, container_hash, sandbox_config
-from kubelet.records import container_record
+from kubelet.records import ContainerUser, container_record
 from proto.cri.v1 import cri_pb2 as cri
 
 NODE = NodeFacts("n", "10.0.0.1", Path("/root"), Path("/logs"), cgroup_root="m", memory=2 << 30)
@@ -51,11 +51,13 @@ def test_what_a_container_says_comes_back_as_its_record() -> None:
         id="c",
         metadata=config.metadata,
         state=cri.CONTAINER_RUNNING,
-        image=config.image,
+        image=cri.ImageSpec(image="docker.io/library/busybox:latest", user_specified_image="busybox"),
         annotations=config.annotations,
+        user=cri.ContainerUser(linux=cri.LinuxContainerUser(uid=7, gid=8, supplemental_groups=[8, 9])),
     )
     record = container_record(status, "s")
-    assert (record.attempt, record.image, record.termination_path, record.sandbox_id) == (3, "busybox", "/t", "s")
+    assert (record.attempt, record.termination_path, record.sandbox_id) == (3, "/t", "s")
+    assert (record.image, record.user) == ("docker.io/library/busybox:latest", ContainerUser(7, 8, (8, 9)))
     pod = make()
     assert pod.spec is not None and record.hash == container_hash(pod.spec.containers[0])
 

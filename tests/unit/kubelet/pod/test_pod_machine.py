@@ -51,6 +51,7 @@ class Node:
     sandbox_up: bool = False
     ids: Any = field(default_factory=lambda: itertools.count(1))
     fail: set[str] = field(default_factory=set)
+    room: tuple[str, str] = ("", "")  # the node's answer to a resize
 
     def post(self, event: ev.Event) -> None:
         if self.done:
@@ -112,6 +113,11 @@ class Node:
                     self.post(ev.ContainerKilled(name, None))
                 else:
                     self.post(ev.ContainerKilled(name, self.ended(record, 137)))
+            case ev.AskResize():
+                self.post(ev.ResizeDecided(*self.room))
+            case ev.ResizeContainer(name, container_id, resources):
+                error = "no" if "resize" in self.fail else ""
+                self.post(ev.ContainerResized(name, container_id, resources, error))
             case ev.TearDown():
                 assert not self.live, "torn down under running containers"
                 self.sandbox_up = False
@@ -190,9 +196,11 @@ def running(pod: core_v1.Pod) -> Node:
     return node
 
 
-def test_starts_sandbox_volumes_and_images_side_by_side() -> None:
+def test_volumes_come_first_then_sandbox_and_images_side_by_side() -> None:
     node = start(make_pod())
-    assert {type(wish) for wish in node.pending} == {ev.SetUpVolumes, ev.StartSandbox, ev.EnsureImage}
+    assert [type(wish) for wish in node.pending] == [ev.SetUpVolumes]
+    node.finish()
+    assert {type(wish) for wish in node.pending} == {ev.StartSandbox, ev.EnsureImage}
     node.settle()
     assert set(node.live) == {"main"}
 
