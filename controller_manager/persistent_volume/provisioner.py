@@ -110,7 +110,7 @@ def volume_for(request: Request, made: Made, driver: str) -> dict[str, Any]:
     claim, storage_class = request.claim, request.storage_class
     spec: dict[str, Any] = {
         **made.source,
-        "capacity": {"storage": quantity.canonical(made.size)},
+        "capacity": {"storage": quantity.format_bytes(made.size)},
         "accessModes": list(claim.spec.accessModes or ()),
         "claimRef": reference_to(claim),
         "persistentVolumeReclaimPolicy": storage_class.reclaimPolicy or "Delete",
@@ -258,7 +258,7 @@ class Provisioner:
             text = f'resize volume "{name}" by resizer "{self._driver.name}" failed: {error}'
             self._events.event(claim, WARNING, "VolumeResizeFailed", text)
             return Result(requeue_after=RETRY)
-        amount = {"storage": quantity.canonical(size)}
+        amount = {"storage": quantity.format_bytes(size)}
         if rules.capacity(volume) < size:
             await self._writes.volume(volume, {"spec": {"capacity": amount}})
         await self._writes.claim(claim, {"status": {"capacity": amount, "conditions": None}}, "status")

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 from api.models import core_v1
 from api.volumes import BIND_COMPLETED, BOUND_BY_CONTROLLER, Claim, Volume, annotations_of
 from client.client import Client
@@ -29,21 +27,25 @@ def phase_of(obj: Volume | Claim) -> str:
     return (obj.status.phase if obj.status is not None else None) or ""
 
 
+def reference_to(claim: Claim) -> dict[str, Any]:
+    """The claimRef of a volume that is the claim's."""
+    meta = claim.metadata
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": meta.namespace,
+        "name": meta.name,
+        "uid": meta.uid,
+        "resourceVersion": meta.resourceVersion,
+    }
+
+
 def volume_patch(volume: Volume, claim: Claim) -> dict[str, Any] | None:
     """Merge patch that makes the volume name the claim; None when it does already."""
-    ref, meta = volume.spec.claimRef, claim.metadata
+    ref = volume.spec.claimRef
     patch: dict[str, Any] = {}
-    if ref is None or ref.uid != meta.uid:
-        patch["spec"] = {
-            "claimRef": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": meta.namespace,
-                "name": meta.name,
-                "uid": meta.uid,
-                "resourceVersion": meta.resourceVersion,
-            }
-        }
+    if ref is None or ref.uid != claim.metadata.uid:
+        patch["spec"] = {"claimRef": reference_to(claim)}
     if ref is None and BOUND_BY_CONTROLLER not in annotations_of(volume):
         patch["metadata"] = {"annotations": {BOUND_BY_CONTROLLER: "yes"}}
     return patch or None
@@ -144,11 +146,3 @@ class Writes:
 
     async def claim_phase(self, claim: Claim, phase: str, volume: Volume | None = None) -> Claim:
         return await self.claim(claim, status_patch(claim, phase, volume), "status")
-
-
-def reference_to(claim: Claim) -> dict[str, Any]:
-    """The claimRef of a volume made for the claim."""
-    patch = volume_patch(Volume(spec=core_v1.PersistentVolumeSpec()), claim)
-    assert patch is not None
-    found: dict[str, Any] = msgspec.to_builtins(patch["spec"]["claimRef"])
-    return found
