@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
+from api import resources
+from api.models import core_v1
+from api.resources import Resource
 from client.client import PatchType
 from controller_manager.environment import Options
 from tests.integration.controller_manager import volumes as v
@@ -17,6 +20,7 @@ CONTROLLERS = [
     "node-local-volume-provisioner",
 ]
 OURS = "nanokube.io/node-local"
+NODES = resources.of(core_v1.Node)
 
 
 @contextlib.asynccontextmanager
@@ -37,8 +41,8 @@ async def cluster(nodes: int = 2) -> AsyncIterator[Cluster]:
         yield made
 
 
-async def provisioned(c: Cluster, node: str = "n2", **spec: object) -> tuple[v.Obj, v.Obj]:
-    await c.client.create(v.claim(class_=None, **spec))
+async def provisioned(c: Cluster, node: str = "n2") -> tuple[v.Obj, v.Obj]:
+    await c.client.create(v.claim(class_=None))
     await v.told(c, "PersistentVolumeClaim", "data", "WaitForFirstConsumer")
     await v.select_node(c, "data", node)
     claim = await v.claim_in(c, "Bound")
@@ -62,7 +66,7 @@ async def finish_removers(c: Cluster, phase: str = "Succeeded") -> v.Obj:
     return pod
 
 
-async def drop(c: Cluster, resource: object, name: str, namespace: str | None = None) -> None:
+async def drop(c: Cluster, resource: Resource, name: str, namespace: str | None = None) -> None:
     """Delete, and lift the protection that its controller would lift."""
     await c.client.delete(resource, name, namespace)
     for each in (await c.client.list(resource, namespace)).items:
@@ -131,7 +135,7 @@ async def test_a_volume_whose_node_is_gone_needs_no_removal() -> None:
     async with cluster() as c:
         _, volume = await provisioned(c)
         c.alive.discard("n2")
-        await c.client.delete(v.resources.of(v.core_v1.Node), "n2")
+        await c.client.delete(NODES, "n2")
         await drop(c, v.CLAIMS, "data", v.NS)
 
         async def let_go() -> bool:
@@ -176,7 +180,7 @@ async def test_a_class_that_does_not_wait_gets_the_emptiest_allowed_node() -> No
     async with cluster(nodes=3) as c:
         for name in ("n2", "n3"):
             patch = {"metadata": {"labels": {"disk": "fast"}}}
-            await c.client.patch(v.resources.of(v.core_v1.Node), name, patch)
+            await c.client.patch(NODES, name, patch)
         topology = [{"matchLabelExpressions": [{"key": "disk", "values": ["fast"]}]}]
         await c.client.create(v.storage_class("now", OURS, allowedTopologies=topology))
         paths = set()
@@ -214,7 +218,7 @@ async def test_ephemeral_volumes_get_claims_of_their_own() -> None:
         )
         await c.client.create(v.claim("web-taken", class_=""))
         template = {"metadata": {"labels": {"for": "scratch"}}, "spec": v.claim()["spec"]}
-        pod = {
+        pod: v.Obj = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": "web", "namespace": v.NS},
