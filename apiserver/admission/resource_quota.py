@@ -190,7 +190,7 @@ class ResourceQuota:
             turn = self._turns[namespace, name] = asyncio.Lock()
         try:
             async with turn:
-                await quotas.mutate(ctx, namespace, name, guarded, "status")
+                await quotas.mutate(ctx, namespace, name, guarded, "status", quotas.tracker)
         except _Refusal as refusal:
             raise Refused(refusal.message) from None
         except NotFound:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from api.resources import lookup
 from apiserver.registry.context import RequestContext
-from apiserver.storage.keys import BUILT_IN_GROUPS
 from machinery.errors import BadRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -89,11 +89,12 @@ def _application(
     if patch_type == MERGE_PATCH:
         merge = patches.decode_merge_patch(patch)
         return lambda doc: patches.apply_merge_patch(doc, merge), None
-    if patch_type == STRATEGIC_PATCH and resource.group in BUILT_IN_GROUPS:
+    built_in = lookup(*resource.key()) is not None
+    if patch_type == STRATEGIC_PATCH and built_in:
         strategic, node = patches.decode_merge_patch(patch), shape.node(shape.kind)
         return lambda doc: patches.apply_strategic_merge(doc, strategic, node), strategic
     accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
-    if resource.group in BUILT_IN_GROUPS:
+    if built_in:
         accepted.insert(2, STRATEGIC_PATCH)
     raise UnsupportedMediaType(
         "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)

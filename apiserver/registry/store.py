@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from api.resources import lookup
+from apiserver.registry.component_status import ComponentStatuses
 from apiserver.registry.context import (
     DeleteOptions,
     DeleteResult,
@@ -146,4 +147,6 @@ def _store_class(resource: Resource) -> type[ResourceStore]:
         from apiserver.crd.definitions import DefinitionStore  # its package builds on this one
 
         return DefinitionStore
+    if resource.key() == ("", "v1", "componentstatuses"):
+        return ComponentStatuses
     return ResourceStore

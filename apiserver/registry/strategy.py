@@ -52,6 +52,8 @@ class Rules:
     allow_create_on_update: bool = False
     allow_unconditional_update: bool = True
     default: Callable[[Obj], None] | None = None
+    prepare: Callable[[Obj], None] | None = None
+    """Takes away what is no longer stored; after defaulting, so that its sender owns it all the same."""
     validate: Callable[[Obj], list[FieldError]] | None = None
     """Rules for new objects and, unless `validate_update` is given, for updated ones."""
     validate_update: Callable[[Obj, Obj], list[FieldError]] | None = None
@@ -109,6 +111,8 @@ class Strategy:
             meta["generation"] = 1
         else:
             meta.pop("generation", None)
+        if rules.prepare is not None:
+            rules.prepare(obj)
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         """All findings about a new object."""
@@ -131,6 +135,8 @@ class Strategy:
         inherit_metadata(new["metadata"], old["metadata"])
         if self.rules.has_status:
             _keep(new, old, "status")
+        if self.rules.prepare is not None:
+            self.rules.prepare(new)
         self._count_generation(new, old)
 
     def _count_generation(self, new: Obj, old: Obj) -> None:

@@ -72,7 +72,7 @@ def partial(raw: bytes, version: str = "v1", resource: Resource | None = None) -
 
 def list_metadata(page: ListPage, *, always_continue: bool = False) -> bytes:
     """metav1.ListMeta of a page; upstream's lists of custom objects tell an empty `continue` as well."""
-    meta: dict[str, Any] = {"resourceVersion": str(page.resource_version)}
+    meta: dict[str, Any] = {"resourceVersion": str(page.resource_version)} if page.resource_version else {}
     if page.continue_ or always_continue:
         meta["continue"] = page.continue_
         if page.remaining is not None:

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from machinery.errors import BadRequest, ServiceUnavailable
+from machinery.errors import BadRequest, NotFound, ServiceUnavailable
 
 Obj = Mapping[str, Any]
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def plan_node(name: Name, kubelet: str) -> Backend:
 
 
 def plan_service(name: Name, text: str, service: Obj, slices: Iterable[Obj], choose: Choose[Backend]) -> Backend:
-    """One ready endpoint of a service. Raises ServiceUnavailable."""
+    """One ready endpoint of a service. Raises ServiceUnavailable or NotFound."""
     wanted = name.port
     if wanted.isascii() and wanted.isdigit():
         ports = (service.get("spec") or {}).get("ports") or ()
@@ -96,9 +96,12 @@ def plan_service(name: Name, text: str, service: Obj, slices: Iterable[Obj], cho
         if found is None:
             raise ServiceUnavailable(f'no service port {int(wanted)} found for service "{name.name}"')
         wanted = found.get("name") or ""
+    known = list(slices)
+    if not known:  # no controller has looked at the service yet
+        raise NotFound.of("services", name.name)
     backends = [
         Backend(name.scheme, address, str(port["port"]))
-        for each in slices
+        for each in known
         for port in each.get("ports") or ()
         if (port.get("name") or "") == wanted and port.get("port")
         for endpoint in each.get("endpoints") or ()

@@ -35,8 +35,7 @@ _NODE_INFO = (
 def default_node(obj: Obj) -> None:
     """allocatable follows capacity; the status shows its fixed parts."""
     spec = obj.setdefault("spec", {})
-    spec.pop("configSource", None)  # dynamic kubelet configuration is gone; upstream drops the field
-    if spec.get("podCIDR") and not spec.get("podCIDRs"):
+    if spec.get("podCIDR") and (not spec.get("podCIDRs") or spec["podCIDRs"][0] != spec["podCIDR"]):
         spec["podCIDRs"] = [spec["podCIDR"]]
     elif spec.get("podCIDRs") and not spec.get("podCIDR"):
         spec["podCIDR"] = spec["podCIDRs"][0]
@@ -48,6 +47,11 @@ def default_node(obj: Obj) -> None:
     info = status.setdefault("nodeInfo", {})
     for field in _NODE_INFO:
         info.setdefault(field, "")
+
+
+def drop_node_configuration(obj: Obj) -> None:
+    """Dynamic kubelet configuration is gone: upstream takes the field and does not keep it."""
+    obj["spec"].pop("configSource", None)
 
 
 def default_endpoints(obj: Obj) -> None:

@@ -120,7 +120,7 @@ def _device_request(request: Obj) -> None:
 
 
 def _claim_spec(spec: Obj) -> None:
-    for request in (spec.get("devices") or {}).get("requests") or ():
+    for request in spec.setdefault("devices", {}).setdefault("requests", None) or ():
         if (exactly := request.get("exactly")) is not None:
             _device_request(exactly)
         for option in request.get("firstAvailable") or ():

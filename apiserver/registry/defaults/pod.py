@@ -29,6 +29,18 @@ def default_pod(pod: Obj) -> None:
         spec["enableServiceLinks"] = True
     if spec.get("hostNetwork"):
         default_host_ports(spec)
+    if status := pod.get("status"):
+        mirror_addresses(status)
+
+
+def mirror_addresses(status: Obj) -> None:
+    """podIP and podIPs tell the same; podIP decides where they do not, for kubelets that know only it."""
+    addresses = status.get("podIPs")
+    if own := status.get("podIP"):
+        if not addresses or addresses[0].get("ip") != own:
+            status["podIPs"] = [{"ip": own}]
+    elif addresses and addresses[0].get("ip"):
+        status["podIP"] = addresses[0]["ip"]
 
 
 def default_template(template: Obj) -> None:

@@ -148,6 +148,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         has_status=True,
         status_at_creation=True,
         default=core_defaults.default_node,
+        prepare=core_defaults.drop_node_configuration,
         validate=core.validate_node,
         validate_update=core.validate_node_update,
         fields={"spec.unschedulable": lambda obj: "true" if (obj.get("spec") or {}).get("unschedulable") else "false"},
@@ -326,10 +327,12 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=extensions.validate_mutating_binding,
     ),
     ("apiregistration.k8s.io", "apiservices"): Rules(
+        name=path_segment,
         has_status=True,
         allow_unconditional_update=False,
         default=extension_defaults.default_api_service,
         validate=extensions.validate_api_service,
+        validate_status=extensions.validate_api_service_status,
     ),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"): Rules(
         generation=True,
