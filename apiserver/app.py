@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kubelet-ca", type=Path, help="CA of kubelets' serving certificates")
     made.add_argument("--kubelet-client-cert", type=Path, help="client certificate towards kubelets")
     made.add_argument("--kubelet-client-key", type=Path, help="its key")
+    made.add_argument("--proxy-client-ca", type=Path, help="CA that aggregated servers know the API server by")
+    made.add_argument("--proxy-client-cert", type=Path, help="client certificate towards aggregated servers")
+    made.add_argument("--proxy-client-key", type=Path, help="its key")
     made.add_argument("--reuse-port", action="store_true", help="let several API servers share the REST port")
     return made
 
@@ -90,6 +93,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "service_account_issuer": args.service_account_issuer,
         "advertise": args.advertise_address,
         "kubelet_pair": _pair(args, "kubelet_client", "kubelet_ca"),
+        "proxy_pair": _pair(args, "proxy_client", "proxy_client_ca"),
         "reuse_port": args.reuse_port,
     }
 

@@ -18,6 +18,8 @@ import msgspec
 
 from api.resources import RESOURCES
 from apiserver.admission.chain import install
+from apiserver.aggregation.aggregator import Aggregator
+from apiserver.aggregation.identity import FrontProxy
 from apiserver.auth.authentication import Authenticator, load_static_tokens
 from apiserver.auth.escalation import EscalationCheck
 from apiserver.auth.feed import AuthorizerFeed
@@ -76,6 +78,7 @@ class Settings:
     service_account_issuer: str = ""
     advertise: str = ""
     kubelet_pair: KeyPair | None = None
+    proxy_pair: KeyPair | None = None  # towards aggregated servers; ca = the authority that signed it
     reuse_port: bool = False
 
 
@@ -89,6 +92,8 @@ class ApiServer:
         self.registry = Registry(self.store, clock, RESOURCES)
         self.catalog = Catalog()
         self.customs = CustomResources(self.registry, self.catalog)
+        front = FrontProxy(settings.proxy_pair, settings.tls.ca if settings.tls else None)
+        self.aggregator = Aggregator(self.registry, self.catalog, front)
         self.metrics = RequestMetrics()
         self.in_flight = InFlight()
         self.rbac = RBACAuthorizer()
@@ -162,7 +167,7 @@ class ApiServer:
         connects, websockets = self._connects()
         resources = ResourceHandlers(self.registry, self.clock, self.streams, self.virtual, connects, websockets)
         system = SystemHandlers(self.metrics, self._checks(), self.accounts, self.catalog)
-        return RestDoor(self.gate, resources, system, self.metrics, self.in_flight)
+        return RestDoor(self.gate, resources, system, self.metrics, self.in_flight, self.aggregator)
 
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
         from apiserver.streams.logs import LogStreams
@@ -212,6 +217,7 @@ class ApiServer:
                 tasks.append(group.create_task(self._get_ready()))
                 tasks.append(group.create_task(self.feed.run()))
                 tasks.append(group.create_task(self.customs.run()))
+                tasks.append(group.create_task(self.aggregator.run()))
                 yield
             finally:
                 await self._stop_doors()
@@ -232,12 +238,17 @@ class ApiServer:
         port = rest.addresses[0][1]
         settings = self.settings
         bootstrap = Bootstrap(
-            self.registry, service_range=settings.service_range, advertise=settings.advertise, port=port
+            self.registry,
+            service_range=settings.service_range,
+            advertise=settings.advertise,
+            port=port,
+            front=self.aggregator.front,
         )
         await bootstrap.run()
         self._bootstrapped = True
         await self.feed.wait_synced()
         await self.customs.wait_synced()
+        await self.aggregator.wait_synced()
         self.gate.synced = True
         self._ready.set()
 
@@ -245,7 +256,7 @@ class ApiServer:
         settings = self.settings
         tls = tls_context(settings.tls.cert, settings.tls.key, settings.tls.ca) if settings.tls else None
         sockets = [listen(address, reuse_port=settings.reuse_port) for address in settings.binds]
-        self._rest = RestServer(self._rest_door(), sockets, tls)
+        self._rest = RestServer(self._rest_door(), sockets, tls, self.aggregator.claims)
         await self._rest.start()
         if settings.grpc_binds:
             from apiserver.grpc.service import ResourceService

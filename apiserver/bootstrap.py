@@ -1,8 +1,8 @@
-"""What every cluster starts with: namespaces, roles, priority classes, the `kubernetes` Service.
+"""What every cluster starts with: namespaces, roles, priority classes, APIServices, the `kubernetes` Service.
 
 Owns: these objects (`initial_objects`) and their creation at start if missing; the endpoints of the `kubernetes`
-Service are also brought up to date. Never changes what a user has changed. Called by `apiserver.app` before the server
-is ready.
+Service, and what aggregated servers are told of the front proxy, are also brought up to date. Never changes what a user
+has changed. Called by `apiserver.app` before the server is ready.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 
-from api.resources import RESOURCES
+from apiserver.aggregation.identity import FrontProxy
+from apiserver.aggregation.model import API_SERVICES, LOCAL, plan_condition
+from apiserver.aggregation.registration import built_in
 from apiserver.auth.policy import RBAC, default_objects
 from apiserver.auth.user import SYSTEM_API_SERVER
-from apiserver.discovery import BUILT_IN
 from apiserver.registry.store import Registry, RequestContext
 from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
 from machinery.log import kv
@@ -123,50 +124,21 @@ def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any
     )
 
 
-def api_services() -> Iterator[tuple[Key, str, dict[str, Any]]]:
-    """One APIService per named group and version that this server answers itself."""
-    served = {(resource.group, resource.version) for resource in RESOURCES if resource.group}
-    groups = BUILT_IN.group_names()
-    for group, version in sorted(served):
-        priority = 17900 - 100 * groups.index(group)  # in the order of discovery, as upstream
-        yield (
-            ("apiregistration.k8s.io", "v1", "apiservices"),
-            "",
-            {
-                "apiVersion": "apiregistration.k8s.io/v1",
-                "kind": "APIService",
-                "metadata": {
-                    "name": f"{version}.{group}",
-                    "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
-                },
-                "spec": {
-                    "group": group,
-                    "version": version,
-                    "groupPriorityMinimum": priority,
-                    "versionPriority": 15 * int(version.removeprefix("v")),
-                },
-            },
-        )
-
-
 class Bootstrap:
     """Creates what is missing, retrying while the store is away."""
 
-    def __init__(self, registry: Registry, *, service_range: str, advertise: str, port: int) -> None:
+    def __init__(
+        self, registry: Registry, *, service_range: str, advertise: str, port: int, front: FrontProxy | None = None
+    ) -> None:
         self._registry = registry
+        self._front = front
         self._service_range = service_range
         self._advertise = advertise
         self._port = port
 
     async def run(self) -> None:
         """Until everything is there. Objects that cannot be made are logged and left out."""
-        available = {
-            "type": "Available",
-            "status": "True",
-            "lastTransitionTime": rfc3339(self._registry.clock.now()),
-            "reason": "Local",
-            "message": "Local APIServices are always available",
-        }
+        status = plan_condition({}, LOCAL, rfc3339(self._registry.clock.now()))
         # Namespaces come first, as others lie in them; all others go to the store side by side.
         rest = []
         for key, namespace, obj in initial_objects(self._service_range, self._port):
@@ -174,8 +146,10 @@ class Bootstrap:
                 await self._ensure(key, namespace, obj)
             else:
                 rest.append(self._ensure(key, namespace, obj))
-        for key, namespace, obj in api_services():
-            rest.append(self._ensure(key, namespace, obj, status={"conditions": [available]}))
+        for obj in built_in():
+            rest.append(self._ensure(API_SERVICES, "", obj, status=status))
+        if self._front is not None:
+            rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", self._front.config_map(), replace=True))
         # An address that only this machine can use is no place to send pods to.
         if self._advertise and not ipaddress.ip_address(self._advertise).is_loopback:
             for key, namespace, obj in endpoints(self._advertise, self._port):

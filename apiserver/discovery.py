@@ -1,8 +1,8 @@
 """Discovery: which groups, versions and resources there are, in the legacy and the aggregated form.
 
-Owns: the documents and the version of the server, made of whatever resources are served. Documents are made when first
-asked for; when definitions of custom resources come and go, another `Discovery` takes over (`apiserver.crd.catalog`).
-Called by the REST door.
+Owns: the documents and the version of the server, made of whatever resources are served here and of what aggregated
+servers tell of theirs. Documents are made when first asked for; when definitions or backends come and go, another
+`Discovery` takes over (`apiserver.crd.catalog`). Called by the REST door.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +43,10 @@ _PRIORITY = (
     "discovery.k8s.io",
     "flowcontrol.apiserver.k8s.io",
 )
+
+# Custom groups come behind the built-in ones.
+CUSTOM_GROUP_PRIORITY, CUSTOM_VERSION_PRIORITY = 1000, 100
+_BUILT_IN_GROUPS = frozenset(resource.group for resource in RESOURCES if resource.group)
 
 Document = dict[str, Any]
 
@@ -85,30 +90,62 @@ def version_rank(name: str) -> tuple[int, int, int, str]:
     return (_STAGES[match[2] or ""], -int(match[1]), -int(match[3] or 0), name)
 
 
+@dataclass(frozen=True)
+class RemoteVersion:
+    """A group and version that another server answers, as it told of itself.
+
+    `resources`: the entries of apidiscovery.k8s.io/v2. `available`: named by the legacy lists. `fresh`: what is told
+    here was heard lately; otherwise clients are told that it is stale.
+    """
+
+    group: str
+    version: str
+    group_priority: int
+    version_priority: int
+    available: bool = False
+    fresh: bool = False
+    resources: tuple[Document, ...] = ()
+
+
+Served = list[Resource] | RemoteVersion
+
+
 class Discovery:
     """Discovery of a set of resources; documents are kept. Another set is another instance."""
 
-    def __init__(self, resources: Iterable[Resource]) -> None:
+    def __init__(self, resources: Iterable[Resource], remotes: Iterable[RemoteVersion] = ()) -> None:
         self._resources = tuple(resources)
-        self._groups: dict[str, Document | None] = {}
+        self._remotes = tuple(remotes)
         self._lists: dict[tuple[str, str], Document] = {}
         self._aggregated: dict[str, bytes] = {}
 
     @cached_property
-    def _versions(self) -> dict[str, dict[str, list[Resource]]]:
-        """group -> version -> resources; versions best first, groups in upstream's order."""
-        found: dict[str, dict[str, list[Resource]]] = {}
+    def _versions(self) -> dict[str, dict[str, Served]]:
+        """group -> version -> what serves it; versions best first, groups in upstream's order."""
+        found: dict[str, dict[str, Served]] = {}
+        priorities: dict[str, int] = {}
         for resource in self._resources:
-            found.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
-        order = {group: position for position, group in enumerate(_PRIORITY)}
+            group = resource.group
+            priorities.setdefault(group, group_priority(group))
+            served = found.setdefault(group, {}).setdefault(resource.version, [])
+            assert isinstance(served, list)
+            served.append(resource)
+        for remote in self._remotes:
+            priorities[remote.group] = max(priorities.get(remote.group, 0), remote.group_priority)
+            found.setdefault(remote.group, {})[remote.version] = remote
         return {
-            group: dict(sorted(found[group].items(), key=lambda item: version_rank(item[0])))
-            for group in sorted(found, key=lambda name: (order.get(name, len(order)), name))
+            group: dict(sorted(found[group].items(), key=lambda item: _version_order(group, *item)))
+            for group in sorted(found, key=lambda name: (-priorities[name], name))
         }
 
     def group_names(self) -> list[str]:
         """All groups but the core one, in upstream's order."""
         return [name for name in self._versions if name]
+
+    def _listed(self, name: str) -> list[str]:
+        """The versions of a group that the legacy lists name."""
+        versions = self._versions.get(name, {}).items()
+        return [each for each, served in versions if not isinstance(served, RemoteVersion) or served.available]
 
     def paths(self) -> Iterator[str]:
         """Every group and version as a path."""
@@ -121,17 +158,17 @@ class Discovery:
 
     def group(self, name: str) -> Document | None:
         """/apis/<group>, or None."""
-        if not name or name not in self._versions:
+        if not name or not self._listed(name):
             return None
         return {"kind": "APIGroup", "apiVersion": "v1", **self._group_body(name)}
 
     def _group_body(self, name: str) -> Document:
-        versions = [{"groupVersion": f"{name}/{each}", "version": each} for each in self._versions[name]]
+        versions = [{"groupVersion": f"{name}/{each}", "version": each} for each in self._listed(name)]
         return {"name": name, "versions": versions, "preferredVersion": versions[0]}
 
     @cached_property
     def _group_list(self) -> Document:
-        groups = [self._group_body(name) for name in self._versions if name]
+        groups = [self._group_body(name) for name in self._versions if name and self._listed(name)]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
     def group_list(self) -> Document:
@@ -139,11 +176,11 @@ class Discovery:
         return self._group_list
 
     def resource_list(self, group_name: str, version_name: str) -> Document | None:
-        """/api/v1 and /apis/<group>/<version>, or None."""
+        """/api/v1 and /apis/<group>/<version>, or None. Backends answer for themselves."""
         found = self._lists.get((group_name, version_name))
         if found is None:
             resources = self._versions.get(group_name, {}).get(version_name)
-            if resources is None:
+            if not isinstance(resources, list):
                 return None
             found = self._lists[group_name, version_name] = _resource_list(resources)
         return found
@@ -160,23 +197,47 @@ class Discovery:
         for name, versions in self._versions.items():
             if (root == "api") != (not name):
                 continue
-            listed = [
-                {
-                    "version": each,
-                    "resources": [
-                        _discovered(resource) for resource in sorted(resources, key=lambda item: item.plural)
-                    ],
-                    "freshness": "Current",
-                }
-                for each, resources in versions.items()
-            ]
             meta: Document = {"creationTimestamp": None}
             if name:
                 meta["name"] = name
-            items.append({"metadata": meta, "versions": listed})
+            items.append({"metadata": meta, "versions": [_discovered_version(*item) for item in versions.items()]})
         return msgspec.json.encode(
             {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
         )
+
+
+def group_priority(group: str) -> int:
+    """`groupPriorityMinimum` of a group that this server answers: built-in ones in upstream's order, then custom."""
+    if not group:
+        return 18000
+    if group in _PRIORITY:
+        return 17900 - 100 * _PRIORITY.index(group)
+    if group in _BUILT_IN_GROUPS:
+        return 17900 - 100 * (len(_PRIORITY) + sorted(_BUILT_IN_GROUPS - set(_PRIORITY)).index(group))
+    return CUSTOM_GROUP_PRIORITY
+
+
+def version_priority(group: str, version: str) -> int:
+    """`versionPriority` of a version that this server answers."""
+    if not group:
+        return 1
+    if group not in _BUILT_IN_GROUPS:
+        return CUSTOM_VERSION_PRIORITY
+    match = _VERSION.fullmatch(version)
+    return 15 * int(match[1]) if match is not None and not match[2] else 9
+
+
+def _version_order(group: str, name: str, served: Served) -> tuple[int, tuple[int, int, int, str]]:
+    own = served.version_priority if isinstance(served, RemoteVersion) else version_priority(group, name)
+    return -own, version_rank(name)
+
+
+def _discovered_version(name: str, served: Served) -> Document:
+    if isinstance(served, RemoteVersion):
+        listed = {"resources": list(served.resources)} if served.resources else {}
+        return {"version": name, **listed, "freshness": "Current" if served.fresh else "Stale"}
+    resources = [_discovered(resource) for resource in sorted(served, key=lambda item: item.plural)]
+    return {"version": name, "resources": resources, "freshness": "Current"}
 
 
 def _resource_list(resources: Sequence[Resource]) -> Document:

@@ -1,19 +1,19 @@
-"""What the server serves now, as documents: discovery and OpenAPI of built-in and custom resources.
+"""What the server serves now, as documents: discovery and OpenAPI of built-in, custom and aggregated resources.
 
-Owns the custom part and the merging of both; documents are made when first asked for after a change. `crd.serving`
-tells what is served, the REST door reads.
+Owns the custom part and the merging of all; documents are made when first asked for after a change. `crd.serving` and
+the aggregator tell what is served, the REST door reads.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from api.resources import RESOURCES
 from apiserver.crd.resource import CustomResource
-from apiserver.discovery import Discovery
+from apiserver.discovery import Discovery, RemoteVersion
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 
@@ -23,14 +23,29 @@ class Catalog:
 
     def __init__(self) -> None:
         self._custom: tuple[CustomResource, ...] = ()
+        self._remotes: tuple[RemoteVersion, ...] = ()
         self.discovery = Discovery(RESOURCES)
         self.openapi = CustomDocuments(())
+        self.remote_openapi: Mapping[str, str] = {}
+        """Names of OpenAPI v3 documents that backends have, and where they say that these are."""
+        self.on_custom: Callable[[Iterable[CustomResource]], None] = lambda resources: None
+
+    @property
+    def custom(self) -> tuple[CustomResource, ...]:
+        return self._custom
 
     def set_custom(self, resources: Iterable[CustomResource]) -> None:
         """From now on these are served besides the built-in ones."""
         self._custom = tuple(resources)
-        self.discovery = Discovery((*RESOURCES, *self._custom))
+        self.discovery = Discovery((*RESOURCES, *self._custom), self._remotes)
         self.openapi = CustomDocuments(self._custom)
+        self.on_custom(self._custom)
+
+    def set_remote(self, versions: Iterable[RemoteVersion], openapi: Mapping[str, str]) -> None:
+        """From now on backends tell this of themselves."""
+        self._remotes = tuple(versions)
+        self.remote_openapi = openapi
+        self.discovery = Discovery((*RESOURCES, *self._custom), self._remotes)
 
 
 class CustomDocuments:

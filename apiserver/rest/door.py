@@ -14,6 +14,8 @@ from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
 
+from apiserver.aggregation.aggregator import Aggregator
+from apiserver.aggregation.model import ApiService
 from apiserver.auth.attributes import forbidden
 from apiserver.auth.gate import EXTRA, GROUP, UID, USER, Gate
 from apiserver.auth.user import MASTERS
@@ -35,6 +37,7 @@ log = logging.getLogger("apiserver.rest")
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 # Requests that may last; they take no place among those under way.
 LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+WEBSOCKET_PROTOCOL = b"sec-websocket-protocol"
 BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 CLIENT_GONE = 499  # in metrics only
 _IMPERSONATION = (USER, GROUP, UID)
@@ -50,7 +53,9 @@ class RestDoor:
         system: SystemHandlers,
         metrics: RequestMetrics,
         in_flight: InFlight,
+        aggregator: Aggregator | None = None,
     ) -> None:
+        self._aggregator = aggregator
         self._gate = gate
         self._resources = resources
         self._system = system
@@ -88,35 +93,53 @@ class RestDoor:
         if scope["query_string"]:
             request.query = query.parse(scope["query_string"])
         await self._identify(request)
-        if info is None:
+        elsewhere = self._aggregator.of_path(info.path) if self._aggregator is not None else None
+        if info.deep and elsewhere is None:
             raise NotFound.path()
         request.info = info
         if not info.is_resource:
             if info.path not in ALWAYS_ALLOWED:
                 self._gate.authorize(request.user, info)
-            if not await self._system.serve(request):
+            if elsewhere is not None:
+                await self._pass_on(request, elsewhere)
+            elif not await self._system.serve(request):
                 await send_not_found_page(request)
             return
         if info.verb in ("list", "watch", "get") and request.query:
             self._refine(request)
         if MASTERS not in request.user.groups:
             self._authorize(request)
-        if info.verb == "watch" or info.subresource in LONG_RUNNING:
+        lasting = info.verb == "watch" or info.subresource in LONG_RUNNING
+        if lasting or (elsewhere is not None and "tunnel" in scope["state"]):
             series = self._series(request)
             self._metrics.long_running(series, 1)
             try:
-                await self._resources.serve(request)
+                await self._serve_resource(request, elsewhere)
             finally:
                 self._metrics.long_running(series, -1)
             return
         lane = self._in_flight.enter(request.method, request.user)
         try:
-            await self._resources.serve(request)
+            await self._serve_resource(request, elsewhere)
         finally:
             self._in_flight.leave(lane)
 
+    async def _serve_resource(self, request: Request, elsewhere: ApiService | None) -> None:
+        if elsewhere is not None:
+            await self._pass_on(request, elsewhere)
+        else:
+            await self._resources.serve(request)
+
+    async def _pass_on(self, request: Request, service: ApiService) -> None:
+        assert self._aggregator is not None
+        await self._aggregator.serve(request, service)
+
     async def _identify(self, request: Request) -> None:
         peer: Peer | None = request.scope["state"].get("peer")
+        if request.scope["type"] == "http" and WEBSOCKET_PROTOCOL in request.headers:
+            offered = request.header(WEBSOCKET_PROTOCOL).split(",")
+            request.scope["subprotocols"] = [each.strip() for each in offered]
+            _token_from_protocols(request)
         headers = request.headers
         user = await self._gate.authenticate(peer.user if peer is not None else None, headers.get(b"authorization"))
         for name in headers:
@@ -167,7 +190,7 @@ class RestDoor:
             request.query = query.parse(scope["query_string"])
             _token_from_protocols(request)
             await self._identify(request)
-            if info is None or not info.is_resource:
+            if info.deep or not info.is_resource:
                 raise NotFound.path()
             request.info = info
             # An upgrade is a read by its method and changes things by what it does: both rights are needed.

@@ -25,10 +25,11 @@ class RequestInfo(Attributes):
 
     rest: str = ""  # what follows a proxy subresource
     legacy_watch: bool = False
+    deep: bool = False  # goes deeper than any resource that is served here
 
 
-def parse(method: str, path: str) -> RequestInfo | None:
-    """The request line as a RequestInfo; None when the path goes deeper than any resource does."""
+def parse(method: str, path: str) -> RequestInfo:
+    """The request line as a RequestInfo."""
     segments = path.split("/")
     count = len(segments)
     root = segments[1] if count > 1 else ""
@@ -62,8 +63,7 @@ def parse(method: str, path: str) -> RequestInfo | None:
     if left > 2:
         info.subresource = segments[first + 2]
     if left > 3:
-        if info.subresource not in PROXY_SUBRESOURCES:
-            return None
+        info.deep = info.subresource not in PROXY_SUBRESOURCES
         info.rest = "/".join(segments[first + 3 :])
     return _with_verb(info, method)
 

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ class PeerProtocol(HttpToolsProtocol):
     """Puts the verified client certificate's user into the request scope, and lets streams take connections over."""
 
     tunnel: Tunnel | None = None
+    passes_on: Callable[[bytes], bool] = staticmethod(lambda url: False)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -58,10 +59,14 @@ class PeerProtocol(HttpToolsProtocol):
         state["chunk"] = partial(write_chunk, cycle)
         super()._start_asgi_task(cycle, app)
 
+    def _should_upgrade_to_ws(self) -> bool:
+        """WebSockets of other servers are theirs."""
+        return not self.passes_on(self.url)
+
     def _unsupported_upgrade_warning(self) -> None:
         """What is left of uvicorn's hook: the request's task has been made but has not begun."""
         upgrade = self._get_upgrade()
-        if upgrade in UPGRADES and not self.pipeline:
+        if upgrade is not None and (upgrade in UPGRADES or self.passes_on(self.url)) and not self.pipeline:
             if self.cycle.response_complete:  # refused before its body was read
                 self.transport.close()
                 return
@@ -147,7 +152,15 @@ def listen(address: str, *, reuse_port: bool = False) -> socket.socket:
 class RestServer:
     """Serves one application on any number of sockets."""
 
-    def __init__(self, app: Any, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        sockets: Sequence[socket.socket],
+        tls: ssl.SSLContext | None,
+        passes_on: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """`passes_on`: which targets of request lines are another server's, upgrades included."""
+        self._passes_on = passes_on
         self._sockets = list(sockets)
         self._tls = tls
         self._config = uvicorn.Config(
@@ -183,7 +196,10 @@ class RestServer:
             self._servers.append(await loop.create_server(self._protocol, sock=sock, ssl=self._tls))
 
     def _protocol(self) -> asyncio.Protocol:
-        return PeerProtocol(config=self._config, server_state=self._state, app_state={})
+        protocol = PeerProtocol(config=self._config, server_state=self._state, app_state={})
+        if self._passes_on is not None:
+            protocol.passes_on = self._passes_on
+        return protocol
 
     def _tick(self) -> None:
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]

@@ -153,9 +153,10 @@ class SystemHandlers:
         openapi = self._catalog.openapi
         if path == "/openapi/v3":
             found = {
-                name: {"serverRelativeURL": f"/openapi/v3/{name}?hash={value}"}
-                for name, value in sorted(openapi.index.items())
+                name: {"serverRelativeURL": f"/openapi/v3/{name}?hash={value}"} for name, value in openapi.index.items()
             }
+            remote = {name: {"serverRelativeURL": url} for name, url in self._catalog.remote_openapi.items()}
+            found = dict(sorted({**found, **remote}.items()))
             body = encode_json({"paths": found})
             await send_bytes(request, 200, body, content_type=TEXT_TYPE)
             return True

@@ -36,6 +36,7 @@ class Exchange:
     target: str
     headers: list[Header]
     answer: Callable[[list[Header]], list[Header]]
+    server_name: str | None = None  # what the backend's certificate is checked for, where it is not the host
 
 
 class _Answer:
@@ -77,7 +78,7 @@ class _Answer:
 
 async def relay(request: Request, exchange: Exchange) -> None:
     """Raises StatusError before the first byte of the answer, ClientGone, or OSError when the answer breaks off."""
-    reader, writer = await _dial(exchange)
+    reader, writer = await dial(exchange)
     sending = asyncio.ensure_future(_send(request, exchange, writer))
     answering = asyncio.ensure_future(_answer(request, exchange, reader))
     try:
@@ -98,13 +99,18 @@ async def relay(request: Request, exchange: Exchange) -> None:
             writer.transport.abort()
 
 
-async def _dial(exchange: Exchange) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def dial(exchange: Exchange) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Raises ServiceUnavailable."""
     where = f"dial tcp {exchange.host}:{exchange.port}"
     try:
         async with asyncio.timeout(DIAL_SECONDS):
-            return await asyncio.open_connection(exchange.host, exchange.port, ssl=exchange.tls)
+            return await asyncio.open_connection(
+                exchange.host, exchange.port, ssl=exchange.tls, server_hostname=exchange.server_name
+            )
     except TimeoutError as error:
         raise unreachable(f"{where}: i/o timeout") from error
+    except ssl.SSLCertVerificationError as error:
+        raise unreachable(f"tls: failed to verify certificate: x509: {error.verify_message}") from error
     except ssl.SSLError as error:
         raise unreachable(f"tls: {error.reason or 'handshake failed'}") from error
     except ConnectionRefusedError as error:

@@ -54,6 +54,7 @@ class Pki:
     folder: Path
     authority: CertificateAuthority
     serving: KeyPair
+    front_proxy: KeyPair
 
     @property
     def ca(self) -> Path:
@@ -85,7 +86,10 @@ def shared_pki() -> Pki:
     authority = CertificateAuthority.create(folder)
     names = ["127.0.0.1", "localhost"]
     serving = authority.issue_to("apiserver", "kube-apiserver", (), names, client=False, server=True)
-    pki = Pki(folder, authority, serving)
+    front = CertificateAuthority.create(folder / "front-proxy", "front-proxy-ca").issue_to(
+        "client", "front-proxy-client"
+    )
+    pki = Pki(folder, authority, serving, front)
     pki.token_file.write_text(TOKENS)
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -255,6 +259,7 @@ async def running_apiserver(
         service_range=service_range,
         service_account_key=pki.service_account_key,
         advertise="127.0.0.1",
+        proxy_pair=pki.front_proxy,
         kubelet_pair=pki.client("kube-apiserver-kubelet-client", "system:masters") if kubelet else None,
     )
     server = ApiServer(settings, clock or RealClock())

@@ -215,6 +215,8 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
     if not group and version != "v1":
         detail = "only v1 may have an empty group and it better be legacy kube"
         errors.append(FieldError.required("spec.group", detail))
+    if group:
+        errors += invalid_each("spec.group", group, names.dns_subdomain(group))
     errors += invalid_each("spec.version", version, names.dns_1035_label(version))
     low, high = spec.get("groupPriorityMinimum") or 0, spec.get("versionPriority") or 0
     if not 0 < low <= 20000:
@@ -239,6 +241,15 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
         detail = "may not be true if caBundle is present"
         errors.append(FieldError.invalid("spec.insecureSkipTLSVerify", True, detail))
     return errors
+
+
+def validate_api_service_status(obj: Obj, old: Obj) -> list[FieldError]:
+    """Conditions are True, False or Unknown."""
+    return [
+        unsupported(f"status.conditions[{index}].status", condition.get("status") or "", ("True", "False", "Unknown"))
+        for index, condition in enumerate((obj.get("status") or {}).get("conditions") or ())
+        if condition.get("status") not in ("True", "False", "Unknown")
+    ]
 
 
 def validate_flow_schema(obj: Obj) -> list[FieldError]:
