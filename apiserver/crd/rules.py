@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from apiserver.crd.expressions import Expression, ExpressionError, compile_expression
+from apiserver.expressions.compiling import Expression, ExpressionError, compile_expression
 from machinery.field_errors import FieldError
 from machinery.meta import parse_time
 

@@ -276,8 +276,8 @@ def _branch(branch: Json, around: Json, path: str, outside: str) -> list[FieldEr
 
 
 def _rule(rule: Json, path: str, schema_path: str, *, correlated: bool) -> list[FieldError]:
-    from apiserver.crd.expressions import ExpressionError, compile_expression
     from apiserver.crd.rules import compiled, is_about_change
+    from apiserver.expressions.compiling import ExpressionError, compile_expression
 
     text = str(rule.get("rule") or "")
     if not text.strip():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from apiserver.crd.expressions import ExpressionError, compile_expression
+from apiserver.expressions.compiling import ExpressionError, compile_expression
 from apiserver.registry.store import Registry
 
 if TYPE_CHECKING:

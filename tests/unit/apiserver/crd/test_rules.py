@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apiserver.crd.expressions import ExpressionError, compile_expression
+from apiserver.expressions.compiling import ExpressionError, compile_expression
 from apiserver.crd.rules import Rules, escaped, is_about_change
 
 
