@@ -137,7 +137,7 @@ class Kubelet:
         facts.log_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         cgroups = PodCgroups(facts.cgroup_root)
         reader = ObjectReader(client, clock)
-        volumes = PodVolumes(facts, reader)
+        volumes = PodVolumes(facts, reader, lambda: self.reporter.labels)
         try:
             await self._run(facts, client, clock, cgroups, reader, volumes)
         finally:

@@ -46,8 +46,16 @@ class ObjectReader:
         """By name; None where there is none. Raises StatusError."""
         return {name: await self._read(core_v1.Secret, namespace, name) for name in names}
 
-    async def _read(self, kind: type[T], namespace: str, name: str) -> T | None:
-        key = (kind, namespace, name)
+    async def claim(self, namespace: str, name: str) -> core_v1.PersistentVolumeClaim | None:
+        """None where there is none. Raises StatusError."""
+        return await self._read(core_v1.PersistentVolumeClaim, namespace, name)
+
+    async def volume(self, name: str) -> core_v1.PersistentVolume | None:
+        """None where there is none. Raises StatusError."""
+        return await self._read(core_v1.PersistentVolume, None, name)
+
+    async def _read(self, kind: type[T], namespace: str | None, name: str) -> T | None:
+        key = (kind, namespace or "", name)
 
         async def fetch() -> T | None:
             try:

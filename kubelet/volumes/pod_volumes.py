@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from api.models import core_v1
@@ -17,6 +17,7 @@ from kubelet.downward import PodFacts
 from kubelet.env import expand_sub_path
 from kubelet.pod.config import MountPlan, NodeFacts
 from kubelet.volumes.atomic import write_payload
+from kubelet.volumes.claims import ClaimVolumes, Mounted, own
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.payload import Given, VolumeError, payload, wants
 from kubelet.volumes.sub_path import SUB_PATHS, bind_sub_path
@@ -38,14 +39,21 @@ _HOST_TYPES = {
 class PodVolumes:
     """One per kubelet."""
 
-    def __init__(self, node: NodeFacts, reader: ObjectReader) -> None:
+    def __init__(self, node: NodeFacts, reader: ObjectReader, node_labels: Callable[[], Mapping[str, str]]) -> None:
         self._node = node
         self._reader = reader
+        self._claims = ClaimVolumes(reader, node_labels)
+        self._mounted: dict[str, dict[str, Mounted]] = {}  # by pod and volume
 
     def path(self, uid: str, volume: core_v1.Volume) -> Path:
         """Where a volume lives on the node. Raises VolumeError for a kind we cannot do."""
         if volume.hostPath is not None:
             return Path(volume.hostPath.path)
+        if volume.persistentVolumeClaim is not None or volume.ephemeral is not None:
+            mounted = self._mounted.get(uid, {}).get(volume.name)
+            if mounted is None:
+                raise VolumeError(f'volume "{volume.name}" is not mounted yet')
+            return mounted.path
         plugins = {
             "empty-dir": volume.emptyDir,
             "configmap": volume.configMap,
@@ -69,10 +77,35 @@ class PodVolumes:
         given = await self._given(pod, volumes, facts)
         group = spec.securityContext.fsGroup if spec.securityContext else None
         for volume in volumes:
+            if volume.persistentVolumeClaim is not None or volume.ephemeral is not None:
+                await self._set_up_claim(pod, uid, volume, group)
+                continue
             try:
                 self._set_up_one(pod, uid, volume, given, group)
             except (VolumeError, OSError, ValueError) as error:
                 raise VolumeError(f'MountVolume.SetUp failed for volume "{volume.name}" : {error}') from error
+
+    async def _set_up_claim(self, pod: core_v1.Pod, uid: str, volume: core_v1.Volume, group: int | None) -> None:
+        """Once per pod: what a claim is bound to does not change while a pod uses it."""
+        here = self._mounted.setdefault(uid, {})
+        if volume.name in here:
+            return
+        mounted = await self._claims.find(pod, volume)
+        try:
+            if mounted.host_type is not None:
+                _host_path(mounted.path, mounted.host_type)
+            elif group is not None and not mounted.read_only:
+                context = pod.spec.securityContext if pod.spec is not None else None
+                policy = context.fsGroupChangePolicy if context is not None else None
+                await asyncio.to_thread(own, mounted.path, group, policy)
+        except (VolumeError, OSError) as error:
+            raise VolumeError(f'MountVolume.SetUp failed for volume "{mounted.volume}" : {error}') from error
+        here[volume.name] = mounted
+
+    def _read_only(self, uid: str, volume: core_v1.Volume) -> bool:
+        """Whether the pod asked for the whole volume to be read-only."""
+        mounted = self._mounted.get(uid, {}).get(volume.name)
+        return mounted is not None and mounted.read_only
 
     async def _given(self, pod: core_v1.Pod, volumes: list[core_v1.Volume], facts: PodFacts) -> Given:
         asked = wants(volumes)
@@ -128,7 +161,7 @@ class PodVolumes:
                 MountPlan(
                     wish.mountPath if wish.mountPath.startswith("/") else f"/{wish.mountPath}",
                     str(source),
-                    bool(wish.readOnly),
+                    bool(wish.readOnly) or self._read_only(meta.uid or "", volume),
                     wish.mountPropagation or "None",
                 )
             )
@@ -138,6 +171,7 @@ class PodVolumes:
         """Remove everything a pod had on this node. Raises OSError."""
         folder = self._node.pod_dir(uid)
         self._reader.forget(uid)
+        self._mounted.pop(uid, None)
         if folder.is_dir():
             mount.unmount_below(str(folder))
             shutil.rmtree(folder)
