@@ -76,7 +76,7 @@ def encode_message(name: str, obj: dict[str, Any]) -> bytes:
     """A bare message; members the table does not know are left out. BadRequest when a value does not fit its field."""
     try:
         return _encode_message(name, obj)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error) as error:
         raise BadRequest(f"unable to encode {name.rpartition('.')[2]}: {error}") from error
 
 

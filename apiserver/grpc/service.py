@@ -85,7 +85,7 @@ def decode_body(raw: bytes) -> dict[str, Any]:
     """Raises BadRequest."""
     try:
         body = _decode(raw)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadRequest(f"the object provided is unrecognized: {exc}") from exc
     if not isinstance(body, dict):
         raise BadRequest("the object provided is not an object")

@@ -612,8 +612,11 @@ class ResourceStore(ResourceReader):
             async with asyncio.TaskGroup() as group:
                 for meta in targets:
                     group.create_task(one(meta))
-        except* StatusError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as errors:
+            refused = errors.subgroup(StatusError)
+            if refused is None:
+                raise
+            raise refused.exceptions[0] from None
         return page
 
 

@@ -51,6 +51,17 @@ async def read(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
+def clean(raw: bytes) -> bytes:
+    """JSON text with what is no UTF-8 replaced, as Go's decoder reads it: all later readers see the same characters."""
+    if raw.isascii():
+        return raw
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace").encode()
+    return raw
+
+
 def too_large() -> TooLarge:
     return TooLarge(f"Request entity too large: limit is {LIMIT}")
 
@@ -72,10 +83,7 @@ def decode(raw: bytes, content_type: str, kind: str) -> dict[str, Any]:
 def decode_json(raw: bytes, kind: str) -> dict[str, Any]:
     """JSON text as a dict."""
     try:
-        try:
-            value = _decode_json(raw)
-        except UnicodeDecodeError:  # clients know a decoder that replaces what is no UTF-8
-            value = _decode_json(raw.decode("utf-8", "replace"))
+        value = _decode_json(clean(raw))
     except msgspec.DecodeError as exc:
         raise unrecognized(
             kind, f"couldn't get version/kind; json parse error: {go_json_error(exc, raw)}", raw

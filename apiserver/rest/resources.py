@@ -194,7 +194,7 @@ class ResourceHandlers:
         options = query.write_query(request.query, "PatchOptions", patch_type=content_type)
         context = request.context(options)
         context.force = options.force
-        raw = await bodies.read(request.receive)
+        raw = bodies.clean(await bodies.read(request.receive))
         info = request.info
         subresource = info.subresource
         if content_type == APPLY_PATCH:
@@ -235,10 +235,12 @@ class ResourceHandlers:
     async def _body(self, request: Request, resource: Resource, context: RequestContext) -> dict[str, Any]:
         raw = await bodies.read(request.receive)
         content_type = request.header(b"content-type")
+        is_json = not content_type or content_type.startswith(JSON)
+        if is_json:
+            raw = bodies.clean(raw)
         kind = resource.subresources[request.info.subresource].kind if request.info.subresource else resource.kind
         body = bodies.decode(raw, content_type, kind)
         check_kind(body, resource, request.info.subresource)
-        is_json = not content_type or content_type.startswith(JSON)
         return check_fields(body, raw if is_json else None, resource, request.info.subresource, context)
 
     @staticmethod
@@ -246,7 +248,10 @@ class ResourceHandlers:
         if request.headers.get(b"content-length", b"") in (b"", b"0") and b"transfer-encoding" not in request.headers:
             return None
         raw = await bodies.read(request.receive)
-        return bodies.decode(raw, request.header(b"content-type"), "DeleteOptions") if raw else None
+        content_type = request.header(b"content-type")
+        if not content_type or content_type.startswith(JSON):
+            raw = bodies.clean(raw)
+        return bodies.decode(raw, content_type, "DeleteOptions") if raw else None
 
     @staticmethod
     def _include(request: Request, accepted: Accepted) -> str:

@@ -133,7 +133,7 @@ _EMPTY_STAYS: dict[str, str] = {
     "core.v1.Container": "restartPolicy",
 }
 
-_STRUCT, _STRUCTS, _MAP, _SCALARS, _SCALAR, _QUANTITY, _QUANTITIES, _STRUCT_MAP = range(8)
+_STRUCT, _STRUCTS, _MAP, _SCALARS, _SCALAR, _QUANTITY, _QUANTITIES, _STRUCT_MAP, _TEXTS = range(9)
 
 
 class _Plan:
@@ -176,7 +176,7 @@ class _Plan:
                 if item.properties:
                     found.append((name, (_STRUCTS, plan_of(item), required)))
                 else:
-                    found.append((name, (_SCALARS, None, required)))
+                    found.append((name, (_TEXTS if item.type == "string" else _SCALARS, None, required)))
             elif (values := child.additional_properties) is not None:
                 values.resolve()
                 if values.quantity:
@@ -255,9 +255,14 @@ def canonicalize(obj: Obj, plan: _Plan) -> None:
             drop.append(key)
         elif what == _STRUCTS:
             if isinstance(value, list) and parts is not None:
-                for item in value:
+                for index, item in enumerate(value):
+                    if item is None:  # Go reads it as the zero value
+                        item = value[index] = {}
                     if isinstance(item, dict):
                         canonicalize(item, parts)
+        elif what == _TEXTS:
+            if isinstance(value, list) and None in value:
+                obj[key] = ["" if item is None else item for item in value]
         elif what == _QUANTITY:
             obj[key] = canonical_quantity(value)
         elif not isinstance(value, dict):
@@ -266,7 +271,9 @@ def canonicalize(obj: Obj, plan: _Plan) -> None:
             for name, amount in value.items():
                 value[name] = canonical_quantity(amount)
         elif what == _STRUCT_MAP:
-            for item in value.values():
+            for name, item in value.items():
+                if item is None:
+                    item = value[name] = {}
                 if isinstance(item, dict) and parts is not None:
                     canonicalize(item, parts)
         elif what == _MAP and None in value.values():

@@ -53,7 +53,7 @@ class NamespaceStrategy(Strategy):
     def validate(self, obj: Obj) -> list[FieldError]:
         errors: list[FieldError] = []
         for name in (obj.get("spec") or {}).get("finalizers") or ():
-            errors += validate_finalizer_name(name, "spec.finalizers")
+            errors += validate_finalizer_name(name or "", "spec.finalizers")
         return errors
 
     def make_subresource(self, name: str) -> Strategy:

@@ -375,6 +375,13 @@ async def test_bindings_are_another_name_for_a_pods_binding(registry: Registry, 
         await bindings.create(ctx(), "ns", {"metadata": {"name": "ghost"}, "target": {"name": "alpha"}})
 
 
+async def test_a_refused_deletion_refuses_the_collection(maps: ResourceStore) -> None:
+    for name in ("a", "b"):
+        await maps.create(ctx(), "ns", {"metadata": {"name": name}})
+    with pytest.raises(Conflict):
+        await maps.delete_collection(ctx(), "ns", ListOptions(), DeleteOptions(uid="another"))
+
+
 async def test_delete_collection_takes_the_selected(maps: ResourceStore) -> None:
     for name, color in (("a", "red"), ("b", "red"), ("c", "blue")):
         body = config_map(name)

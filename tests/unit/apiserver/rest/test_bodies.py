@@ -119,6 +119,8 @@ def test_audit_ids_are_uuids() -> None:
 
 
 def test_what_is_no_utf8_is_replaced() -> None:
+    assert bodies.clean(b'{"\xed\xa0\xbd":1}') == '{"\ufffd\ufffd\ufffd":1}'.encode()  # half a surrogate pair
+    assert bodies.decode(b'{"\xed\xa0\xbd":1}', "application/json", "Pod") == {"\ufffd\ufffd\ufffd": 1}
     assert bodies.decode(b'{"a":"x\xff"}', "application/json", "Pod") == {"a": "x\ufffd"}
     with pytest.raises(BadRequest, match="couldn't get version/kind"):
         bodies.decode(b'{"a":"\xff"', "application/json", "Pod")

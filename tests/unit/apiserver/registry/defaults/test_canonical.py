@@ -27,6 +27,8 @@ def canonical(obj: Obj, kind: str = "Pod", group: str = "", version: str = "v1")
         pytest.param({"priority": 0, "tolerations": []}, {"priority": 0}, id="pointer-zero-and-empty-list"),
         pytest.param({"securityContext": {}}, {"securityContext": {}}, id="empty-struct"),
         pytest.param({"nodeSelector": {}}, {}, id="empty-map"),
+        pytest.param({"tolerations": [None]}, {"tolerations": [{}]}, id="null-in-a-list-is-a-zero-value"),
+        pytest.param({"dnsConfig": {"searches": ["a", None]}}, {"dnsConfig": {"searches": ["a", ""]}}, id="null-text"),
         pytest.param({"runtimeClassName": ""}, {"runtimeClassName": ""}, id="pointer-text"),
         pytest.param({"containers": []}, {"containers": []}, id="required-list"),
         pytest.param(
