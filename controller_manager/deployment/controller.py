@@ -382,7 +382,8 @@ class DeploymentController:
         if revisions.annotations_of(deployment).get(revisions.REVISION) == revision:
             return
         patch = {"metadata": {"annotations": {revisions.REVISION: revision}}}
-        rollout.deployment = await self._patch_deployment(deployment, patch, "")
+        # Through the status, as upstream: annotations of a deployment count as a change of its desired state otherwise.
+        rollout.deployment = await self._patch_deployment(deployment, patch)
 
     async def _write_conditions(self, rollout: _Rollout, conditions: Sequence[Any]) -> None:
         planned = apps_v1.DeploymentStatus(conditions=list(conditions))
@@ -391,18 +392,16 @@ class DeploymentController:
             await self._write_status(rollout, patch["status"])
 
     async def _write_status(self, rollout: _Rollout, fields: dict[str, Any]) -> None:
-        rollout.deployment = await self._patch_deployment(rollout.deployment, {"status": fields}, "status")
+        rollout.deployment = await self._patch_deployment(rollout.deployment, {"status": fields})
 
-    async def _patch_deployment(
-        self, deployment: apps_v1.Deployment, patch: dict[str, Any], subresource: str
-    ) -> apps_v1.Deployment:
+    async def _patch_deployment(self, deployment: apps_v1.Deployment, patch: dict[str, Any]) -> apps_v1.Deployment:
         key = key_of(deployment)
         return await self._client.patch(
             apps_v1.Deployment,
             key.name,
             patch,
             key.namespace,
-            subresource=subresource,
+            subresource="status",
             resource_version=deployment.metadata.resourceVersion,
         )
 

@@ -69,6 +69,8 @@ async def test_rollout_rollback_scale_and_history() -> None:
     async with running_cluster(nodes=2) as cluster:
         await cluster.client.create(web(revisionHistoryLimit=1))
         await settled(cluster, 3)
+        meta = (await cluster.client.get(DEPLOYMENTS, "web", NS))["metadata"]
+        assert meta["generation"] == 1 and meta["annotations"]["deployment.kubernetes.io/revision"] == "1"
         conditions = {each["type"]: each for each in (await status_of(cluster))["conditions"]}
         assert conditions["Progressing"]["reason"] == "NewReplicaSetAvailable"
         assert conditions["Available"]["reason"] == "MinimumReplicasAvailable"
