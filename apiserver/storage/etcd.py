@@ -9,9 +9,12 @@ cannot be told apart is reported as OutcomeUnknown, never as success. Reads wait
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from apiserver.storage import http2
+from apiserver.storage.http2 import RpcError
 from apiserver.storage.interface import (
     Compacted,
     FutureRevision,
@@ -28,11 +31,10 @@ from apiserver.storage.interface import (
     WriteResult,
     prefix_end,
 )
+from apiserver.storage.rpc import Call, Channel
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
-    import grpc.aio
-
     from proto.etcd.v1 import etcd_pb2 as pb
 
 TIMEOUT = 10.0
@@ -48,94 +50,81 @@ class EtcdStore:
         self._target = target
         self._pair = pair
         self._timeout = timeout
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Callable[..., Any]] = {}
+        self._channel: Channel | None = None
+        self._methods: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {}
         self._seen = 0
         self.on_write: OnWrite | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
-        from machinery.grpc import channel  # loads grpc: only where a connection is really made
-        from proto.etcd.v1 import etcd_pb2
+    def _connect(self) -> Channel:
+        from proto.etcd.v1 import etcd_pb2  # loaded only where a connection is really made
 
         self._pb = etcd_pb2
-        opened = self._channel = channel(self._target, self._pair)
-        for name, response in (
-            ("Range", etcd_pb2.RangeResponse),
-            ("Txn", etcd_pb2.TxnResponse),
-            ("Compact", etcd_pb2.CompactionResponse),
-        ):
-            self._methods[name] = opened.unary_unary(
-                f"/etcdserverpb.KV/{name}",
-                request_serializer=lambda request: request.SerializeToString(),
-                response_deserializer=response.FromString,
+        opened = self._channel = Channel(self._target, self._pair)
+        self._methods = {
+            name: (opened.method(f"/etcdserverpb.{service}/{name}"), response.FromString)
+            for service, name, response in (
+                ("KV", "Range", etcd_pb2.RangeResponse),
+                ("KV", "Txn", etcd_pb2.TxnResponse),
+                ("KV", "Compact", etcd_pb2.CompactionResponse),
+                ("Watch", "Watch", etcd_pb2.WatchResponse),
             )
-        self._methods["Watch"] = opened.stream_stream(
-            "/etcdserverpb.Watch/Watch",
-            request_serializer=lambda request: request.SerializeToString(),
-            response_deserializer=etcd_pb2.WatchResponse.FromString,
-        )
+        }
+        return opened
+
+    @property
+    def _messages(self) -> Any:
+        if self._channel is None:
+            self._connect()
+        return self._pb
 
     async def close(self) -> None:
         opened, self._channel = self._channel, None
-        self._methods.clear()
         if opened is not None:
             await opened.close()
 
-    def _method(self, name: str) -> Callable[..., Any]:
-        if self._channel is None:
-            self._connect()
-        return self._methods[name]
-
-    def _connected(self) -> bool:
-        import grpc
-
-        return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+    async def _call(self, name: str, request: Any, seconds: float) -> Any:
+        channel = self._channel or self._connect()
+        method, decode = self._methods[name]
+        response = decode(await channel.unary(method, request.SerializeToString(), seconds))
+        self._seen = max(self._seen, response.header.revision)
+        return response
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes) -> tuple[KeyValue | None, int]:
-        call = self._method("Range")
-        response = await self._read(call, self._pb.RangeRequest(key=key))
+        response = await self._read("Range", self._messages.RangeRequest(key=key))
         return (_key_value(response.kvs[0]) if response.kvs else None), response.header.revision
 
     async def range(self, start: bytes, end: bytes, *, limit: int = 0, revision: int = 0) -> Page:
-        call = self._method("Range")
-        request = self._pb.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
-        response = await self._read(call, request)
+        request = self._messages.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
+        response = await self._read("Range", request)
         return Page([_key_value(kv) for kv in response.kvs], response.header.revision, response.count, response.more)
 
     async def current_revision(self) -> int:
-        call = self._method("Range")
-        response = await self._read(call, self._pb.RangeRequest(key=NOT_A_KEY, count_only=True))
+        response = await self._read("Range", self._messages.RangeRequest(key=NOT_A_KEY, count_only=True))
         return int(response.header.revision)
 
     async def compact(self, revision: int) -> None:
-        call = self._method("Compact")
         try:
-            await self._read(call, self._pb.CompactionRequest(revision=revision))
+            await self._read("Compact", self._messages.CompactionRequest(revision=revision))
         except Compacted:
             return
 
-    async def _read(self, call: Callable[..., Any], request: Any) -> Any:
+    async def _read(self, name: str, request: Any) -> Any:
         """Send until answered; requests without an effect may be repeated freely."""
-        import grpc
-
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + self._timeout, RETRY_FIRST
         while True:
             try:
-                response = await call(request, timeout=max(deadline - loop.time(), 0.001), wait_for_ready=True)
-            except grpc.aio.AioRpcError as error:
+                return await self._call(name, request, max(deadline - loop.time(), 0.001))
+            except RpcError as error:
                 failure = _failure(error)
                 if not isinstance(failure, StoreUnavailable) or loop.time() + delay >= deadline:
                     raise failure from error
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_MOST)
-            else:
-                self._seen = max(self._seen, response.header.revision)
-                return response
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -149,30 +138,24 @@ class EtcdStore:
         return await self._write(key, None, expected)
 
     async def _write(self, key: bytes, value: bytes | None, expected: int) -> WriteResult:
-        import grpc
-
-        call = self._method("Txn")
         request = self._transaction(key, value, expected)
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + self._timeout, RETRY_FIRST
         seen_before, in_doubt = self._seen, False
         while True:
             try:
-                response = await call(request, timeout=max(deadline - loop.time(), 0.001), wait_for_ready=True)
-            except grpc.aio.AioRpcError as error:
+                response = await self._call("Txn", request, max(deadline - loop.time(), 0.001))
+            except RpcError as error:
                 failure = _failure(error)
                 if not isinstance(failure, StoreUnavailable):
                     raise failure from error
-                late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-                # Calls wait for a connection: one that ran out of time without ever having had one was not sent.
-                in_doubt = in_doubt or not late or self._connected()
-                if late or loop.time() + delay >= deadline:
+                in_doubt = in_doubt or error.sent
+                if loop.time() + delay >= deadline:
                     raise (OutcomeUnknown(str(failure)) if in_doubt else failure) from error
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_MOST)
                 continue
             revision = response.header.revision
-            self._seen = max(self._seen, revision)
             if response.succeeded:
                 if self.on_write is not None:
                     self.on_write(revision, key, value, expected)
@@ -183,7 +166,7 @@ class EtcdStore:
             return settle(result, value, expected, seen_before) if in_doubt else result
 
     def _transaction(self, key: bytes, value: bytes | None, expected: int) -> pb.TxnRequest:
-        messages = self._pb
+        messages = self._messages
         if value is None:
             success = messages.RequestOp(request_delete_range=messages.DeleteRangeRequest(key=key))
         else:
@@ -197,12 +180,17 @@ class EtcdStore:
     # -- watching -----------------------------------------------------------------------------------------------------
 
     async def watch(self, prefix: bytes, after: int) -> StoreWatch:
-        call = self._method("Watch")(wait_for_ready=True)
-        create = self._pb.WatchCreateRequest(
+        messages = self._messages
+        create = messages.WatchCreateRequest(
             key=prefix, range_end=prefix_end(prefix), start_revision=after + 1 if after else 0, fragment=True
         )
-        watch = _EtcdWatch(call, self._pb)
-        await watch.send(self._pb.WatchRequest(create_request=create), self._timeout)
+        request = messages.WatchRequest(create_request=create).SerializeToString()
+        channel = self._channel or self._connect()
+        try:
+            call = await channel.stream(self._methods["Watch"][0], request, self._timeout)
+        except RpcError as error:
+            raise _failure(error) from error
+        watch = _EtcdWatch(call, messages)
         await watch.created(self._timeout)
         return watch
 
@@ -224,21 +212,9 @@ def settle(refused: WriteResult, value: bytes | None, expected: int, seen_before
 class _EtcdWatch:
     """One stream with one watch on it."""
 
-    def __init__(self, call: Any, messages: Any) -> None:
+    def __init__(self, call: Call, messages: Any) -> None:
         self._call = call
         self._pb = messages
-
-    async def send(self, request: Any, seconds: float) -> None:
-        import grpc
-
-        try:
-            async with asyncio.timeout(seconds):
-                await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise _failure(error) from error
-        except (TimeoutError, asyncio.InvalidStateError) as error:
-            self._call.cancel()
-            raise StoreUnavailable("the watch could not be sent") from error
 
     async def created(self, seconds: float) -> None:
         try:
@@ -266,21 +242,10 @@ class _EtcdWatch:
                 return WatchBatch((), response.header.revision)
 
     async def _response(self) -> Any:
-        import grpc
-        import grpc.aio
-
         try:
-            response = await self._call.read()
-        except grpc.aio.AioRpcError as error:
+            response = self._pb.WatchResponse.FromString(await self._call.read())
+        except RpcError as error:
             raise _failure(error) from error
-        except asyncio.CancelledError:
-            # grpc reports a cancelled call like a cancelled task; only the second may end the reader.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise StoreUnavailable("the watch was closed") from None
-        if response is grpc.aio.EOF:
-            raise StoreUnavailable("the watch stream ended")
         if response.canceled:
             if response.compact_revision:
                 raise Compacted(response.compact_revision)
@@ -288,10 +253,9 @@ class _EtcdWatch:
         return response
 
     async def request_progress(self) -> None:
-        try:
-            await self.send(self._pb.WatchRequest(progress_request=self._pb.WatchProgressRequest()), TIMEOUT)
-        except StoreUnavailable:
-            return  # whoever reads the stream learns it too, and reconnects
+        request = self._pb.WatchRequest(progress_request=self._pb.WatchProgressRequest())
+        with contextlib.suppress(RpcError):  # whoever reads the stream learns it too, and reconnects
+            self._call.send(request.SerializeToString())
 
     async def close(self) -> None:
         self._call.cancel()
@@ -301,23 +265,21 @@ def _key_value(kv: pb.KeyValue) -> KeyValue:
     return KeyValue(kv.key, kv.value, kv.create_revision, kv.mod_revision)
 
 
-def _failure(error: grpc.aio.AioRpcError) -> StoreError:
+def _failure(error: RpcError) -> StoreError:
     """etcd's error as one of ours."""
-    import grpc
-
-    code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.OUT_OF_RANGE:
+    code, details = error.code, error.details
+    if code == http2.OUT_OF_RANGE:
         return FutureRevision(details) if "future" in details else Compacted(0)
-    if code is grpc.StatusCode.INVALID_ARGUMENT and "too large" in details:
+    if code == http2.INVALID_ARGUMENT and "too large" in details:
         return TooLargeValue(details)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+    if code == http2.RESOURCE_EXHAUSTED and "larger than max" in details:
         return TooLargeValue(details)
     if code in (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,  # no space left, or overloaded: refused, not in doubt
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
+        http2.INVALID_ARGUMENT,
+        http2.UNIMPLEMENTED,
+        http2.RESOURCE_EXHAUSTED,  # no space left, or overloaded: refused, not in doubt
+        http2.UNAUTHENTICATED,
+        http2.PERMISSION_DENIED,
     ):
         return StoreError(f"etcd refused the request: {details}")
-    return StoreUnavailable(f"{code.name}: {details}")
+    return StoreUnavailable(details)
