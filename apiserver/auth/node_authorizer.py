@@ -18,6 +18,8 @@ from apiserver.auth.user import UserInfo
 
 LEASE_NAMESPACE = "kube-node-lease"
 READS = frozenset({"get", "list", "watch"})
+WRITES = frozenset({"update", "patch"})
+OWN_VERBS = frozenset({"get", "create", "update", "patch", "delete"})
 _ALLOWED = Decision(True, "node")
 
 Reference = tuple[str, str, str]  # (plural, namespace, name)
@@ -202,70 +204,95 @@ class NodeAuthorizer:
         special = _SPECIAL.get((asked.group, asked.resource))
         if special is not None:
             why = special(self, node, asked)
-            if why:
+            if why is not None:
                 return Decision(False, why)
         verb, group, resource = asked.verb, asked.group, asked.resource
         if any(rule.covers(verb, group, resource, asked.subresource) for rule in self._rules):
             return _ALLOWED
         return NO_OPINION
 
-    # Each check returns why not, or "" when nothing speaks against it.
+    # Each check returns why not ("" without a reason), or None when nothing speaks against it.
 
-    def _needed(self, node: str, asked: Attributes) -> str:
-        """Named reads of what a pod on the node refers to."""
-        if asked.verb not in READS and asked.subresource != "status":
-            return f"can only read resources of this type, not {asked.verb}"
+    def _named(self, node: str, asked: Attributes) -> str | None:
         name = asked.name or selected(asked.field_selector, "metadata.name")
-        if not name or not asked.namespace:
+        if not name:
+            return "No Object name found"
+        return None if self._graph.needs(node, asked.resource, asked.namespace, name) else _no_relation(node)
+
+    def _needed(self, node: str, asked: Attributes) -> str | None:
+        """Named reads of what a pod on the node refers to."""
+        if asked.verb not in READS:
+            return "can only read resources of this type"
+        if asked.subresource:
+            return "cannot read subresource"
+        if not asked.namespace:
             return "can only read namespaced object of this type"
-        if self._graph.needs(node, asked.resource, asked.namespace, name):
-            return ""
-        return f"no relationship found between node '{node}' and this object"
+        return self._named(node, asked)
 
-    def _service_account(self, node: str, asked: Attributes) -> str:
-        if asked.subresource not in ("", "token"):
-            return "can only create tokens"
-        if asked.subresource == "" and asked.verb != "get":
-            return "can only get individual service accounts"
-        if self._graph.needs(node, "serviceaccounts", asked.namespace, asked.name):
-            return ""
-        return f"no relationship found between node '{node}' and this object"
+    def _claim(self, node: str, asked: Attributes) -> str | None:
+        if asked.subresource == "status":
+            if asked.verb not in WRITES:
+                return "can only get/update/patch this type"
+        elif asked.verb != "get":
+            return "can only get individual resources of this type"
+        elif asked.subresource:
+            return "cannot get subresource"
+        return self._named(node, asked)
 
-    def _pod(self, node: str, asked: Attributes) -> str:
-        if asked.verb in ("list", "watch"):
+    def _service_account(self, node: str, asked: Attributes) -> str | None:
+        if asked.verb == "get" and asked.name and not asked.subresource:
+            return self._named(node, asked)
+        if asked.verb != "create" or not asked.name:
+            return "can only create tokens for individual service accounts"
+        if asked.subresource != "token":
+            return "can only create token subresource of serviceaccount"
+        return self._named(node, asked)
+
+    def _pod(self, node: str, asked: Attributes) -> str | None:
+        """NodeRestriction looks at the pods that are written; reads are decided here."""
+        verb = asked.verb
+        if asked.subresource:
+            writes = WRITES if asked.subresource == "status" else {"create"}
+            return None if asked.subresource in ("status", "eviction") and verb in writes else ""
+        if verb == "get":
+            # A pod that is gone from the graph answers "not found" rather than "forbidden".
+            foreign = self._graph.knows(asked.namespace, asked.name)
+            return _no_relation(node) if foreign and not self._graph.runs(node, asked.namespace, asked.name) else None
+        if verb in ("list", "watch"):
             if selected(asked.field_selector, "spec.nodeName") == node:
-                return ""
-            if asked.name or selected(asked.field_selector, "metadata.name"):
-                name = asked.name or selected(asked.field_selector, "metadata.name")
-                return "" if self._graph.runs(node, asked.namespace, name) else _no_relation(node)
-            return f"can only list/watch pods with spec.nodeName field selector {node}"
-        if asked.verb == "create" and not asked.subresource:
-            return ""  # mirror pods; NodeRestriction looks at the object
-        if self._graph.runs(node, asked.namespace, asked.name):
-            return ""
-        # A pod that is gone from the graph answers "not found" rather than "forbidden".
-        return _no_relation(node) if self._graph.knows(asked.namespace, asked.name) else ""
+                return None
+            if name := asked.name or selected(asked.field_selector, "metadata.name"):
+                return None if self._graph.runs(node, asked.namespace, name) else _no_relation(node)
+            return "can only list/watch pods with spec.nodeName field selector"
+        return None if verb in ("create", "delete") else ""
 
-    def _node(self, node: str, asked: Attributes) -> str:
-        if asked.verb == "create":
-            return ""
-        if asked.verb in ("list", "watch"):
-            name = asked.name or selected(asked.field_selector, "metadata.name")
-            return "" if name == node else f"node '{node}' cannot read all nodes, only its own Node object"
-        if asked.name == node:
-            return ""
-        return f"node '{node}' cannot {asked.verb} node '{asked.name}', only its own Node object"
+    def _node(self, node: str, asked: Attributes) -> str | None:
+        """NodeRestriction looks at the nodes that are written; reads are decided here."""
+        if asked.subresource:
+            return None if asked.subresource == "status" and asked.verb in WRITES else ""
+        if asked.verb not in READS:
+            return None if asked.verb in ("create", *WRITES) else ""
+        name = asked.name or selected(asked.field_selector, "metadata.name")
+        if not name:
+            return f"node '{node}' cannot read all nodes, only its own Node object"
+        return None if name == node else f"node '{node}' cannot read '{name}', only its own Node object"
 
-    def _lease(self, node: str, asked: Attributes) -> str:
+    def _lease(self, node: str, asked: Attributes) -> str | None:
+        if asked.verb not in OWN_VERBS:
+            return "can only get, create, update, patch, or delete a node lease"
         if asked.namespace != LEASE_NAMESPACE:
             return f'can only access leases in the "{LEASE_NAMESPACE}" system namespace'
         if asked.verb == "create" or asked.name == node:
-            return ""
+            return None
         return "can only access node lease with the same name as the requesting node"
 
-    def _csinode(self, node: str, asked: Attributes) -> str:
+    def _csinode(self, node: str, asked: Attributes) -> str | None:
+        if asked.verb not in OWN_VERBS:
+            return "can only get, create, update, patch, or delete a CSINode"
+        if asked.subresource:
+            return "cannot authorize CSINode subresources"
         if asked.verb == "create" or asked.name == node:
-            return ""
+            return None
         return "can only access CSINode with the same name as the requesting node"
 
 
@@ -282,10 +309,10 @@ def selected(field_selector: str, field: str) -> str:
     return ""
 
 
-_SPECIAL: dict[tuple[str, str], Callable[[NodeAuthorizer, str, Attributes], str]] = {
+_SPECIAL: dict[tuple[str, str], Callable[[NodeAuthorizer, str, Attributes], str | None]] = {
     ("", "secrets"): NodeAuthorizer._needed,
     ("", "configmaps"): NodeAuthorizer._needed,
-    ("", "persistentvolumeclaims"): NodeAuthorizer._needed,
+    ("", "persistentvolumeclaims"): NodeAuthorizer._claim,
     ("", "serviceaccounts"): NodeAuthorizer._service_account,
     ("", "pods"): NodeAuthorizer._pod,
     ("", "nodes"): NodeAuthorizer._node,

@@ -78,12 +78,21 @@ LEASES = {"group": "coordination.k8s.io"}
         pytest.param(asked("get", "pods", namespace="a", name="other"), False, id="foreign-pod"),
         pytest.param(asked("patch", "pods", namespace="a", name="web", subresource="status"), True, id="own-status"),
         pytest.param(
-            asked("patch", "pods", namespace="a", name="other", subresource="status"), False, id="foreign-status"
+            asked("patch", "pods", namespace="a", name="other", subresource="status"),
+            True,
+            id="status-is-restricted-later",
+        ),
+        pytest.param(asked("update", "pods", namespace="a", name="web"), False, id="pods-themselves-are-not-changed"),
+        pytest.param(asked("create", "pods", namespace="a", name="web", subresource="eviction"), True, id="eviction"),
+        pytest.param(
+            asked("patch", "persistentvolumeclaims", namespace="a", name="data", subresource="status"),
+            True,
+            id="status-of-a-claim",
         ),
         pytest.param(asked("delete", "pods", namespace="a", name="gone"), True, id="unknown-pod-is-not-found"),
         pytest.param(asked("create", "nodes"), True, id="register"),
         pytest.param(asked("patch", "nodes", name="n1", subresource="status"), True, id="own-node"),
-        pytest.param(asked("patch", "nodes", name="n2", subresource="status"), False, id="foreign-node"),
+        pytest.param(asked("patch", "nodes", name="n2", subresource="status"), True, id="nodes-are-restricted-later"),
         pytest.param(asked("delete", "nodes", name="n1"), False, id="no-node-deletion"),
         pytest.param(asked("update", "leases", namespace="kube-node-lease", name="n1", **LEASES), True, id="own-lease"),
         pytest.param(
@@ -97,6 +106,36 @@ LEASES = {"group": "coordination.k8s.io"}
 )
 def test_what_a_node_may_do(nodes: NodeAuthorizer, request_: Attributes, allowed: bool) -> None:
     assert nodes.decide(N1, request_).allowed is allowed
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (asked("list", "configmaps", namespace="a"), "No Object name found"),
+        (asked("list", "configmaps"), "can only read namespaced object of this type"),
+        (asked("create", "secrets", namespace="a"), "can only read resources of this type"),
+        (asked("get", "secrets", namespace="a", name="x"), "no relationship found between node 'n1' and this object"),
+        (asked("get", "nodes", name="n2"), "node 'n1' cannot read 'n2', only its own Node object"),
+        (asked("list", "nodes"), "node 'n1' cannot read all nodes, only its own Node object"),
+        (asked("delete", "nodes", name="n2"), ""),
+        (asked("list", "pods", namespace="a"), "can only list/watch pods with spec.nodeName field selector"),
+        (asked("list", "persistentvolumeclaims", namespace="a"), "can only get individual resources of this type"),
+        (
+            asked("list", "serviceaccounts", namespace="a"),
+            "can only create tokens for individual service accounts",
+        ),
+        (
+            asked("list", "leases", namespace="kube-node-lease", **LEASES),
+            "can only get, create, update, patch, or delete a node lease",
+        ),
+        (
+            asked("list", "csinodes", group="storage.k8s.io"),
+            "can only get, create, update, patch, or delete a CSINode",
+        ),
+    ],
+)
+def test_refusals_have_reasons(nodes: NodeAuthorizer, request_: Attributes, reason: str) -> None:
+    assert nodes.decide(N1, request_) == (False, reason)
 
 
 @pytest.mark.parametrize(
