@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from api.models import core_v1
@@ -37,6 +37,12 @@ def admit(
             "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
         )
     present = [other.spec for other in others if other.spec is not None]
+    taken = {each for other in present for each in _host_ports(other)}
+    if any(_conflict(one, other) for one in _host_ports(spec) for other in taken):
+        return Rejection(
+            "NodePorts",
+            "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        )
     if len(present) + 1 > room.pods:
         return _out_of("pods", 1, len(present), room.pods)
     for name, capacity in (("cpu", room.cpu_milli), ("memory", room.memory)):
@@ -71,6 +77,19 @@ def _out_of(resource: str, requested: int, used: int, capacity: int) -> Rejectio
         f"Pod was rejected: Node didn't have enough resource: {resource}, "
         f"requested: {requested}, used: {used}, capacity: {capacity}",
     )
+
+
+def _host_ports(spec: core_v1.PodSpec) -> Iterator[tuple[str, str, int]]:
+    """(address, protocol, port) of every port that containers hold on the node as long as the pod lives."""
+    sidecars = (each for each in spec.initContainers or () if each.restartPolicy == "Always")
+    for container in (*spec.containers, *sidecars):
+        for port in container.ports or ():
+            if port.hostPort:
+                yield port.hostIP or "0.0.0.0", port.protocol or "TCP", port.hostPort
+
+
+def _conflict(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
+    return one[1:] == other[1:] and (one[0] == other[0] or "0.0.0.0" in (one[0], other[0]))
 
 
 def _node_matches(spec: core_v1.PodSpec, labels: Mapping[str, str], name: str) -> bool:

@@ -55,3 +55,35 @@ def test_the_message_tells_the_numbers() -> None:
     assert verdict is not None and verdict.message == (
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
     )
+
+
+def listening(port: int, ip: str = "", protocol: str = "TCP") -> dict[str, Any]:
+    return {"name": "c", "ports": [{"containerPort": 1, "hostPort": port, "hostIP": ip, "protocol": protocol}]}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        pytest.param({"containers": [listening(80)]}, "NodePorts", id="same port"),
+        pytest.param({"containers": [listening(80, "127.0.0.1")]}, "NodePorts", id="one address against all"),
+        pytest.param({"containers": [listening(81, "127.0.0.1")]}, "NodePorts", id="same address"),
+        pytest.param({"containers": [listening(81, "127.0.0.2")]}, None, id="another address"),
+        pytest.param({"containers": [listening(80, protocol="UDP")]}, None, id="another protocol"),
+        pytest.param({"containers": [listening(82)]}, None, id="another port"),
+        pytest.param(
+            {"containers": [{"name": "c"}], "initContainers": [{**listening(80), "restartPolicy": "Always"}]},
+            "NodePorts",
+            id="sidecar",
+        ),
+        pytest.param(
+            {"containers": [{"name": "c"}], "initContainers": [listening(80)]}, None, id="init containers pass by"
+        ),
+    ],
+)
+def test_host_ports_are_taken_once(candidate: dict[str, Any], reason: str | None) -> None:
+    present = [{"containers": [listening(80), listening(81, "127.0.0.1")]}]
+    wanted, *others = (
+        msgspec.convert({"metadata": {"name": "p"}, "spec": each}, core_v1.Pod) for each in (candidate, *present)
+    )
+    verdict = admit(wanted, others, {}, "n", ROOM)
+    assert (verdict.reason if verdict else None) == reason
