@@ -19,8 +19,11 @@ from apiserver.aggregation.identity import FrontProxy
 from apiserver.aggregation.model import API_SERVICES, LOCAL, plan_condition
 from apiserver.aggregation.registration import built_in
 from apiserver.auth.policy import RBAC, default_objects
+from apiserver.auth.reconcile import plan as plan_role
 from apiserver.auth.user import SYSTEM_API_SERVER
-from apiserver.registry.store import Registry, RequestContext
+from apiserver.registry.context import DeleteOptions
+from apiserver.registry.store import Registry, RequestContext, ResourceStore
+from machinery.clock import Clock
 from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
 from machinery.log import kv
 from machinery.meta import rfc3339
@@ -124,6 +127,17 @@ def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any
     )
 
 
+def legacy_token_tracking(clock: Clock) -> dict[str, Any]:
+    """Since when the use of legacy service account tokens is noted on their Secrets."""
+    name = "kube-apiserver-legacy-service-account-token-tracking"
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "data": {"since": f"{clock.now():%Y-%m-%d}"},
+    }
+
+
 class Bootstrap:
     """Creates what is missing, retrying while the store is away."""
 
@@ -148,6 +162,7 @@ class Bootstrap:
                 rest.append(self._ensure(key, namespace, obj))
         for obj in built_in():
             rest.append(self._ensure(API_SERVICES, "", obj, status=status))
+        rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", legacy_token_tracking(self._registry.clock)))
         if self._front is not None:
             rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", self._front.config_map(), replace=True))
         # An address that only this machine can use is no place to send pods to.
@@ -157,6 +172,21 @@ class Bootstrap:
         async with asyncio.TaskGroup() as group:
             for work in rest:
                 group.create_task(work)
+
+    async def _reconcile(
+        self, store: ResourceStore, context: RequestContext, namespace: str, obj: dict[str, Any], found: dict[str, Any]
+    ) -> None:
+        """Give a default role or binding back what it has lost."""
+        name = obj["metadata"]["name"]
+        wanted, anew = plan_role(obj, found)
+        if wanted is None:
+            return
+        if anew:
+            await store.delete(context, namespace, name, DeleteOptions(uid=found["metadata"]["uid"]))
+            await store.create(context, namespace, wanted)
+        else:
+            await store.update(context, namespace, name, wanted)
+        log.info("Restored a default", extra=kv(kind=obj["kind"], name=name))
 
     async def _ensure(
         self,
@@ -179,6 +209,9 @@ class Bootstrap:
                     if status is not None:
                         patch = msgspec.json.encode({"status": status})
                         await store.patch(context, namespace, name, MERGE, patch, subresource="status")
+                    return
+                if key[0] == RBAC:
+                    await self._reconcile(store, context, namespace, obj, found)
                     return
                 if replace and any(found.get(part) != obj[part] for part in obj if part not in ("metadata", "kind")):
                     found.update({part: obj[part] for part in obj if part != "metadata"})

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 Obj = Mapping[str, Any]
 
+FULL_AUTHORITY = rules_of(
+    {
+        "rules": [
+            {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+            {"verbs": ["*"], "nonResourceURLs": ["*"]},
+        ]
+    }
+)
+_COLLECTED = frozenset({"finalizers", "ownerReferences", "managedFields", "resourceVersion", "generation"})
+
 
 class Atom(NamedTuple):
     """The smallest permission: one verb on one resource (or path), for one name or any ("")."""
@@ -34,25 +44,40 @@ class Atom(NamedTuple):
     name: str
     path: str = ""
 
-    def text(self, verbs: Sequence[str]) -> str:
-        """As upstream prints a rule."""
-        shown = _quoted(verbs)
+    def rule(self, verbs: Sequence[str]) -> dict[str, Any]:
+        """As a PolicyRule with these verbs."""
         if self.path:
-            return f"{{NonResourceURLs:{_quoted([self.path])}, Verbs:{shown}}}"
-        names = f"ResourceNames:{_quoted([self.name])}, " if self.name else ""
-        return f"{{APIGroups:{_quoted([self.group])}, Resources:{_quoted([self.resource])}, {names}Verbs:{shown}}}"
+            return {"verbs": list(verbs), "nonResourceURLs": [self.path]}
+        rule: dict[str, Any] = {"verbs": list(verbs), "apiGroups": [self.group], "resources": [self.resource]}
+        if self.name:
+            rule["resourceNames"] = [self.name]
+        return rule
 
 
 def _quoted(values: Iterable[str]) -> str:
-    return "[" + ", ".join(f'"{value}"' for value in values) + "]"
+    return "[" + " ".join(f'"{value}"' for value in values) + "]"
+
+
+def rule_text(rule: Obj) -> str:
+    """A PolicyRule as upstream prints it in refusals."""
+    fields = (
+        ("APIGroups", "apiGroups"),
+        ("Resources", "resources"),
+        ("NonResourceURLs", "nonResourceURLs"),
+        ("ResourceNames", "resourceNames"),
+        ("Verbs", "verbs"),
+    )
+    return "{" + ", ".join(f"{shown}:{_quoted(rule[field])}" for shown, field in fields if rule.get(field)) + "}"
 
 
 def atoms(rule: Rule) -> Iterator[Atom]:
-    """A rule taken apart."""
-    names = sorted(rule.names) or [""]
-    for verb, group, resource, name in product(sorted(rule.verbs), sorted(rule.groups), sorted(rule.resources), names):
+    """A rule taken apart, in its own order."""
+    source = rule.source
+    verbs, groups, resources = (source.get(field) or () for field in ("verbs", "apiGroups", "resources"))
+    names = source.get("resourceNames") or [""]
+    for group, resource, verb, name in product(groups, resources, verbs, names):
         yield Atom(verb, group, resource, name)
-    for verb, path in product(sorted(rule.verbs), rule.paths):
+    for path, verb in product(rule.paths, verbs):
         yield Atom(verb, "", "", "", path)
 
 
@@ -73,16 +98,29 @@ def holds(rule: Rule, atom: Atom) -> bool:
     return not rule.names or (atom.name != "" and atom.name in rule.names)
 
 
-def missing(held: Sequence[Rule], wanted: Iterable[Rule]) -> list[str]:
-    """The permissions wanted but not held, as text, verbs gathered; empty when all are held."""
-    found: dict[Atom, list[str]] = {}
+def missing_rules(held: Sequence[Rule], wanted: Iterable[Rule]) -> list[dict[str, Any]]:
+    """The permissions wanted but not held, as PolicyRules of one resource each.
+
+    Verbs are gathered where nothing but the verb differs and neither names nor paths are involved, as upstream does.
+    """
+    simple: dict[Atom, list[str]] = {}
+    single: dict[Atom, None] = {}
     for rule in wanted:
         for atom in atoms(rule):
-            if not any(holds(each, atom) for each in held):
-                verbs = found.setdefault(atom._replace(verb=""), [])
-                if atom.verb not in verbs:
-                    verbs.append(atom.verb)
-    return sorted(atom.text(verbs) for atom, verbs in found.items())
+            if any(holds(each, atom) for each in held):
+                continue
+            if atom.name or atom.path:
+                single[atom] = None
+                continue
+            verbs = simple.setdefault(atom._replace(verb=""), [])
+            if atom.verb not in verbs:
+                verbs.append(atom.verb)
+    return [atom.rule([atom.verb]) for atom in single] + [atom.rule(verbs) for atom, verbs in simple.items()]
+
+
+def missing(held: Sequence[Rule], wanted: Iterable[Rule]) -> list[str]:
+    """The permissions wanted but not held, as sorted texts; empty when all are held."""
+    return sorted({rule_text(rule) for rule in missing_rules(held, wanted)})
 
 
 class EscalationCheck:
@@ -106,31 +144,27 @@ class EscalationCheck:
         """Raises Forbidden or NotFound."""
         if resource.group != RBAC or new is None or MASTERS in ctx.user.groups:
             return
+        if old is not None and _only_for_collection(new, old):
+            return
         name = name or new["metadata"].get("name", "")
         if resource.plural in ("roles", "clusterroles"):
             self._check_role(ctx.user, resource, namespace, name, new, old)
         else:
-            self._check_binding(ctx.user, resource, namespace, name, new, old)
+            self._check_binding(ctx.user, resource, namespace, name, new)
 
     def _check_role(
         self, user: UserInfo, resource: Resource, namespace: str, name: str, new: Obj, old: Obj | None
     ) -> None:
-        fields = ("rules", "aggregationRule")
-        if old is not None and all((old.get(field) or None) == (new.get(field) or None) for field in fields):
-            return
         if self._may(user, "escalate", resource.plural, namespace, name):
             return
-        wanted = rules_of(new)
-        if new.get("aggregationRule"):  # its rules may become anything
-            everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
-            wanted += rules_of({"rules": [everything, {"verbs": ["*"], "nonResourceURLs": ["*"]}]})
-        self._refuse(user, resource, namespace, name, wanted)
+        self._refuse(user, resource, namespace, name, rules_of(new))
+        # A role that gathers others may become anything, and may have been anything.
+        aggregated = new.get("aggregationRule") or (old or {}).get("aggregationRule")
+        if aggregated and missing(self._held(user, namespace), FULL_AUTHORITY):
+            why = "must have cluster-admin privileges to use the aggregationRule"
+            raise Forbidden.of(resource.plural, name, RBAC, why)
 
-    def _check_binding(
-        self, user: UserInfo, resource: Resource, namespace: str, name: str, new: Obj, old: Obj | None
-    ) -> None:
-        if old is not None and all(old.get(field) == new.get(field) for field in ("roleRef", "subjects")):
-            return
+    def _check_binding(self, user: UserInfo, resource: Resource, namespace: str, name: str, new: Obj) -> None:
         reference = new.get("roleRef") or {}
         kind, role = reference.get("kind", ""), reference.get("name", "")
         plural = "roles" if kind == "Role" else "clusterroles"
@@ -139,7 +173,7 @@ class EscalationCheck:
             return
         rules = self._rbac.rules(kind, home, role)
         if rules is None:
-            raise NotFound.of(resource.plural, role, RBAC)
+            raise NotFound.of(plural, role, RBAC)
         self._refuse(user, resource, namespace, name, rules)
 
     def _may(self, user: UserInfo, verb: str, plural: str, namespace: str, name: str) -> bool:
@@ -148,11 +182,23 @@ class EscalationCheck:
         )
         return self._gate.decide(user, asked).allowed
 
+    def _held(self, user: UserInfo, namespace: str) -> list[Rule]:
+        return [grant.rule for grant in self._rbac.grants(user, namespace)]
+
     def _refuse(self, user: UserInfo, resource: Resource, namespace: str, name: str, wanted: Sequence[Rule]) -> None:
-        held = [grant.rule for grant in self._rbac.grants(user, namespace)]
-        lacking = missing(held, wanted)
+        lacking = missing(self._held(user, namespace), wanted)
         if lacking:
             who = f'user "{user.name}" (groups={_quoted(user.groups)})'
             lines = "\n".join(lacking)
             why = f"{who} is attempting to grant RBAC permissions not currently held:\n{lines}"
             raise Forbidden.of(resource.plural, name, RBAC, why)
+
+
+def _only_for_collection(new: Obj, old: Obj) -> bool:
+    """Whether an update touches nothing but what the garbage collector needs; that must always be possible."""
+
+    def rest(obj: Obj) -> dict[str, Any]:
+        meta = {key: value for key, value in obj["metadata"].items() if key not in _COLLECTED}
+        return {**obj, "metadata": meta}
+
+    return rest(new) == rest(old)

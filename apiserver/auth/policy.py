@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from apiserver.auth.controller_policy import CONTROLLER, CONTROLLER_ROLES
+
 RBAC = "rbac.authorization.k8s.io"
 LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 ANNOTATIONS = {"rbac.authorization.kubernetes.io/autoupdate": "true"}
@@ -18,7 +20,10 @@ _READ = ("get", "list", "watch")
 _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _VERBS = {"R": _READ, "W": _WRITE, "RW": tuple(sorted((*_READ, *_WRITE)))}
 
-_WORKLOADS = "daemonsets,deployments,deployments/scale,replicasets,replicasets/scale,statefulsets,statefulsets/scale"
+_WORKLOADS = (
+    "daemonsets,deployments,deployments/rollback,deployments/scale,replicasets,replicasets/scale,statefulsets,"
+    "statefulsets/scale"
+)
 _WORKLOAD_READS = (
     "controllerrevisions,daemonsets,daemonsets/status,deployments,deployments/scale,deployments/status,replicasets,"
     "replicasets/scale,replicasets/status,statefulsets,statefulsets/scale,statefulsets/status"
@@ -49,12 +54,13 @@ _EDIT = f"""
     impersonate | - | serviceaccounts
     W | - | pods,pods/attach,pods/exec,pods/portforward,pods/proxy
     create | - | pods/eviction
-    W | - | configmaps,events,persistentvolumeclaims,replicationcontrollers,replicationcontrollers/scale,secrets,serviceaccounts,services,services/proxy
+    W | - | configmaps,persistentvolumeclaims,replicationcontrollers,replicationcontrollers/scale,secrets,serviceaccounts,services,services/proxy
+    W | -,events.k8s.io | events
     create | - | serviceaccounts/token
     W | apps | {_WORKLOADS}
     W | autoscaling | horizontalpodautoscalers
     W | batch | cronjobs,jobs
-    W | extensions | daemonsets,deployments,deployments/scale,ingresses,networkpolicies,replicasets,replicasets/scale,replicationcontrollers/scale
+    W | extensions | daemonsets,deployments,deployments/rollback,deployments/scale,ingresses,networkpolicies,replicasets,replicasets/scale,replicationcontrollers/scale
     W | policy | poddisruptionbudgets
     W | networking.k8s.io | ingresses,networkpolicies
     W | resource.k8s.io | resourceclaims,resourceclaimtemplates
@@ -100,7 +106,6 @@ _CLUSTER_ROLES: Mapping[str, str] = {
     """,
     "system:monitoring": "get | /healthz,/healthz/*,/livez,/livez/*,/metrics,/metrics/slis,/readyz,/readyz/*",
     "system:public-info-viewer": "get | /healthz,/livez,/readyz,/version,/version/",
-    "system:well-known-viewer": "get | /.well-known,/.well-known/*",
     "system:service-account-issuer-discovery": "get | /.well-known/openid-configuration,/openid/v1/jwks",
     "system:basic-user": """
         create | authorization.k8s.io | selfsubjectaccessreviews,selfsubjectrulesreviews
@@ -148,12 +153,32 @@ _CLUSTER_ROLES: Mapping[str, str] = {
         R | - | persistentvolumeclaims,persistentvolumes
         create | authentication.k8s.io | tokenreviews
         create | authorization.k8s.io | subjectaccessreviews
-        R | storage.k8s.io | csinodes,csidrivers,csistoragecapacities,storageclasses,volumeattachments
+        R | storage.k8s.io | csinodes
         R | - | namespaces
-        R | resource.k8s.io | deviceclasses,resourceclaims,resourceslices
+        R | storage.k8s.io | csidrivers
+        R | storage.k8s.io | csistoragecapacities
+        R | resource.k8s.io | deviceclasses
+        get,list,patch,update,watch | resource.k8s.io | resourceclaims
+        get,list,patch,update,watch | resource.k8s.io | resourceclaims/status
+        get,list,patch,update,watch | - | pods/finalizers
+        R | resource.k8s.io | resourceslices
+        R | storage.k8s.io | volumeattachments
     """,
-    # One identity runs all controllers here, so this role holds what upstream spreads over system:controller:* roles.
-    "system:kube-controller-manager": """
+    "system:kube-controller-manager": f"""
+        {_EVENTS}
+        create | coordination.k8s.io | leases
+        get,update | coordination.k8s.io | leases | kube-controller-manager
+        create | - | secrets,serviceaccounts
+        delete | - | secrets
+        get | - | configmaps,namespaces,secrets,serviceaccounts
+        update | - | secrets,serviceaccounts
+        create | authentication.k8s.io | tokenreviews
+        create | authorization.k8s.io | subjectaccessreviews
+        list,watch | * | *
+        create | - | serviceaccounts/token
+    """,
+    # Ours: upstream gives every controller its own account (system:controller:*); here one identity runs them all.
+    "nanokube:controllers": """
         * | * | *
         * | /*
     """,
@@ -183,6 +208,10 @@ _CLUSTER_ROLES: Mapping[str, str] = {
     "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": (
         "create | certificates.k8s.io | certificatesigningrequests/selfnodeclient"
     ),
+    **{
+        f"system:certificates.k8s.io:{name}-approver": f"approve | certificates.k8s.io | signers | kubernetes.io/{name}"
+        for name in ("kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown")
+    },
 }
 
 _AGGREGATE_LABEL = "rbac.authorization.k8s.io/aggregate-to-"
@@ -204,16 +233,13 @@ _CLUSTER_BINDINGS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "system:public-info-viewer",
         (("Group", "system:authenticated"), ("Group", "system:unauthenticated")),
     ),
-    "system:well-known-viewer": ("system:well-known-viewer", (("Group", "system:authenticated"),)),
     "system:service-account-issuer-discovery": (
         "system:service-account-issuer-discovery",
         (("Group", "system:serviceaccounts"),),
     ),
-    "system:node-proxier": (
-        "system:node-proxier",
-        (("User", "system:kube-proxy"), ("Group", "system:node-proxier")),
-    ),
+    "system:node-proxier": ("system:node-proxier", (("User", "system:kube-proxy"),)),
     "system:kube-controller-manager": ("system:kube-controller-manager", (("User", "system:kube-controller-manager"),)),
+    "nanokube:controllers": ("nanokube:controllers", (("User", "system:kube-controller-manager"),)),
     "system:kube-dns": ("system:kube-dns", (("ServiceAccount", "kube-system/kube-dns"),)),
     "system:kube-scheduler": ("system:kube-scheduler", (("User", "system:kube-scheduler"),)),
     "system:volume-scheduler": ("system:volume-scheduler", (("User", "system:kube-scheduler"),)),
@@ -224,6 +250,12 @@ _ROLES: Mapping[tuple[str, str], str] = {
     ("kube-system", "extension-apiserver-authentication-reader"): (
         "R | - | configmaps | extension-apiserver-authentication"
     ),
+    ("kube-system", "system:controller:bootstrap-signer"): "R | - | secrets",
+    ("kube-system", "system:controller:cloud-provider"): "create,get,list,watch | - | configmaps",
+    ("kube-system", "system:controller:token-cleaner"): f"""
+        delete,get,list,watch | - | secrets
+        {_EVENTS}
+    """,
     ("kube-system", "system::leader-locking-kube-controller-manager"): """
         watch | - | configmaps
         get,update | - | configmaps | kube-controller-manager
@@ -232,10 +264,10 @@ _ROLES: Mapping[tuple[str, str], str] = {
         watch | - | configmaps
         get,update | - | configmaps | kube-scheduler
     """,
-    ("kube-public", "system:controller:bootstrap-signer"): """
+    ("kube-public", "system:controller:bootstrap-signer"): f"""
         R | - | configmaps
         update | - | configmaps | cluster-info
-        create,patch,update | -,events.k8s.io | events
+        {_EVENTS}
     """,
 }
 
@@ -244,14 +276,25 @@ _ROLE_BINDINGS: Mapping[tuple[str, str], tuple[str, tuple[tuple[str, str], ...]]
         "extension-apiserver-authentication-reader",
         (("User", "system:kube-controller-manager"), ("User", "system:kube-scheduler")),
     ),
-    ("kube-system", "system::leader-locking-kube-controller-manager"): (
-        "system::leader-locking-kube-controller-manager",
-        (("User", "system:kube-controller-manager"),),
-    ),
-    ("kube-system", "system::leader-locking-kube-scheduler"): (
-        "system::leader-locking-kube-scheduler",
-        (("User", "system:kube-scheduler"),),
-    ),
+    **{
+        ("kube-system", f"system::leader-locking-{name}"): (
+            f"system::leader-locking-{name}",
+            (("User", f"system:{name}"), ("ServiceAccount", f"kube-system/{name}")),
+        )
+        for name in ("kube-controller-manager", "kube-scheduler")
+    },
+    **{
+        (namespace, f"system:controller:{name}"): (
+            f"system:controller:{name}",
+            (("ServiceAccount", f"kube-system/{name}"),),
+        )
+        for namespace, name in (
+            ("kube-system", "bootstrap-signer"),
+            ("kube-system", "cloud-provider"),
+            ("kube-system", "token-cleaner"),
+            ("kube-public", "bootstrap-signer"),
+        )
+    },
 }
 
 
@@ -292,6 +335,8 @@ def default_objects() -> Iterator[tuple[str, str, dict[str, Any]]]:
         part = _PART_OF.get(name)
         meta = _meta(name, labels={f"{_AGGREGATE_LABEL}{part}": "true"} if part else None)
         yield "clusterroles", "", _role("ClusterRole", meta, rules=parse_rules(rules))
+    for name, rules in CONTROLLER_ROLES.items():
+        yield "clusterroles", "", _role("ClusterRole", _meta(f"{CONTROLLER}{name}"), rules=parse_rules(rules))
     for name, into in _AGGREGATED.items():
         meta = _meta(name, labels={f"{_AGGREGATE_LABEL}{into}": "true"} if into else None)
         selectors = [{"matchLabels": {f"{_AGGREGATE_LABEL}{name}": "true"}}]
@@ -301,6 +346,9 @@ def default_objects() -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "roles", namespace, _role("Role", _meta(name, namespace), rules=parse_rules(rules))
     for name, (role_name, subjects) in _CLUSTER_BINDINGS.items():
         yield "clusterrolebindings", "", _binding("ClusterRoleBinding", _meta(name), "ClusterRole", role_name, subjects)
+    for name in CONTROLLER_ROLES:
+        full, account = f"{CONTROLLER}{name}", (("ServiceAccount", f"kube-system/{name}"),)
+        yield "clusterrolebindings", "", _binding("ClusterRoleBinding", _meta(full), "ClusterRole", full, account)
     for (namespace, name), (role_name, subjects) in _ROLE_BINDINGS.items():
         yield "rolebindings", namespace, _binding("RoleBinding", _meta(name, namespace), "Role", role_name, subjects)
 
