@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from api.gojson import go_json
 from api.schema import SchemaNode
 from apiserver.fieldtypes import fast_decoder
 from apiserver.fieldwalk import TypeMismatch, Walker, merge_repeated, prune
@@ -155,10 +156,12 @@ def accept_patched(
     patch: Mapping[str, Any] | None,
     directive: str,
     warnings: list[str],
+    merged: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The result of a patch, pruned; 422 where a body would be 400.
 
-    `patch` is the strategic patch, which the message shows; for JSON and merge patches (None) it shows the result.
+    `patch` is the strategic patch, which the message shows; for JSON and merge patches (None) it shows the result, in
+    which `merged` has been changed.
     """
     if node is None:
         return obj
@@ -167,18 +170,24 @@ def accept_patched(
     except TypeMismatch as error:
         # A strategic patch is not decoded from JSON upstream but converted, which words its errors differently.
         why = str(error) if patch is None else error.conversion or str(error)
-        raise _patch_invalid(obj, patch, why) from error
+        raise _patch_invalid(obj, node, patch, merged, why) from error
     if checked.problems:
         if directive == STRICT:
-            raise _patch_invalid(obj, patch, f"strict decoding error: {', '.join(checked.problems)}")
+            why = f"strict decoding error: {', '.join(checked.problems)}"
+            raise _patch_invalid(obj, node, patch, merged, why)
         if directive != IGNORE:
             warnings.extend(checked.problems)
     return checked.obj
 
 
-def _patch_invalid(obj: Mapping[str, Any], patch: Mapping[str, Any] | None, why: str) -> Invalid:
-    # Upstream's patched JSON has its outermost keys sorted.
-    shown = printed(patch) if patch is not None else msgspec.json.encode(dict(sorted(obj.items()))).decode()
+def _patch_invalid(
+    obj: Mapping[str, Any],
+    node: SchemaNode,
+    patch: Mapping[str, Any] | None,
+    merged: Mapping[str, Any] | None,
+    why: str,
+) -> Invalid:
+    shown = printed(patch) if patch is not None else go_json(obj, node, merged or {})
     text = f"Invalid value: {msgspec.json.encode(shown).decode()}: {why}"
     cause = {"reason": "FieldValueInvalid", "message": text, "field": "patch"}
     return Invalid(f' "" is invalid: patch: {text}', details={"causes": [cause]})

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from machinery.errors import Cause, Invalid
+from machinery.golang import go_text
 
 _OMIT: Any = object()
 
@@ -26,8 +27,24 @@ def go_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return str(value)
-    text = msgspec.json.encode(value).decode()  # Go's encoder escapes what HTML would mistake
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return go_text(_ordered(value))
+
+
+_SELECTOR = {name: place for place, name in enumerate(("matchLabels", "matchExpressions", "key", "operator", "values"))}
+
+
+def _ordered(value: Any) -> Any:
+    """Keys of maps sorted, label selectors in the order of their members; other structs are given in theirs."""
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    keys = list(value)
+    if _SELECTOR.keys() >= value.keys():
+        keys.sort(key=_SELECTOR.__getitem__)
+    elif all(isinstance(item, str) for item in value.values()):
+        keys.sort()
+    return {key: _ordered(value[key]) for key in keys}
 
 
 class FieldError(NamedTuple):

@@ -1,12 +1,15 @@
 """How Go words things: printed values and JSON syntax errors, because upstream's messages carry both.
 
-Owns: `printed` (Go's ``%v``) and `json_error` (the text of a syntax error). Never parses for use: these run only after
-a fast decoder has refused the input. Called by patches, field validation and the REST door when they word an error.
+Owns: `printed` (Go's ``%v``), `go_text` (its JSON) and `json_error` (the text of a syntax error). Never parses for use:
+these run only after a fast decoder has refused the input. Called by patches, field validation and the REST door when
+they word an error.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 _SPACE = b" \t\r\n"
 _LITERALS = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}
@@ -28,6 +31,12 @@ def printed(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def go_text(value: Any) -> str:
+    """A value as Go's encoder writes it: what HTML would mistake is escaped. Keys stay in the order they have."""
+    text = msgspec.json.encode(value).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def quoted_character(byte: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from machinery.field_errors import go_value
+from machinery.golang import go_text
 
 Obj = dict[str, Any]
 
@@ -38,6 +38,7 @@ _RULES = (
     ("Policies", "policies"),
     ("Tolerance", "tolerance"),
 )
+_TERM = ("key", "operator", "values")
 _POLICY = (("Type", "type"), ("Value", "value"), ("PeriodSeconds", "periodSeconds"))
 
 
@@ -70,7 +71,7 @@ def _metric_source(kind: str, source: Obj, values: Obj, role: str) -> Obj:
         )
         return out if kind == "Resource" else {**out, "container": source.get("container", "")}
     metric = source.get("metric") or {}
-    metric_name, selector = metric.get("name", ""), metric.get("selector")
+    metric_name, selector = metric.get("name", ""), _selector(metric.get("selector"))
     if kind == "Pods":
         out = {"metricName": metric_name, name("AverageValue"): values.get("averageValue", "0")}
         return _set(out, selector=selector)
@@ -85,6 +86,18 @@ def _metric_source(kind: str, source: Obj, values: Obj, role: str) -> Obj:
     else:
         _set(out, **{name("Value"): values.get("value")})
     return _set(out, **{name("AverageValue"): values.get("averageValue")})
+
+
+def _selector(given: Obj | None) -> Obj | None:
+    """A label selector as Go writes it."""
+    if given is None:
+        return None
+    out: Obj = {}
+    if labels := given.get("matchLabels"):
+        out["matchLabels"] = dict(sorted(labels.items()))
+    if terms := given.get("matchExpressions"):
+        out["matchExpressions"] = [{name: term[name] for name in _TERM if name in term} for term in terms]
+    return out
 
 
 def _older_metric(metric: Obj, part: str, role: str) -> Obj:
@@ -114,14 +127,14 @@ def from_storage(obj: Obj, current: Obj | None) -> Obj:
     annotations = _kept(obj)
     metrics = spec.get("metrics") or ()
     if others := [metric for metric in metrics if not _is_cpu(metric)]:
-        annotations[METRICS] = go_value([_older_metric(metric, "target", "target") for metric in others])
+        annotations[METRICS] = go_text([_older_metric(metric, "target", "target") for metric in others])
     if used := status.get("currentMetrics"):
-        annotations[CURRENT_METRICS] = go_value([_older_metric(metric, "current", "current") for metric in used])
+        annotations[CURRENT_METRICS] = go_text([_older_metric(metric, "current", "current") for metric in used])
     if conditions := status.get("conditions"):
         shown = [{field: each[field] for field in _CONDITION if field in each} for each in conditions]
-        annotations[CONDITIONS] = go_value(shown)
+        annotations[CONDITIONS] = go_text(shown)
     if behavior := spec.get("behavior"):
-        annotations[BEHAVIOR] = go_value(_internal_behavior(behavior))
+        annotations[BEHAVIOR] = go_text(_internal_behavior(behavior))
     older_spec = {key: value for key, value in spec.items() if key not in ("metrics", "behavior")}
     for metric in metrics:
         if _is_cpu(metric):

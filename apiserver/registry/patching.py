@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from api.gojson import paths_tree
 from api.resources import lookup
 from apiserver.registry.context import RequestContext
 from machinery.errors import BadRequest, UnsupportedMediaType
@@ -34,7 +35,7 @@ def patcher(
     from apiserver.crd.resource import CustomResource
 
     shape = _Shape(resource, subresource)
-    apply, shown = _application(resource, shape, patch_type, patch, ctx.warnings)
+    apply, shown, merged = _application(resource, shape, patch_type, patch, ctx.warnings)
 
     def patched(doc: Obj) -> Obj:
         result = apply(doc)
@@ -49,7 +50,7 @@ def patcher(
             return dict(result, metadata=dict(result["metadata"]))
         node = shape.node(kind if isinstance(kind, str) and kind else shape.kind)
         result = fieldvalidation.accept_patched(
-            result, node, patch=shown, directive=ctx.field_validation, warnings=found
+            result, node, patch=shown, directive=ctx.field_validation, warnings=found, merged=merged
         )
         ctx.warnings.extend(text for text in found if text not in ctx.warnings)
         if kind not in (None, "", shape.kind):
@@ -78,21 +79,21 @@ class _Shape:
 
 def _application(
     resource: Resource, shape: _Shape, patch_type: str, patch: bytes, warnings: list[str]
-) -> tuple[Callable[[Obj], Any], Obj | None]:
-    """The function, and the patch where error texts show it instead of the result."""
+) -> tuple[Callable[[Obj], Any], Obj | None, Obj]:
+    """The function, the patch where error texts show it instead of the result, and which parts it changes."""
     from machinery import patch as patches
 
     if patch_type == JSON_PATCH:
         operations, unknown = patches.decode_json_patch(patch)
         warnings.extend(unknown)
-        return lambda doc: patches.apply_json_patch(doc, operations), None
+        return lambda doc: patches.apply_json_patch(doc, operations), None, paths_tree(operations)
     if patch_type == MERGE_PATCH:
         merge = patches.decode_merge_patch(patch)
-        return lambda doc: patches.apply_merge_patch(doc, merge), None
+        return lambda doc: patches.apply_merge_patch(doc, merge), None, merge
     built_in = lookup(*resource.key()) is not None
     if patch_type == STRATEGIC_PATCH and built_in:
         strategic, node = patches.decode_merge_patch(patch), shape.node(shape.kind)
-        return lambda doc: patches.apply_strategic_merge(doc, strategic, node), strategic
+        return lambda doc: patches.apply_strategic_merge(doc, strategic, node), strategic, {}
     accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
     if built_in:
         accepted.insert(2, STRATEGIC_PATCH)
