@@ -7,10 +7,13 @@ from typing import Protocol
 from apiserver.admission.default_class import INGRESS, STORAGE, DefaultClass
 from apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from apiserver.admission.limit_ranger import LimitRanger
+from apiserver.admission.mutation import Mutations, Phase
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.pod_security.plugin import PodSecurity
-from apiserver.admission.policies.plugin import AdmissionPolicies
+from apiserver.admission.policies.expressions import Authorize, Judge
+from apiserver.admission.policies.mutating import MutatingPolicies
+from apiserver.admission.policies.validating import ValidatingPolicies
 from apiserver.admission.priority import Priority
 from apiserver.admission.resource_quota import ResourceQuota
 from apiserver.admission.runtime_class import RuntimeClass
@@ -19,6 +22,7 @@ from apiserver.admission.storage_protection import StorageObjectInUseProtection
 from apiserver.admission.taint_nodes import TaintNodesByCondition
 from apiserver.admission.webhooks.call import Caller
 from apiserver.admission.webhooks.plugin import MutatingWebhooks, ValidatingWebhooks
+from apiserver.auth.gate import Gate
 from apiserver.registry.hooks import Admission, Plugin
 from apiserver.registry.store import Registry
 
@@ -29,9 +33,14 @@ class Server(Protocol):
     @property
     def registry(self) -> Registry: ...
 
+    @property
+    def gate(self) -> Gate: ...
 
-def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[Plugin]:
-    """New instances for one API server."""
+
+def default_plugins(
+    registry: Registry, *, token_volumes: bool = False, authorize: Authorize | None = None
+) -> list[Plugin]:
+    """New instances for one API server. `authorize` decides what expressions ask about rights."""
     built_in: list[Admission] = [
         NamespaceLifecycle(registry),
         LimitRanger(registry),
@@ -45,13 +54,14 @@ def default_plugins(registry: Registry, *, token_volumes: bool = False) -> list[
         DefaultClass(registry, INGRESS),
         NodeRestriction(),
     ]
-    caller = Caller(registry)
+    caller, judge = Caller(registry), Judge(registry, authorize)
+    phases: list[Phase] = [MutatingPolicies(registry, judge), MutatingWebhooks(registry, caller, judge)]
     return [
         *built_in,
         PodSecurity(registry),
-        MutatingWebhooks(registry, caller, built_in),
-        AdmissionPolicies(registry),
-        ValidatingWebhooks(registry, caller),
+        Mutations(registry, built_in, phases),
+        ValidatingPolicies(registry, judge),
+        ValidatingWebhooks(registry, caller, judge),
         ResourceQuota(registry),
     ]
 
@@ -61,4 +71,5 @@ def install(server: Server, *, token_volumes: bool = False) -> None:
 
     `token_volumes`: pods mount their service account's token; wants a server that signs tokens.
     """
-    server.registry.admission.extend(default_plugins(server.registry, token_volumes=token_volumes))
+    plugins = default_plugins(server.registry, token_volumes=token_volumes, authorize=server.gate.decide)
+    server.registry.admission.extend(plugins)

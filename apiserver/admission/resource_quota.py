@@ -110,7 +110,7 @@ class ResourceQuota:
             concerned = not subresource
         else:
             concerned = op == UPDATE and target in GROWS and subresource in ("", "resize")
-        present = quotas.cache.names(namespace) if concerned else []
+        present = list(quotas.cache.names(namespace)) if concerned else []
         if not present:
             return None
         names = [parse_suffix(each).name for each in present]

@@ -14,6 +14,7 @@ from typing import Any
 from api.resources import RESOURCES
 from apiserver.crd.resource import CustomResource
 from apiserver.discovery import Discovery, RemoteVersion
+from apiserver.openapi_names import component_name, group_version_kind
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 
@@ -79,13 +80,14 @@ class CustomDocuments:
         if served is None or name in openapi.index():
             return openapi.document(name)
         if name not in self._made:
-            self._made[name] = self._make(name, served)
+            self._made[name] = self.make(name)
         return self._made[name]
 
-    @staticmethod
-    def _make(name: str, served: list[CustomResource]) -> bytes:
+    def make(self, name: str) -> bytes:
+        """A custom document, made anew."""
         from apiserver import openapi
 
+        served = self._by_name[name]
         if name == f"apis/{served[0].group}":
             return openapi.group_document(name)
         schemas: dict[str, Any] = {}
@@ -100,19 +102,16 @@ def _hash(name: str, resources: list[CustomResource]) -> str:
     return hashlib.sha512("\n".join((name, *rows)).encode()).hexdigest().upper()
 
 
-def component_name(resource: CustomResource, kind: str) -> str:
-    """`com.example.v1.Widget`: the group's words backwards, as upstream names schemas."""
-    return ".".join((*reversed(resource.group.split(".")), resource.version, kind))
-
-
 def schemas_of(resource: CustomResource) -> dict[str, Any]:
     """The schemas of a kind and of its list."""
+    from apiserver.openapi_v2 import object_meta, type_meta
+
     own = resource.raw_schema
+    meta = {"description": object_meta()["description"], "default": {}}
     properties = {
         **(own.get("properties") or {}),
-        "apiVersion": {"type": "string", "description": "The versioned schema of this object."},
-        "kind": {"type": "string", "description": "The REST resource this object represents."},
-        "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}.ObjectMeta"}], "default": {}},
+        **type_meta(),
+        "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}.ObjectMeta"}], **meta},
     }
     item = component_name(resource, resource.kind)
     reference = {"allOf": [{"$ref": f"#/components/schemas/{item}"}], "default": {}}
@@ -124,13 +123,13 @@ def schemas_of(resource: CustomResource) -> dict[str, Any]:
             "apiVersion": properties["apiVersion"],
             "items": {"type": "array", "items": reference, "description": f"List of {resource.plural}."},
             "kind": properties["kind"],
-            "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}.ListMeta"}], "default": {}},
+            "metadata": {"allOf": [{"$ref": f"#/components/schemas/{_META}.ListMeta"}], **meta},
         },
-        "x-kubernetes-group-version-kind": [_gvk(resource, resource.list_kind)],
+        "x-kubernetes-group-version-kind": [group_version_kind(resource, resource.list_kind)],
     }
-    whole = {**own, "properties": properties, "x-kubernetes-group-version-kind": [_gvk(resource, resource.kind)]}
+    whole = {
+        **own,
+        "properties": properties,
+        "x-kubernetes-group-version-kind": [group_version_kind(resource, resource.kind)],
+    }
     return {item: whole, component_name(resource, resource.list_kind): listed}
-
-
-def _gvk(resource: CustomResource, kind: str) -> dict[str, str]:
-    return {"group": resource.group, "version": resource.version, "kind": kind}

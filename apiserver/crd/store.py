@@ -105,6 +105,10 @@ class CustomStore(ResourceStore):
     def _unknown_field(self, field: str) -> str:
         return f"field label not supported: {field}"
 
+    async def from_version(self, obj: Obj) -> Obj:
+        """An object of another version of the definition in this one."""
+        return {**obj, "apiVersion": self.resource.group_version}
+
     async def create(self, ctx: RequestContext, namespace: str, body: Obj, **rest: Any) -> bytes:
         if self.terminating:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")

@@ -197,6 +197,13 @@ class WebhookCustomStore(CustomStore):
         found = await super()._current(namespace, name, fresh=fresh)
         return None if found is None else found._replace(raw=await self._out(found.raw))
 
+    async def from_version(self, obj: Obj) -> Obj:
+        source = self._versions.forms[str(obj["apiVersion"])]
+        made = decode((await self._versions.convert([source.encode(obj)], self._own))[0])
+        if version := obj["metadata"].get("resourceVersion"):
+            made["metadata"]["resourceVersion"] = version
+        return made
+
     async def _as_read(self, raw: bytes, subresource: str) -> bytes:
         """What was just written, as the webhook gives it back."""
         if subresource and subresource != "status":

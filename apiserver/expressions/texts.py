@@ -72,6 +72,7 @@ def _constructor(name: str) -> Callable[[], Any]:
 
 
 ROWS: tuple[Row, ...] = (
+    ("jsonpatch.escapeKey", False, "str", "str", lambda key: key.replace("~", "~0").replace("/", "~1")),
     ("find", True, "str str", "str", _find),
     ("findAll", True, "str str", "list", _find_all),
     ("findAll", True, "str str int", "list", _find_all),

@@ -23,6 +23,8 @@ class RequestContext:
     warnings: list[str] = field(default_factory=list)
     force: bool = False
     """Apply takes fields from other managers."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    """What admission has to tell whoever reads the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class ListPage(NamedTuple):
     resource_version: int
     continue_: str = ""
     remaining: int | None = None
+    state: int = 0
+    """Not 0: these are all objects of the namespace, and pages of equal numbers hold the same ones."""
 
 
 class DeleteResult(NamedTuple):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 CREATE = "CREATE"
 UPDATE = "UPDATE"
 DELETE = "DELETE"
+CONNECT = "CONNECT"
+"""A stream or a proxy; `new` is its options."""
 
 Obj = dict[str, Any]
 

@@ -1,4 +1,5 @@
-"""ValidatingAdmissionPolicy: rules written as expressions (CEL), and the match conditions of webhooks.
+"""Admission policies: rules and mutations written as expressions (CEL), and the match conditions of webhooks.
 
-`expressions` gives expressions what they may look at, `plugin` finds the policies of a write and judges by them.
+`expressions` gives expressions what they may look at, `bindings` finds the policies of a write and their parameters,
+`validating` judges by them, `mutating` changes objects by them, `status` tells whether their expressions make sense.
 """

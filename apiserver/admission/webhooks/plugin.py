@@ -1,37 +1,48 @@
 """MutatingAdmissionWebhook and ValidatingAdmissionWebhook: the hooks are asked, in order or side by side.
 
-Owns order, reinvocation, failure policies and dry runs. Mutating hooks run after the server's own plugins; when one has
-changed an object, those plugins see it again, since what was added wants its defaults too.
+Owns who is asked, failure policies, dry runs and what verdicts do. When mutating hooks run again is
+`admission.mutation`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from apiserver.admission.forming import take
+from apiserver.admission.matching import chosen_version, never_asked, selects
 from apiserver.admission.webhooks.call import Caller, CallError
-from apiserver.admission.webhooks.review import SPOKEN, BadAnswer, Verdict, Write, denial, review_of, verdict_of
-from apiserver.admission.webhooks.rules import Hook, hooks_of, never_asked, rule_matches, selects
+from apiserver.admission.webhooks.hooks import Hook, hooks_of
+from apiserver.admission.webhooks.review import SPOKEN, BadAnswer, Verdict, denial, review_of, verdict_of
+from apiserver.admission.write import Write, in_version, namespace_labels, write_of
 from apiserver.registry.context import RequestContext
-from apiserver.registry.hooks import Admission, Obj, Undo
+from apiserver.registry.hooks import Obj, Undo
 from apiserver.registry.store import Registry
 from machinery.errors import BadRequest, InternalError, StatusError
 
 if TYPE_CHECKING:
     from api.resources import Resource
+    from apiserver.admission.policies.expressions import Judge
 
 GROUP = "admissionregistration.k8s.io"
+
+
+class Asked(NamedTuple):
+    """A hook that a write concerns, and the version in which it wants to see it."""
+
+    hook: Hook
+    seen: Resource
 
 
 class Hooks:
     """The hooks of one kind of configuration, read again when a configuration changes."""
 
-    def __init__(self, registry: Registry, plural: str, caller: Caller) -> None:
+    def __init__(self, registry: Registry, plural: str, caller: Caller, judge: Judge) -> None:
         self._registry = registry
+        self._judge = judge
         self._store = registry.resource(GROUP, "v1", plural)
         self._caller = caller
         self._known: tuple[tuple[int, int], tuple[Hook, ...]] = ((-1, 0), ())
@@ -41,7 +52,7 @@ class Hooks:
         """Is nothing configured at all? The common case, asked on every write."""
         return not len(self._store.cache)
 
-    def concerning(self, write: Write) -> list[Hook]:
+    def concerning(self, write: Write) -> list[Asked]:
         """The hooks to ask about a write, ordered by their configurations' names."""
         cache = self._store.cache
         state = (cache.modified, len(cache))
@@ -50,26 +61,35 @@ class Hooks:
             self._known = (state, found)
         if never_asked(write.resource):
             return []
-        return [hook for hook in self._known[1] if self._wanted(hook, write)]
+        asked = ((hook, self._wanted(hook, write)) for hook in self._known[1])
+        return [Asked(hook, seen) for hook, seen in asked if seen is not None]
 
-    def _wanted(self, hook: Hook, write: Write) -> bool:
-        named = (write.op, write.resource, write.namespace, write.subresource)
-        if not any(rule_matches(rule, *named) for rule in hook.rules):
-            return False
+    def _wanted(self, hook: Hook, write: Write) -> Resource | None:
+        seen = chosen_version(self._registry, hook.rules, hook.match_policy, write, lambda rule: True)
+        if seen is None:
+            return None
         labels = namespace_labels(self._registry, write)
-        return selects(hook.namespaces, hook.objects, labels, write.new, write.old)
+        return seen if selects(hook.namespaces, hook.objects, labels, write.new, write.old) else None
 
-    async def ask(self, hook: Hook, write: Write, *, mutating: bool) -> Verdict | None:
-        """The verdict; None when there is none and that does not matter. Raises StatusError."""
+    async def ask(self, asked: Asked, write: Write, *, mutating: bool) -> tuple[Verdict, Any] | None:
+        """The verdict, and the object as the hook has seen it; None when there is none and that does not matter.
+
+        Raises StatusError.
+        """
+        hook, seen = asked
         try:
-            if hook.conditions and not _conditions_hold(self._registry, hook, write):
+            if hook.conditions and not self._conditions_hold(hook, write):
                 return None
             if write.ctx.dry_run and not hook.safe_for_dry_run:
                 raise BadRequest(f'admission webhook "{hook.name}" does not support dry run')
             version = next((each for each in hook.versions if each in SPOKEN), "")
             if not version:
                 raise CallError("webhook does not accept known AdmissionReview versions (v1, v1beta1)")
-            review = review_of(write, version)
+            new, old = write.shown(write.new), write.shown(write.old)
+            if seen is not write.resource:
+                new = await in_version(self._registry, new, write.resource, seen)
+                old = await in_version(self._registry, old, write.resource, seen)
+            review = review_of(write, version, seen=seen, new=new, old=old)
             raw = await self._caller.post(hook.client, msgspec.json.encode(review), hook.timeout)
             verdict = verdict_of(raw, version, review["request"]["uid"], mutating=mutating)
         except (CallError, BadAnswer) as error:
@@ -80,121 +100,93 @@ class Hooks:
         for text in verdict.warnings:
             if text not in write.ctx.warnings:
                 write.ctx.warnings.append(text)
+        for key, text in verdict.annotations.items():
+            write.ctx.annotations[f"{hook.name}/{key}"] = text
         if not verdict.allowed:
             raise denial(hook.name, verdict.status)
-        return verdict
+        return verdict, new
 
+    def _conditions_hold(self, hook: Hook, write: Write) -> bool:
+        """Raises CallError when a condition cannot be evaluated and none is false."""
+        from apiserver.admission.policies.expressions import ExpressionFailed, conditions_hold
 
-def namespace_labels(registry: Registry, write: Write) -> Any:
-    """Labels of the namespace that a write is in, or is about; None for other things without a namespace."""
-    if write.resource.key() == ("", "v1", "namespaces"):
-        return ((write.new or write.old or {}).get("metadata") or {}).get("labels") or {}
-    if not write.namespace:
-        return None
-    entry = registry.resource("", "v1", "namespaces").peek("", write.namespace)
-    return entry.labels if entry is not None else {}
-
-
-def _conditions_hold(registry: Registry, hook: Hook, write: Write) -> bool:
-    """Raises CallError when a condition cannot be evaluated and none is false."""
-    from apiserver.admission.policies.expressions import ExpressionFailed, conditions_hold, values_of
-
-    try:
-        return conditions_hold(hook.conditions, values_of(registry, write))
-    except ExpressionFailed as error:
-        raise CallError(str(error)) from error
+        try:
+            return conditions_hold(hook.conditions, self._judge.values_of(write))
+        except ExpressionFailed as error:
+            raise CallError(str(error)) from error
 
 
 class MutatingWebhooks:
-    """`before` are the plugins that look at an object again after a hook has changed it."""
+    """Asked one after the other; each sees what those before it have made."""
 
-    def __init__(self, registry: Registry, caller: Caller, before: Sequence[Admission]) -> None:
+    def __init__(self, registry: Registry, caller: Caller, judge: Judge) -> None:
         self._registry = registry
-        self._hooks = Hooks(registry, "mutatingwebhookconfigurations", caller)
-        self._before = before
+        self._hooks = Hooks(registry, "mutatingwebhookconfigurations", caller, judge)
 
-    async def admit(
-        self,
-        ctx: RequestContext,
-        op: str,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        new: Obj | None,
-        old: Obj | None,
-        subresource: str,
-    ) -> None:
-        if self._hooks.none:
-            return
-        write = Write(ctx, op, resource, namespace, name, new, old, subresource)
-        hooks = self._hooks.concerning(write)
-        if not hooks:
-            return
-        changed, again = False, list[Hook]()
-        for hook in hooks:
-            if await self._apply(hook, write):
+    @property
+    def none(self) -> bool:
+        return self._hooks.none
+
+    def begin(self, write: Write) -> WebhookRound:
+        """The hooks' part in one write."""
+        return WebhookRound(self._registry, self._hooks, write)
+
+
+class WebhookRound:
+    """The mutating hooks of one write."""
+
+    def __init__(self, registry: Registry, hooks: Hooks, write: Write) -> None:
+        self._registry = registry
+        self._hooks = hooks
+        self._write = write
+        self._asked: list[Asked] = []
+        self._again: list[Asked] = []
+        self._left: Obj | None = None
+
+    async def run(self) -> bool:
+        """Ask every hook; has one changed the object?"""
+        changed = False
+        self._asked = self._hooks.concerning(self._write)
+        for index, asked in enumerate(self._asked):
+            if await self._apply(asked):
                 changed = True
-                again += [each for each in hooks[: hooks.index(hook)] if each.reinvoked and each not in again]
-        if not changed or new is None:
-            return
-        before = copy.deepcopy(new)
-        for plugin in self._before:
-            handles = getattr(plugin, "handles", None)
-            if handles is None or handles(resource):
-                await plugin.admit(ctx, op, resource, namespace, name, new, old, subresource)
-        if new != before:
-            again = [hook for hook in hooks if hook.reinvoked]
-        for hook in again:
-            await self._apply(hook, write)
+                earlier = (each for each in self._asked[:index] if each.hook.reinvoked)
+                self._again += [each for each in earlier if each not in self._again]
+        self._left = copy.deepcopy(self._write.new) if self._asked else None
+        return changed
 
-    async def _apply(self, hook: Hook, write: Write) -> bool:
+    async def run_again(self) -> bool:
+        """Ask those again that want it and have not seen the object as it is now."""
+        if self._left is not None and self._left != self._write.new:
+            self._again = [each for each in self._asked if each.hook.reinvoked]
+        changed = False
+        for asked in self._again:
+            changed = await self._apply(asked) or changed
+        return changed
+
+    async def _apply(self, asked: Asked) -> bool:
         """Ask a hook and carry its patch out; has it changed the object?"""
-        verdict = await self._hooks.ask(hook, write, mutating=True)
-        if verdict is None or not verdict.patch or write.new is None:
+        answer = await self._hooks.ask(asked, self._write, mutating=True)
+        if answer is None or not answer[0].patch or self._write.new is None:
             return False
         from machinery import patch as patches
 
-        new = write.new
+        verdict, shown = answer
         try:
-            patched = patches.apply_json_patch(write.shown(new), verdict.patch)
-            patched = self._formed(write, patched)
+            patched = patches.apply_json_patch(copy.deepcopy(shown), verdict.patch)
+            return await take(self._registry, self._write, patched, asked.seen)
         except StatusError as error:
             raise InternalError.of(
-                f'admission webhook "{hook.name}" sent an unusable patch: {error.message}'
+                f'admission webhook "{asked.hook.name}" sent an unusable patch: {error.message}'
             ) from error
-        if patched == new:
-            return False
-        meta = new["metadata"]
-        wanted = dict(patched["metadata"])  # a patch leaves alone, and shares, what it does not name
-        new.clear()
-        new.update(patched)
-        # The write path holds the metadata it was given.
-        meta.clear()
-        meta.update(wanted)
-        new["metadata"] = meta
-        return True
-
-    def _formed(self, write: Write, patched: Any) -> Obj:
-        """The patched object in the kind's form, with defaults. Raises StatusError."""
-        from api import schema
-        from apiserver import fieldvalidation
-
-        if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
-            raise BadRequest("the patched object must have metadata")
-        resource = write.resource
-        node = schema.for_kind(resource.group, resource.version, resource.kind)
-        formed = fieldvalidation.accept_patched(patched, node, patch=None, directive="Ignore", warnings=[])
-        strategy = self._registry.resource(*resource.key()).strategy.for_subresource(write.subresource)
-        strategy.canonicalize(formed)
-        strategy.default(formed)
-        return formed
 
 
 class ValidatingWebhooks:
     """All hooks are asked at once; the first refusal counts."""
 
-    def __init__(self, registry: Registry, caller: Caller) -> None:
-        self._hooks = Hooks(registry, "validatingwebhookconfigurations", caller)
+    def __init__(self, registry: Registry, caller: Caller, judge: Judge) -> None:
+        self._registry = registry
+        self._hooks = Hooks(registry, "validatingwebhookconfigurations", caller, judge)
 
     async def check(
         self,
@@ -209,14 +201,14 @@ class ValidatingWebhooks:
     ) -> Undo | None:
         if self._hooks.none:
             return None
-        write = Write(ctx, op, resource, namespace, name, new, old, subresource)
+        write = write_of(self._registry, ctx, op, resource, namespace, name, new, old, subresource)
         hooks = self._hooks.concerning(write)
         if not hooks:
             return None
         try:
             async with asyncio.TaskGroup() as group:
-                for hook in hooks:
-                    group.create_task(self._hooks.ask(hook, write, mutating=False))
+                for asked in hooks:
+                    group.create_task(self._hooks.ask(asked, write, mutating=False))
         except BaseExceptionGroup as group:
             errors = group.subgroup(StatusError)
             if errors is None:

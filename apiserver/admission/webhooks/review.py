@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from apiserver.registry.context import RequestContext
+from apiserver.admission.write import Write
 from machinery.errors import StatusError
 
 if TYPE_CHECKING:
@@ -33,55 +33,53 @@ class Verdict(NamedTuple):
     status: Obj
     patch: list[Obj]
     warnings: list[str]
+    annotations: dict[str, str]
 
 
-class Write(NamedTuple):
-    """The write that is reviewed."""
-
-    ctx: RequestContext
-    op: str
-    resource: Resource
-    namespace: str
-    name: str
-    new: Obj | None
-    old: Obj | None
-    subresource: str
-
-    def shown(self, obj: Obj | None) -> Obj | None:
-        """The object with its kind, which a body may leave out."""
-        if obj is None:
-            return None
-        return {"kind": self.resource.kind, "apiVersion": self.resource.group_version, **obj}
-
-
-def review_of(write: Write, version: str, uid: str = "") -> Obj:
-    """The AdmissionReview to send."""
-    resource, ctx = write.resource, write.ctx
-    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-    named = {"group": resource.group, "version": resource.version, "resource": resource.plural}
-    options: Obj = {"kind": OPTIONS[write.op], "apiVersion": "meta.k8s.io/v1"}
-    if ctx.dry_run:
-        options["dryRun"] = ["All"]
-    if ctx.field_manager and write.op != "DELETE":
-        options["fieldManager"] = ctx.field_manager
+def review_of(
+    write: Write, version: str, uid: str = "", *, seen: Resource | None = None, new: Any = None, old: Any = None
+) -> Obj:
+    """The AdmissionReview to send. `new` and `old` are in the version `seen`, in which the webhook wants them."""
+    ctx = write.ctx
+    resource = seen or write.resource
+    if seen is None:
+        new, old = write.shown(write.new), write.shown(write.old)
+    kind, asked = write.kind(resource), write.kind()
+    sub = write.subresource
     request: Obj = {
         "uid": uid or str(uuid.uuid4()),
-        "kind": kind,
-        "resource": named,
-        **({"subResource": write.subresource} if write.subresource else {}),
-        "requestKind": kind,
-        "requestResource": named,
-        **({"requestSubResource": write.subresource} if write.subresource else {}),
+        "kind": kind._asdict(),
+        "resource": _resource(resource),
+        **({"subResource": sub} if sub else {}),
+        "requestKind": asked._asdict(),
+        "requestResource": _resource(write.resource),
+        **({"requestSubResource": sub} if sub else {}),
         **({"name": write.name} if write.name else {}),
         **({"namespace": write.namespace} if write.namespace else {}),
         "operation": write.op,
         "userInfo": ctx.user.to_dict(),
-        "object": write.shown(write.new),
-        "oldObject": write.shown(write.old),
+        "object": new,
+        "oldObject": old,
         "dryRun": ctx.dry_run,
-        "options": options,
+        "options": _options(write),
     }
     return {"kind": "AdmissionReview", "apiVersion": f"{GROUP}/{version}", "request": request}
+
+
+def _resource(resource: Resource) -> Obj:
+    return {"group": resource.group, "version": resource.version, "resource": resource.plural}
+
+
+def _options(write: Write) -> Obj | None:
+    kind = OPTIONS.get(write.op)
+    if kind is None:
+        return None
+    options: Obj = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
+    if write.ctx.dry_run:
+        options["dryRun"] = ["All"]
+    if write.ctx.field_manager and write.op != "DELETE":
+        options["fieldManager"] = write.ctx.field_manager
+    return options
 
 
 def verdict_of(raw: bytes, version: str, uid: str, *, mutating: bool) -> Verdict:
@@ -103,13 +101,15 @@ def verdict_of(raw: bytes, version: str, uid: str, *, mutating: bool) -> Verdict
     if response.get("uid") != uid:
         raise BadAnswer(f'expected response.uid="{uid}", got "{response.get("uid") or ""}"')
     status, warnings = response.get("status") or {}, response.get("warnings") or []
-    if not isinstance(status, dict) or not isinstance(warnings, list):
+    annotations = response.get("auditAnnotations") or {}
+    if not isinstance(status, dict) or not isinstance(warnings, list) or not isinstance(annotations, dict):
         raise BadAnswer("webhook response has fields of wrong types")
     return Verdict(
         response.get("allowed") is True,
         status,
         _patch_of(response) if mutating else [],
         [each for each in warnings if isinstance(each, str)],
+        {key: value for key, value in annotations.items() if isinstance(value, str)},
     )
 
 

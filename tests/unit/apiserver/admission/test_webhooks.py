@@ -14,8 +14,8 @@ import h11
 import pytest
 
 from api.resources import lookup
+from apiserver.admission.matching import rule_matches
 from apiserver.admission.webhooks.review import BadAnswer, denial, verdict_of
-from apiserver.admission.webhooks.rules import rule_matches
 from machinery.errors import InternalError, StatusError
 from machinery.tls import CertificateAuthority
 from tests.unit.apiserver.admission.conftest import Cluster, a_pod
