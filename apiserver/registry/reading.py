@@ -190,7 +190,8 @@ class ResourceReader:
     def _list_cached(self, revision: int, start: str, selection: Selection, limit: int) -> ListPage:
         entries = self.cache.select(selection, start)
         if not limit:
-            return ListPage([entry.raw for entry in entries], revision)
+            whole = not (start or selection.selective or selection.name)
+            return ListPage([entry.raw for entry in entries], revision, state=self.cache.modified if whole else 0)
         found = list(islice(entries, limit + 1))
         if len(found) <= limit:
             return ListPage([entry.raw for entry in found], revision)
@@ -198,7 +199,7 @@ class ResourceReader:
         after = suffix(*page[-1].key) + "\0"
         remaining = None
         if not selection.selective and not selection.name:
-            remaining = len(self.cache.names(selection.namespace, after))
+            remaining = self.cache.count(selection.namespace, after)
         return ListPage([entry.raw for entry in page], revision, Token(revision, after).encode(), remaining)
 
     async def _list_at(self, revision: int, start: str, selection: Selection, limit: int) -> ListPage:

@@ -12,9 +12,10 @@ from typing import Any
 from api.resources import RESOURCES, Resource
 from apiserver.auth.virtual import VirtualResources
 from apiserver.crd.resource import CustomResource
-from apiserver.registry.context import DeleteResult, RequestContext
+from apiserver.registry.context import DeleteResult, ListPage, RequestContext
 from apiserver.registry.store import Registry, ResourceStore
 from apiserver.rest import bodies, negotiation, query, transform
+from apiserver.rest.lists import JoinedLists
 from apiserver.rest.negotiation import (
     APPLY_PATCH,
     JSON,
@@ -29,7 +30,7 @@ from apiserver.rest.negotiation import (
     Accepted,
 )
 from apiserver.rest.request import Request
-from apiserver.rest.responses import encode_json, send_bytes, send_not_found_page, warning_header
+from apiserver.rest.responses import ZIPPED, encode_json, send_bytes, send_not_found_page, send_object, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
 from apiserver.routing import check_fields, check_kind, check_route
 from machinery.clock import Clock
@@ -69,6 +70,7 @@ class ResourceHandlers:
         self._virtual = virtual
         self._connects = connects
         self._websockets = websockets
+        self._lists = JoinedLists()
         self._verbs: dict[str, Handler] = {
             "get": self.get,
             "list": self.list,
@@ -142,7 +144,7 @@ class ResourceHandlers:
         page = await store.list(request.context(), request.namespace, options)
         include = self._include(request, accepted)
         content_type, body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
-        await send_bytes(request, 200, body, content_type=content_type, extra=_warnings(request))
+        await send_object(request, 200, (body,), content_type=content_type, extra=_warnings(request))
 
     async def watch(self, request: Request, resource: Resource, store: ResourceStore) -> None:
         info = request.info
@@ -226,9 +228,7 @@ class ResourceHandlers:
         context = request.context()
         context.dry_run = dry_run
         page = await store.delete_collection(context, request.namespace, selection, options)
-        include = self._include(request, accepted)
-        content_type, body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
-        await send_bytes(request, 200, body, content_type=content_type, extra=_warnings(request))
+        await self._answer_page(request, resource, page, accepted, store)
 
     # What the verbs share.
 
@@ -258,12 +258,12 @@ class ResourceHandlers:
         return transform.include_object(query.text(request.query, "includeObject")) if accepted.kind == TABLE else ""
 
     async def _answer(self, request: Request, code: int, resource: Resource, raw: bytes, accepted: Accepted) -> None:
-        if accepted is PLAIN and not request.warnings:
+        if accepted is PLAIN and not request.warnings and len(raw) <= ZIPPED:
             await send_bytes(request, code, raw)
             return
         include = self._include(request, accepted)
         content_type, body = transform.one(resource, raw, accepted, include, self._clock)
-        await send_bytes(request, code, body, content_type=content_type, extra=_warnings(request))
+        await send_object(request, code, (body,), content_type=content_type, extra=_warnings(request))
 
 
 def _accepted(header: bytes, shapes: tuple[str, ...], *, yaml: bool = True) -> Accepted:

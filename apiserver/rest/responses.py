@@ -6,7 +6,9 @@ Called by every handler of the REST door. Header lists of the common cases exist
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from random import getrandbits
 from typing import Any, Protocol
 
@@ -26,6 +28,12 @@ JSON_TYPE = b"application/json"
 PROTOBUF_TYPE = b"application/vnd.kubernetes.protobuf"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 NOT_FOUND_PAGE = b"404 page not found\n"
+
+PIECE = 256 << 10
+"""Bytes of one write of a large answer."""
+ZIPPED = 128 << 10
+"""Answers above this size are compressed for clients that ask for it, as upstream does."""
+GZIP_LEVEL = 1
 
 _CACHE: Header = (b"cache-control", b"no-cache, private")
 _JSON_HEADER: Header = (b"content-type", JSON_TYPE)
@@ -60,6 +68,7 @@ class Answerable(Protocol):
     """The part of a request that an answer needs; `code` is set once an answer has begun."""
 
     send: Send
+    headers: Mapping[bytes, bytes]
     audit: bytes
     code: int
     warnings: list[str]
@@ -84,11 +93,52 @@ async def send_bytes(
         headers.append(_JSON_HEADER)
     elif content_type:
         headers.append((b"content-type", content_type))
-    if request.whole is not None and request.whole(code, headers, body):
+    if len(body) <= PIECE and request.whole is not None and request.whole(code, headers, body):
         return
-    send = request.send
+    await _send_pieces(request.send, code, headers, (body,))
+
+
+async def send_object(
+    request: Answerable,
+    code: int,
+    parts: Sequence[bytes],
+    *,
+    content_type: bytes = JSON_TYPE,
+    extra: Sequence[Header] = (),
+) -> None:
+    """An object or a list, in parts that need not be joined; compressed when it is large and the client takes that."""
+    size = sum(map(len, parts))
+    if size > ZIPPED and accepts_gzip(request.headers.get(b"accept-encoding", b"")):
+        body = await asyncio.to_thread(_zipped, parts)
+        extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
+        await send_bytes(request, code, body, content_type=content_type, extra=extra)
+    elif size <= PIECE:
+        await send_bytes(request, code, b"".join(parts), content_type=content_type, extra=extra)
+    else:
+        request.code = code
+        headers = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % size), *extra]
+        headers.append((b"content-type", content_type))
+        await _send_pieces(request.send, code, headers, parts)
+
+
+async def _send_pieces(send: Send, code: int, headers: list[Header], parts: Iterable[bytes]) -> None:
+    """Write as the client reads: what waits for a slow one is one piece, and others get their turn between two."""
     await send({"type": "http.response.start", "status": code, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    for part in parts:
+        view = memoryview(part)
+        for at in range(0, len(part), PIECE):
+            await send({"type": "http.response.body", "body": view[at : at + PIECE], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def accepts_gzip(header: bytes) -> bool:
+    """Does Accept-Encoding name gzip? Parameters are ignored, as upstream does."""
+    return b"gzip" in header and any(part.partition(b";")[0].strip() == b"gzip" for part in header.split(b","))
+
+
+def _zipped(parts: Sequence[bytes]) -> bytes:
+    packer = zlib.compressobj(GZIP_LEVEL, wbits=16 + zlib.MAX_WBITS)
+    return b"".join([*(packer.compress(part) for part in parts), packer.flush()])
 
 
 async def send_not_modified(request: Answerable, etag: bytes) -> None:

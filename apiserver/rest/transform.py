@@ -80,14 +80,14 @@ def list_metadata(page: ListPage, *, always_continue: bool = False) -> bytes:
     return encode_json(meta)
 
 
-def plain_list(resource: Resource, page: ListPage, bare: Callable[[bytes], bytes]) -> bytes:
-    """A list of whole objects, joined from their bytes. `bare` takes kind and apiVersion off an item."""
+def list_parts(resource: Resource, page: ListPage, items: bytes) -> tuple[bytes, bytes, bytes]:
+    """A list of whole objects around its joined items."""
     head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
         resource.list_kind.encode(),
         resource.group_version.encode(),
         list_metadata(page, always_continue=isinstance(resource, CustomResource)),
     )
-    return b"".join((head, b",".join([bare(item) for item in page.items]), b"]}"))
+    return head, items, b"]}"
 
 
 def partial_list(page: ListPage, version: str = "v1", resource: Resource | None = None) -> bytes:
@@ -136,11 +136,10 @@ def many(
     """A page in the accepted shape."""
     if accepted.kind == TABLE:
         return JSON_TYPE, table(resource, page.items, accepted, include, clock, list_metadata(page))
-    raw = (
-        partial_list(page, accepted.version, resource)
-        if accepted.kind == PARTIAL_LIST
-        else plain_list(resource, page, bare)
-    )
+    if accepted.kind == PARTIAL_LIST:
+        raw = partial_list(page, accepted.version, resource)
+    else:
+        raw = b"".join(list_parts(resource, page, b",".join(map(bare, page.items))))
     if accepted.media_type == PROTOBUF and accepted.json_too:
         return JSON_TYPE, raw
     return _written(raw, accepted)

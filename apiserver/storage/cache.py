@@ -10,6 +10,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from apiserver.storage.entry import ADDED, DELETED, MODIFIED, Entry, Event, FieldReader, Selection
 from apiserver.storage.form import BadObject, ObjectForm
@@ -26,6 +27,8 @@ RING_KEEP = 128
 """So many events are kept whatever their size, as upstream keeps at least a hundred."""
 RING_ENCODED = 256
 """So many of the newest events keep their encodings; an older one is encoded again for whoever resumes there."""
+
+SLICE = 512
 
 UNPACED = 8
 PACE = 0.002
@@ -79,12 +82,22 @@ class ResourceCache:
             for name in names:
                 yield entries[name]
 
-    def names(self, namespace: str, start: str = "") -> list[str]:
-        """Sorted key suffixes of a namespace ("" = all)."""
+    def names(self, namespace: str, start: str = "") -> Iterator[str]:
+        """Sorted key suffixes of a namespace ("" = all), a slice at a time: a page of a long list costs little."""
+        first, end = self._span(namespace, start)
+        names = self._names
+        return chain.from_iterable(names[at : min(at + SLICE, end)] for at in range(first, end, SLICE))
+
+    def count(self, namespace: str, start: str = "") -> int:
+        """How many names there are."""
+        first, end = self._span(namespace, start)
+        return max(end - first, 0)
+
+    def _span(self, namespace: str, start: str) -> tuple[int, int]:
+        names = self._names
         if not namespace:
-            return self._names[bisect_left(self._names, start) :] if start else self._names
-        first = bisect_left(self._names, max(start, f"{namespace}/"))
-        return self._names[first : bisect_left(self._names, f"{namespace}0")]
+            return bisect_left(names, start) if start else 0, len(names)
+        return bisect_left(names, max(start, f"{namespace}/")), bisect_left(names, f"{namespace}0")
 
     def created(self, key: bytes) -> int | None:
         """Revision at which the object at a store key was created; None when it is not here."""
