@@ -55,6 +55,11 @@ def _resources_of(name: str) -> list[resources.Resource]:
 @lru_cache(maxsize=KEPT_DOCUMENTS)
 def document(name: str) -> bytes:
     """The document's JSON. KeyError for names that are not in `index()`."""
+    return make(name)
+
+
+def make(name: str) -> bytes:
+    """`document`, made anew."""
     if name not in index():
         raise KeyError(name)
     served = _resources_of(name)

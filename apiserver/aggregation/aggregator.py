@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from apiserver.aggregation.backend import SERVICE_LABEL, Backend, Locator, write_condition
 from apiserver.aggregation.follow import follow
@@ -20,6 +21,10 @@ from apiserver.registry.store import Registry
 from apiserver.rest.request import Request
 from apiserver.storage.entry import DELETED, Event
 from apiserver.storage.form import decode
+
+if TYPE_CHECKING:
+    from apiserver.aggregation.swagger import RemoteSwaggers
+    from apiserver.openapi_swagger import Remote
 
 SERVICES = ("", "v1", "services")
 OPENAPI = "/openapi/v3/"
@@ -42,6 +47,7 @@ class Aggregator:
         self._group: asyncio.TaskGroup | None = None
         self._registration = Registration(registry, self._known)
         self._synced = asyncio.Event()
+        self._swaggers: RemoteSwaggers | None = None
         catalog.on_custom = self._registration.set_custom
 
     async def wait_synced(self) -> None:
@@ -75,9 +81,15 @@ class Aggregator:
         """Pass a request on. Raises PlainRefusal, ClientGone or OSError."""
         await self._proxy.serve(request, service)
 
-    def backends(self) -> Sequence[Backend]:
-        """Those that answer."""
-        return [backend for backend in self._routes.values() if backend.spec.available]
+    async def swaggers(self) -> list[Remote]:
+        """OpenAPI v2 documents of the backends that answer."""
+        if not self._routes:
+            return []
+        if self._swaggers is None:
+            from apiserver.aggregation.swagger import RemoteSwaggers  # few ever ask
+
+            self._swaggers = RemoteSwaggers(self._registry.clock)
+        return await self._swaggers.documents([each for each in self._routes.values() if each.spec.available])
 
     # -- followed -----------------------------------------------------------------------------------------------------
 

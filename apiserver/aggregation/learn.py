@@ -6,7 +6,6 @@ raises ValueError, whatever a backend sends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -138,8 +137,3 @@ def openapi_url(service: ApiService, body: bytes) -> str:
     found = _decode(body, _Index).paths.get(service.path[1:])
     url = found.serverRelativeURL if found is not None else ""
     return url if url.startswith("/openapi/v3/") else ""
-
-
-def etag_of(headers: Mapping[str, str]) -> dict[str, str]:
-    """The header that asks for a document only if it has changed."""
-    return {"if-none-match": headers["etag"]} if headers.get("etag") else {}

@@ -5,27 +5,49 @@ Owns: the table of these paths. Called by the door after authorization; answers 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apiserver import discovery
 from apiserver.auth.service_accounts import ServiceAccountTokens
 from apiserver.crd.catalog import Catalog
 from apiserver.metrics import RequestMetrics
-from apiserver.rest.negotiation import wants_aggregated_discovery
+from apiserver.rest.negotiation import not_acceptable, ranges, wants_aggregated_discovery
 from apiserver.rest.request import Request
 from apiserver.rest.responses import JSON_TYPE, PROTOBUF_TYPE, TEXT_TYPE, encode_json, send_bytes, send_not_modified
 from machinery.errors import MethodNotAllowed, NotFound
 
+if TYPE_CHECKING:
+    from apiserver.openapi_swagger import Remote, Swagger
+
 Check = Callable[[], str]  # "" = passed, else why not
 _Handler = Callable[[Request], Awaitable[None]]
-# OpenAPI v2 without schemas: kubectl reads it for `kind: List` only, and then leaves validation to the server.
-# Version 3 has the schemas. In protobuf (gnostic's Document): swagger = 1, info = 2 (title = 1, version = 2).
-OPENAPI_V2_JSON = b'{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.2"},"paths":{},"definitions":{}}'
-OPENAPI_V2_PROTOBUF = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.2"
 OPENAPI_V2_TYPE = b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+OPENAPI_V2_NAMES = (OPENAPI_V2_TYPE.decode(), "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+Remotes = Callable[[], Awaitable[list["Remote"]]]
+
+
+async def nothing_remote() -> list[Remote]:
+    """Where nothing is aggregated."""
+    return []
+
+
+def _wants_binary_swagger(accept: str) -> bool:
+    """Whether protobuf is what the client likes best, under either spelling of its name. Raises NotAcceptable."""
+    found = ranges(accept)
+    for media in found:
+        if media.media_type in OPENAPI_V2_NAMES:
+            return True
+        if media.media_type in ("application/json", "application/*", "*/*"):
+            return False
+    if found:
+        raise not_acceptable()
+    return False
 
 
 class SystemHandlers:
@@ -37,8 +59,13 @@ class SystemHandlers:
         checks: Mapping[str, Mapping[str, Check]],
         accounts: ServiceAccountTokens | None,
         catalog: Catalog | None = None,
+        remotes: Remotes | None = None,
     ) -> None:
-        """`checks`: for livez, readyz and healthz, the named checks of each. `catalog`: what is served."""
+        """`checks`: for livez, readyz and healthz, the named checks of each. `catalog`: what is served here;
+        `remotes`: OpenAPI v2 documents of what is served elsewhere.
+        """
+        self._swagger: Swagger | None = None
+        self._remotes = remotes or nothing_remote
         self._catalog = catalog if catalog is not None else Catalog()
         self._metrics = metrics
         self._checks = checks
@@ -161,9 +188,7 @@ class SystemHandlers:
             await send_bytes(request, 200, body, content_type=TEXT_TYPE)
             return True
         if path == "/openapi/v2":
-            binary = b"proto-openapi.spec.v2" in request.headers.get(b"accept", b"")
-            body, kind = (OPENAPI_V2_PROTOBUF, OPENAPI_V2_TYPE) if binary else (OPENAPI_V2_JSON, JSON_TYPE)
-            await send_bytes(request, 200, body, content_type=kind)
+            await self._swagger_document(request)
             return True
         name = path.removeprefix("/openapi/v3/")
         if name == path:
@@ -178,6 +203,24 @@ class SystemHandlers:
             return True
         await send_bytes(request, 200, body, extra=((b"etag", etag),))
         return True
+
+    async def _swagger_document(self, request: Request) -> None:
+        if self._swagger is None:
+            from apiserver.openapi_swagger import Swagger  # few ever ask, and making it is most of the code
+
+            self._swagger = Swagger(self._catalog, self._remotes)
+        binary = _wants_binary_swagger(request.header(b"accept"))
+        found = await self._swagger.document(binary=binary)
+        if request.headers.get(b"if-none-match") == found.etag:
+            await send_not_modified(request, found.etag)
+            return
+        kind = OPENAPI_V2_TYPE if binary else JSON_TYPE
+        extra = [(b"etag", found.etag), (b"vary", b"Accept"), (b"vary", b"Accept-Encoding")]
+        if b"gzip" in request.headers.get(b"accept-encoding", b""):
+            extra.append((b"content-encoding", b"gzip"))
+            await send_bytes(request, 200, found.zipped, content_type=kind, extra=extra)
+            return
+        await send_bytes(request, 200, gzip.decompress(found.zipped), content_type=kind, extra=extra)
 
     async def _issuer(self, request: Request) -> None:
         if self._accounts is None:

@@ -286,6 +286,24 @@ async def test_openapi_v3_is_merged(site: tuple[RunningApiServer, Extension]) ->
     assert extension.SCHEMA in (await rest.get(paths[BASE[1:]]["serverRelativeURL"])).json["components"]["schemas"]
 
 
+async def test_openapi_v2_is_merged(site: tuple[RunningApiServer, Extension]) -> None:
+    server, wardle = site
+    rest = server.rest()
+    await aggregated(rest, fresh=True)
+    first = await rest.get("/openapi/v2")
+    path = f"{BASE}/namespaces/{{namespace}}/flunders"
+    assert path in first.json["paths"]
+    assert first.json["definitions"][extension.SCHEMA]["properties"] == {"spec": {"type": "object"}}
+    # Only what the group version's own paths lead to is taken over.
+    assert not {"/healthz"} & first.json["paths"].keys()
+    assert "unused" not in first.json["definitions"]
+    assert (await rest.get("/openapi/v2")).header("etag") == first.header("etag")
+    assert wardle.openapi_v2_asked == 1
+    assert (await rest.request("DELETE", f"{API_SERVICES}/{NAME}")).status == 200
+    await until_status(rest, FLUNDERS, lambda status: status == 404)
+    assert path not in (await rest.get("/openapi/v2")).json["paths"]
+
+
 async def test_what_extensions_are_told() -> None:
     async with running_apiserver() as server:
         found = await server.rest().get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication")
