@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from apiserver.audit.record import Record
 from apiserver.auth.user import ANONYMOUS_USER, UserInfo
 from apiserver.registry.context import RequestContext
 from apiserver.rest import query as queries
@@ -22,6 +23,7 @@ class Request:
     """What handlers get. `headers` keeps the last of repeated headers; `scope["headers"]` has them all."""
 
     __slots__ = (
+        "actor",
         "audit",
         "chunk",
         "code",
@@ -31,6 +33,7 @@ class Request:
         "namespace",
         "query",
         "receive",
+        "record",
         "scope",
         "send",
         "user",
@@ -46,6 +49,7 @@ class Request:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.query = queries.NO_QUERY
         self.user: UserInfo = ANONYMOUS_USER
+        self.actor: UserInfo | None = None  # who has authenticated; somebody else than the user when impersonating
         self.info = RequestInfo()
         self.namespace = ""  # "" for cluster-scoped resources, whatever the path says
         self.warnings: list[str] = []
@@ -53,6 +57,7 @@ class Request:
         given = self.headers.get(b"audit-id")
         taken = given is not None and len(given) <= 64 and given.replace(b"-", b"").isalnum()
         self.audit = given if given is not None and taken else audit_id()
+        self.record: Record | None = None  # for the audit log
         self.whole: Whole | None = scope["state"].get("whole")
         self.chunk: Chunk | None = scope["state"].get("chunk")
 

@@ -142,6 +142,19 @@ class ResourceHandlers:
         accepted = _accepted(accept, LIST_SHAPES) if accept is not None else PLAIN
         options = query.list_options(request.query)
         page = await store.list(request.context(), request.namespace, options)
+        if request.record is not None and request.record.takes_response():
+            request.record.answered(transform.many(resource, page, PLAIN, "", self._clock, store.form.bare)[1])
+        if accepted is PLAIN:
+            if type(store) is not ResourceStore:  # what other stores answer follows from more than the cache
+                page = page._replace(state=0)
+            items = self._lists.items((*resource.key(), request.namespace), page, store.form.bare)
+            await send_object(request, 200, transform.list_parts(resource, page, items), extra=_warnings(request))
+            return
+        await self._answer_page(request, resource, page, accepted, store)
+
+    async def _answer_page(
+        self, request: Request, resource: Resource, page: ListPage, accepted: Accepted, store: ResourceStore
+    ) -> None:
         include = self._include(request, accepted)
         content_type, body = transform.many(resource, page, accepted, include, self._clock, store.form.bare)
         await send_object(request, 200, (body,), content_type=content_type, extra=_warnings(request))
@@ -197,6 +210,8 @@ class ResourceHandlers:
         context = request.context(options)
         context.force = options.force
         raw = bodies.clean(await bodies.read(request.receive))
+        if request.record is not None:
+            request.record.sent_raw(raw)
         info = request.info
         subresource = info.subresource
         if content_type == APPLY_PATCH:
@@ -217,6 +232,8 @@ class ResourceHandlers:
         # A request that asks for orphans to be collected and has to wait is "accepted"; all others are "ok".
         code = 202 if not result.deleted and options.orphan_dependents is False else 200
         if result.success is not None:
+            if request.record is not None:
+                request.record.status(result.success)
             await self._answer(request, code, resource, encode_json(result.success), accepted._replace(kind=""))
         else:
             await self._answer(request, code, resource, result.raw, accepted)
@@ -241,6 +258,8 @@ class ResourceHandlers:
         kind = resource.subresources[request.info.subresource].kind if request.info.subresource else resource.kind
         body = bodies.decode(raw, content_type, kind)
         check_kind(body, resource, request.info.subresource)
+        if request.record is not None:
+            request.record.sent(body)
         return check_fields(body, raw if is_json else None, resource, request.info.subresource, context)
 
     @staticmethod
@@ -251,7 +270,10 @@ class ResourceHandlers:
         content_type = request.header(b"content-type")
         if not content_type or content_type.startswith(JSON):
             raw = bodies.clean(raw)
-        return bodies.decode(raw, content_type, "DeleteOptions") if raw else None
+        body = bodies.decode(raw, content_type, "DeleteOptions") if raw else None
+        if request.record is not None and body is not None:
+            request.record.sent(body)
+        return body
 
     @staticmethod
     def _include(request: Request, accepted: Accepted) -> str:
