@@ -8,7 +8,7 @@ binding of a claim is complete when the claim names its volume, the volume the c
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -228,24 +228,6 @@ def best_for_claim(claim: Claim, volumes: Iterable[Volume], *, delayed: bool) ->
         if not delayed and is_candidate(volume, claim):
             fitting.append(volume)
     return min(fitting, key=tightness, default=None)
-
-
-def best_on_node(
-    claim: Claim, volumes: Iterable[Volume], labels: Labels, taken: Container[str] = frozenset()
-) -> Volume | None:
-    """The volume that the scheduler would bind to a claim whose pod runs on a node with these labels.
-
-    A volume set aside for the claim is the only choice, and none at all where the node cannot reach it.
-    """
-    fitting: list[Volume] = []
-    for volume in volumes:
-        if volume.metadata.name in taken:
-            continue
-        if is_reserved(volume, claim):
-            return volume if reachable(volume, labels) else None
-        if has_modes(volume, claim) and is_candidate(volume, claim) and reachable(volume, labels):
-            fitting.append(volume)
-    return min(fitting, key=lambda each: (capacity(each), each.metadata.name or ""), default=None)
 
 
 def claim_name(pod_name: str, volume: core_v1.Volume) -> str:

@@ -1,14 +1,15 @@
 """The scheduler: decides on which node each new pod runs, and binds it.
 
 Owns the queue of unscheduled pods and the decision. Never starts a pod, never writes anything but bindings, the
-PodScheduled condition, nominated nodes and events, and for victims of preemption their condition and deletion. Talks
-to the API server only; answers `explain` on a socket of its own.
+PodScheduled condition, nominated nodes and events, for claims that wait for their pod the chosen volume or node, and
+for victims of preemption their condition and deletion. Talks to the API server only (and to extenders, where some are
+configured); answers `explain` on a socket of its own.
 
     framework/    pure: snapshot of the cluster as arrays, extension points, evaluation of one pod
     plugins/      what a node must have and what makes it better; registry.py is the table
     queue.py      who is next, who backs off, who waits for which event
     scheduler.py  event handlers and the loop;  relations.py  what else decisions depend on
-    binder.py     bindings and conditions;  evictor.py  preemption's writes
+    binder.py     bindings and conditions;  volume_writer.py  what PreBind writes;  evictor.py  preemption's writes
     decisions.py  the last decisions;  explain.py  the door that tells them
     configuration.py  the KubeSchedulerConfiguration file;  app.py  the process
 """

@@ -15,51 +15,110 @@ from typing import Any, Final
 from api.models import core_v1
 from machinery import log
 from machinery.clock import Clock
-from machinery.errors import InternalError, StatusError
+from machinery.errors import InternalError, NotFound, StatusError
 from machinery.log import kv
 from machinery.meta import rfc3339
 from scheduler.framework.interface import BindPlugin, PreBindPlugin
 from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.snapshot import ClusterSnapshot
+from scheduler.framework.waiting import Rejected, WaitingPod
 
 CONCURRENT_BINDINGS: Final = 64
 CONCURRENT_CONDITIONS: Final = 8
+WAITING: Final = "waiting on permit"
+BINDING: Final = "binding rejected"
 _log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A decided pod on its way."""
+    """A decided pod on its way. `held`: a Permit plugin lets it wait; `pre_bind`: plugins with something to do first.
+
+    `on_failed` is told the error and at which stage it came.
+    """
 
     info: PodInfo
     node: str
-    before: Callable[[], Awaitable[None]]
+    snapshot: ClusterSnapshot
+    held: WaitingPod | None
     pre_bind: Sequence[PreBindPlugin]
+    before: Callable[[], Awaitable[None]]
     bind: Sequence[BindPlugin]
     on_bound: Callable[[], None]
-    on_failed: Callable[[StatusError], None]
+    on_failed: Callable[[StatusError | Rejected, str], None]
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it may wait for others, for minutes."""
+        return self.held is not None or bool(self.pre_bind)
 
 
 class BindPipeline:
-    """At most `CONCURRENT_BINDINGS` at once; `submit` waits for room."""
+    """At most `CONCURRENT_BINDINGS` at once; `submit` waits for room. Pods that wait for others wait aside."""
 
-    def __init__(self, concurrency: int = CONCURRENT_BINDINGS) -> None:
+    def __init__(self, clock: Clock, concurrency: int = CONCURRENT_BINDINGS) -> None:
+        self._clock = clock
         self._concurrency = concurrency
         self._queue: asyncio.Queue[Binding] = asyncio.Queue(concurrency)
+        self._slow: dict[str, tuple[Binding, asyncio.Task[None] | None]] = {}
+        self._group: asyncio.TaskGroup | None = None
         self.under_way = 0
 
     async def submit(self, binding: Binding) -> None:
-        await self._queue.put(binding)
+        if binding.is_slow:
+            self._put_aside(binding)
+        else:
+            await self._queue.put(binding)
 
     def has_room(self) -> bool:
         return not self._queue.full()
 
     def submit_nowait(self, binding: Binding) -> None:
-        self._queue.put_nowait(binding)
+        if binding.is_slow:
+            self._put_aside(binding)
+        else:
+            self._queue.put_nowait(binding)
+
+    def _put_aside(self, binding: Binding) -> None:
+        task = self._group.create_task(self._prepare(binding)) if self._group is not None else None
+        self._slow[binding.info.uid] = (binding, task)
+
+    def abandon(self, uid: str) -> None:
+        """The pod is gone: stop waiting for whatever it waits for."""
+        binding, task = self._slow.pop(uid, (None, None))
+        if task is not None:
+            task.cancel()
+        if binding is not None:
+            binding.on_failed(NotFound.of(resource="pods", name=binding.info.name), WAITING)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
+            self._group = group
+            for binding, task in tuple(self._slow.values()):
+                if task is None:
+                    self._put_aside(binding)
             for _ in range(self._concurrency):
                 group.create_task(self._work())
+
+    async def _prepare(self, binding: Binding) -> None:
+        """What comes before the binding itself."""
+        stage = WAITING
+        try:
+            if binding.held is not None:
+                await binding.held.wait(self._clock)
+            for plugin in binding.pre_bind:
+                stage = f'running PreBind plugin "{plugin.name}"'
+                await plugin.pre_bind(binding.info, binding.node, binding.snapshot)
+        except (StatusError, Rejected) as error:
+            self._slow.pop(binding.info.uid, None)
+            binding.on_failed(error, stage)
+        except Exception as error:  # noqa: BLE001  logged, and the pod is retried
+            _log.exception("Preparing failed unexpectedly", extra=kv(pod=binding.info.key, node=binding.node))
+            self._slow.pop(binding.info.uid, None)
+            binding.on_failed(InternalError(str(error)), stage)
+        else:
+            self._slow.pop(binding.info.uid, None)
+            await self._queue.put(binding)
 
     async def _work(self) -> None:
         while True:
@@ -74,15 +133,13 @@ class BindPipeline:
     async def _carry_out(binding: Binding) -> None:
         try:
             await binding.before()
-            for pre in binding.pre_bind:
-                await pre.pre_bind(binding.info, binding.node)
             for plugin in binding.bind:
                 await plugin.bind(binding.info, binding.node)
         except StatusError as error:
-            binding.on_failed(error)
+            binding.on_failed(error, BINDING)
         except Exception as error:  # noqa: BLE001  logged, and the pod is retried
             _log.exception("Binding failed unexpectedly", extra=kv(pod=binding.info.key, node=binding.node))
-            binding.on_failed(InternalError(str(error)))
+            binding.on_failed(InternalError(str(error)), BINDING)
         else:
             binding.on_bound()
 

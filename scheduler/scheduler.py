@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from api.models import core_v1
 from client.client import Client, PatchType
 from client.events import NORMAL, WARNING, EventRecorder
@@ -31,12 +33,16 @@ from scheduler.framework import node_facts
 from scheduler.framework.decision import Decision, FitError, NodeVerdict
 from scheduler.framework.events import Action, ClusterEvent, EventResource
 from scheduler.framework.framework import Framework
+from scheduler.framework.interface import Refusal
 from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo, is_terminal
 from scheduler.framework.snapshot import ClusterSnapshot
+from scheduler.framework.waiting import NotReserved, Rejected, WaitingPods
 from scheduler.plugins.default_preemption import DefaultPreemption
+from scheduler.plugins.volume_binding import VolumeBinding
 from scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF, QueuedPod, SchedulingQueue
 from scheduler.relations import Relations
+from scheduler.volume_writer import ApiVolumeWriter
 
 UNSCHEDULABLE: Final = "Unschedulable"
 SCHEDULER_ERROR: Final = "SchedulerError"
@@ -78,7 +84,7 @@ class Scheduler:
         self._recorder = recorder
         self._profiles = profiles
         self._any = next(iter(profiles.values()))
-        self._pipeline = pipeline or BindPipeline()
+        self._pipeline = pipeline or BindPipeline(clock)
         self._conditions = ConditionWriter(clock, self._patch_status)
         self.snapshot = ClusterSnapshot()
         self.queue = SchedulingQueue(clock, self.framework_of, *backoff)
@@ -90,12 +96,18 @@ class Scheduler:
         self._pods.add_handler(EventHandler(self._pod_added, self._pod_updated, self._pod_deleted))
         nodes = informers.informer(core_v1.Node)
         nodes.add_handler(EventHandler(self._node_added, self._node_updated, self._node_deleted))
-        self.relations = Relations(informers, self.snapshot)
+        self.relations = Relations(informers, self.snapshot, self.queue.on_event)
         self._synced: tuple[Informer[Any], ...] = (nodes, self._pods, *self.relations.informers())
         # A promise made by one profile is kept by all.
         self.nominations = Nominations()
+        self.waiting = WaitingPods()
+        volumes = ApiVolumeWriter(client, clock)
         for framework in profiles.values():
             framework.nominations = self.nominations
+            framework.waiting = self.waiting
+            for binding in framework.reserve:
+                if isinstance(binding, VolumeBinding):
+                    binding.writer = volumes
             for plugin in framework.post_filters:
                 if isinstance(plugin, DefaultPreemption):
                     plugin.budgets = self.relations.budgets
@@ -150,29 +162,34 @@ class Scheduler:
         framework = self.framework_of(info)
         try:
             decision = framework.schedule(info, self.snapshot)
-            refused = "" if decision.error is not None else self._reserve(framework, info, decision.node)
+            self._record(framework, queued, decision)
+            if decision.error is not None:
+                self._refuse(queued, decision.error)
+                return None
+            held = framework.claim(info, decision.node, self.snapshot)
+        except Rejected as rejected:
+            self._reject(queued, rejected)
+            return None
+        except NotReserved as failure:
+            self._retry(queued, str(failure))
+            return None
         except Exception as error:  # noqa: BLE001
             # A pod that a plugin cannot handle must not stop all others; it backs off as after any error.
             _log.exception("Deciding failed", extra=kv(pod=info.key))
             self._retry(queued, f"{type(error).__name__}: {error}")
-            return None
-        self._record(framework, queued, decision)
-        if decision.error is not None:
-            self._refuse(queued, decision.error)
-            return None
-        if refused:
-            self._retry(queued, refused)
             return None
         self.snapshot.add_pod(info, decision.node)
         self.nominations.remove(info.uid)
         return Binding(
             info,
             decision.node,
+            self.snapshot,
+            held,
+            [plugin for plugin in framework.pre_bind if plugin.pre_bind_pre_flight(info, decision.node)],
             partial(self._conditions.settle, info.uid),
-            framework.pre_bind,
             framework.bind,
             lambda: self._bound(framework, queued, decision.node),
-            lambda error: self._not_bound(framework, queued, decision.node, error),
+            lambda error, stage: self._not_bound(framework, queued, decision.node, error, stage),
         )
 
     def _record(self, framework: Framework, queued: QueuedPod, decision: Decision) -> None:
@@ -192,19 +209,6 @@ class Scheduler:
         )
         self.decisions.add(record, partial(framework.table, info, self.snapshot))
 
-    @staticmethod
-    def _reserve(framework: Framework, info: PodInfo, node: str) -> str:
-        """Reserve and Permit; on a refusal everything reserved is given back. Returns why it was refused, or ""."""
-        refused = ""
-        for reserving in framework.reserve:
-            refused = refused or reserving.reserve(info, node)
-        for permitting in framework.permit:
-            refused = refused or permitting.permit(info, node)
-        if refused:
-            for reserving in framework.reserve:
-                reserving.unreserve(info, node)
-        return refused
-
     def _refuse(self, queued: QueuedPod, error: FitError) -> None:
         info = queued.info
         self.unschedulable += 1
@@ -222,6 +226,11 @@ class Scheduler:
             self.queue.resume(other.uid)
         _log.debug("Found no node for pod", extra=kv(pod=info.key, message=message))
 
+    def _reject(self, queued: QueuedPod, rejected: Rejected) -> None:
+        """A plugin that was asked after the decision said no: told as if there were only that node."""
+        refusal = Refusal(np.zeros(1, dtype=np.int64), (rejected.message,), plugin=rejected.plugin)
+        self._refuse(queued, FitError(1, (refusal,), frozenset((rejected.plugin,))))
+
     def _not_evicted(self, preemptor: PodInfo) -> None:
         """A victim stays: the preemptor looks again."""
         self.nominations.remove(preemptor.uid)
@@ -235,6 +244,7 @@ class Scheduler:
 
     def _bound(self, framework: Framework, queued: QueuedPod, node: str) -> None:
         info = queued.info
+        framework.waiting.remove(info.uid)
         self.scheduled += 1
         self.queue.done(info.uid)
         self._conditions.forget(info.uid)
@@ -243,10 +253,11 @@ class Scheduler:
             plugin.post_bind(info, node)
         _log.info("Bound pod", extra=kv(pod=info.key, node=node))
 
-    def _not_bound(self, framework: Framework, queued: QueuedPod, node: str, error: StatusError) -> None:
+    def _not_bound(
+        self, framework: Framework, queued: QueuedPod, node: str, error: StatusError | Rejected, stage: str
+    ) -> None:
         info = queued.info
-        for plugin in framework.reserve:
-            plugin.unreserve(info, node)
+        framework.release(info, node, self.snapshot)
         known = self._pods.lister.get(info.object_key)
         if known is not None and known.metadata is not None and known.metadata.uid == info.uid and is_assigned(known):
             # It is assigned after all: the answer of an earlier binding got lost. The snapshot has it from the watch.
@@ -255,12 +266,15 @@ class Scheduler:
         if self.snapshot.remove_pod(info.uid) is not None:
             # What was assumed is free again, which may help a pod that was refused meanwhile.
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.DELETE, info, None))
+        if isinstance(error, Rejected):
+            self._reject(queued, error)
+            return
         if isinstance(error, NotFound) and known is None:
             _log.debug("Pod was deleted before it was bound", extra=kv(pod=info.key))
             self.queue.done(info.uid)
             return
         _log.warning("Binding failed", extra=kv(pod=info.key, node=node, error=error.message))
-        message = f"binding rejected: {error.message}"
+        message = f"{stage}: {error.message}"
         if isinstance(error, ServiceUnavailable):
             # The binding may have been carried out: nothing is said in the pod's status before that is known.
             self.errors += 1
@@ -352,6 +366,7 @@ class Scheduler:
         self._conditions.forget(uid)
         self.nominations.remove(uid)
         self.evictor.gone(uid)
+        self._pipeline.abandon(uid)
         removed = self.snapshot.remove_pod(uid)
         if removed is not None:
             self.queue.on_event(ClusterEvent(EventResource.ASSIGNED_POD, Action.DELETE, removed, None))

@@ -19,6 +19,14 @@ class EventResource(enum.Enum):
     NODE = "Node"
     ASSIGNED_POD = "AssignedPod"
     TARGET_POD = "TargetPod"  # the waiting pod itself
+    NAMESPACE = "Namespace"
+    CLAIM = "PersistentVolumeClaim"
+    VOLUME = "PersistentVolume"
+    STORAGE_CLASS = "StorageClass"
+    CSI_NODE = "CSINode"
+    CSI_DRIVER = "CSIDriver"
+    CSI_CAPACITY = "CSIStorageCapacity"
+    ATTACHMENT = "VolumeAttachment"
 
 
 class Action(enum.Flag):
@@ -34,11 +42,12 @@ class Action(enum.Flag):
     UPDATE_POD_TOLERATION = enum.auto()
     UPDATE_POD_GATES = enum.auto()
     UPDATE_OTHER = enum.auto()
+    UPDATE = enum.auto()  # of kinds whose updates are not told apart
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
-    """One event. `old` and `new` are Node objects for nodes and PodInfo for pods; either may be missing."""
+    """One event. `old` and `new` are PodInfo for pods and API objects for other kinds; either may be missing."""
 
     resource: EventResource
     action: Action

@@ -36,6 +36,7 @@ from scheduler.framework.node_check import NodeCheck
 from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER, PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
+from scheduler.framework.waiting import NotReserved, Rejected, WaitingPod, WaitingPods
 
 # Kept results take about 50 bytes per node each; these bounds keep all of them under a few MiB.
 _KEPT_BYTES = 4 << 20
@@ -77,6 +78,7 @@ class Framework:
 
         self.name = name
         self.nominations = nominations if nominations is not None else Nominations()
+        self.waiting = WaitingPods()
         self._rng = rng if rng is not None else random.Random(0)
         self.pre_enqueue = [plugin for plugin in at("preEnqueue") if isinstance(plugin, PreEnqueuePlugin)]
         sorts = [plugin for plugin in at("queueSort") if isinstance(plugin, QueueSortPlugin)]
@@ -162,7 +164,8 @@ class Framework:
             evaluation = Evaluation(snapshot)
             evaluation.refresh(pod, self.filters, self.scores)
             # A pod that names its node (a DaemonSet's) is one of a kind: keeping its answer would only push out others.
-            if evaluation.node_names is None:
+            # Neither is that of a pod with claims of its own, and it would be stale whenever one of them is bound.
+            if evaluation.node_names is None and not pod.claims:
                 self._kept[signature] = evaluation
                 room = _KEPT_BYTES // (_BYTES_PER_NODE * (snapshot.width + 1))
                 while len(self._kept) > max(4, min(room, _KEPT_MOST)):
@@ -196,6 +199,38 @@ class Framework:
                 break
         error.post_filter_message = ", ".join(messages)
         return error
+
+    # --- after the decision --------------------------------------------------------------------------------------
+
+    def claim(self, pod: PodInfo, node: str, snapshot: ClusterSnapshot) -> WaitingPod | None:
+        """Reserve and Permit; a pod that some plugin holds back is returned. Raises NotReserved when something could
+        not be reserved and Rejected when a plugin does not permit it; then everything reserved is given back."""
+        try:
+            for reserving in self.reserve:
+                refused = reserving.reserve(pod, node, snapshot)
+                if refused:
+                    raise NotReserved(f'running Reserve plugin "{reserving.name}": {refused}')
+            holds: dict[str, float] = {}
+            for permitting in self.permit:
+                answer = permitting.permit(pod, node)
+                if answer.refusal:
+                    raise Rejected(permitting.name, answer.refusal)
+                if answer.wait > 0:
+                    holds[permitting.name] = answer.wait
+        except (NotReserved, Rejected):
+            self.release(pod, node, snapshot)
+            raise
+        if not holds:
+            return None
+        held = WaitingPod(pod, node, holds)
+        self.waiting.add(held)
+        return held
+
+    def release(self, pod: PodInfo, node: str, snapshot: ClusterSnapshot) -> None:
+        """Give back what was reserved, the last first."""
+        self.waiting.remove(pod.uid)
+        for plugin in reversed(self.reserve):
+            plugin.unreserve(pod, node, snapshot)
 
     # --- queueing ------------------------------------------------------------------------------------------------
 

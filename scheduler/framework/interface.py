@@ -184,23 +184,36 @@ class ClusterScorePlugin(Plugin, SignPlugin, Protocol):
 
 @runtime_checkable
 class ReservePlugin(Plugin, Protocol):
-    def reserve(self, pod: PodInfo, node: str) -> str:
-        """Claim what the pod needs besides the snapshot; "" or why it failed."""
+    def reserve(self, pod: PodInfo, node: str, snapshot: ClusterSnapshot) -> str:
+        """Claim what the pod needs besides room on the node; "" or why it failed."""
 
-    def unreserve(self, pod: PodInfo, node: str) -> None:
+    def unreserve(self, pod: PodInfo, node: str, snapshot: ClusterSnapshot) -> None:
         """Give it back. Must be harmless when nothing was claimed."""
+
+
+class Permission(NamedTuple):
+    """A Permit plugin's answer: `refusal` says why not; `wait` holds the pod back for so many cluster seconds at most,
+    until the plugin lets it go through the framework's `waiting` pods."""
+
+    refusal: str = ""
+    wait: float = 0.0
+
+
+ALLOWED = Permission()
 
 
 @runtime_checkable
 class PermitPlugin(Plugin, Protocol):
-    def permit(self, pod: PodInfo, node: str) -> str:
-        """ "" lets the binding go on, else why not."""
+    def permit(self, pod: PodInfo, node: str) -> Permission: ...
 
 
 @runtime_checkable
 class PreBindPlugin(Plugin, Protocol):
-    async def pre_bind(self, pod: PodInfo, node: str) -> None:
-        """Do what must be done before binding; raises StatusError."""
+    def pre_bind_pre_flight(self, pod: PodInfo, node: str) -> bool:
+        """Whether there is anything to do for this pod."""
+
+    async def pre_bind(self, pod: PodInfo, node: str, snapshot: ClusterSnapshot) -> None:
+        """Do what must be done before binding, however long it takes; raises StatusError."""
 
 
 @runtime_checkable

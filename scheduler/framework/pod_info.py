@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from api.models import core_v1
+from api.volumes import claims_of
 from machinery.meta import ObjectKey
 from scheduler.framework import resources
 from scheduler.framework.pod_terms import pod_affinity
@@ -17,6 +18,7 @@ DEFAULT_SCHEDULER = "default-scheduler"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ClassKey = tuple[str, frozenset[tuple[str, str]], bool]
+Disk = tuple[str, frozenset[str], bool]  # (kind and name, its names, read-only)
 HostPort = tuple[str, str, int]  # (protocol, IP, port)
 
 
@@ -30,6 +32,24 @@ def host_ports(spec: core_v1.PodSpec) -> tuple[HostPort, ...]:
         for port in container.ports or ()
         if port.hostPort
     )
+
+
+def disks(spec: core_v1.PodSpec) -> tuple[Disk, ...]:
+    """In-tree disks that two pods of one node cannot both have; two are the same if they share kind and a name."""
+    found: list[Disk] = []
+    for volume in spec.volumes or ():
+        if volume.gcePersistentDisk is not None:
+            gce = volume.gcePersistentDisk
+            found.append(("gce", frozenset((gce.pdName,)), bool(gce.readOnly)))
+        elif volume.awsElasticBlockStore is not None:
+            found.append(("aws", frozenset((volume.awsElasticBlockStore.volumeID,)), False))
+        elif volume.iscsi is not None:
+            found.append(("iscsi", frozenset((volume.iscsi.iqn,)), bool(volume.iscsi.readOnly)))
+        elif volume.rbd is not None:
+            rbd = volume.rbd
+            kind = f"rbd/{rbd.pool or 'rbd'}/{rbd.image}"
+            found.append((kind, frozenset(rbd.monitors or ()), bool(rbd.readOnly)))
+    return tuple(found)
 
 
 def is_terminal(pod: core_v1.Pod) -> bool:
@@ -50,7 +70,9 @@ class PodInfo:
 
     __slots__ = (
         "affinity",
+        "claims",
         "created",
+        "disks",
         "host_ports",
         "key",
         "labels",
@@ -81,6 +103,8 @@ class PodInfo:
         self.requests = resources.pod_requests(pod)
         self.scoring_cpu, self.scoring_memory = resources.scoring_requests(pod)
         self.host_ports = host_ports(self.spec)
+        self.claims = claims_of(pod) if self.spec.volumes else ()
+        self.disks = disks(self.spec) if self.spec.volumes else ()
         self.labels = (metadata.labels if metadata is not None else None) or {}
         self.terminating = metadata is not None and metadata.deletionTimestamp is not None
         self.affinity = pod_affinity(self.namespace, self.labels, self.spec.affinity)

@@ -23,6 +23,7 @@ from scheduler.framework.pod_info import ANY_IP, HostPort, PodInfo
 from scheduler.framework.pod_terms import Labels, Question
 from scheduler.framework.priority_levels import PriorityLevels
 from scheduler.framework.tallies import PodTallies, Tally
+from scheduler.framework.volume_catalog import Key, VolumeCatalog
 from scheduler.framework.workloads import Workloads
 
 CPU_ROW, MEMORY_ROW, STORAGE_ROW, PODS_ROW = range(4)
@@ -43,13 +44,14 @@ class ImageState:
 class NodeRecord:
     """What the arrays do not hold about a node."""
 
-    __slots__ = ("column", "images", "name", "node", "pods", "scoring_cpu", "scoring_memory")
+    __slots__ = ("column", "images", "name", "node", "pods", "scoring_cpu", "scoring_memory", "with_volumes")
 
     def __init__(self, name: str, column: int, node: core_v1.Node) -> None:
         self.name = name
         self.column = column
         self.node = node
         self.pods: dict[str, PodInfo] = {}
+        self.with_volumes: dict[str, PodInfo] = {}  # those of the pods that have claims or disks
         self.scoring_cpu = 0
         self.scoring_memory = 0
         self.images: tuple[str, ...] = ()
@@ -67,6 +69,8 @@ class ClusterSnapshot:
         self.images: dict[str, ImageState] = {}
         self.rows: dict[str, int] = {name: row for row, name in enumerate(_FIRST_ROWS)}
         self.pods = PodTallies(capacity)
+        self.volumes = VolumeCatalog()
+        self.claim_users: dict[Key, dict[int, int]] = {}  # how many pods use a claim, by column
         self.workloads = Workloads()  # whoever changes it calls `workloads_changed`
         self._levels: PriorityLevels | None = None
         self._names: Sequence[str] = ()
@@ -367,6 +371,8 @@ class ClusterSnapshot:
         record.scoring_memory += sign * info.scoring_memory
         if info.host_ports:
             self._take_ports(column, info.host_ports, sign)
+        if info.claims or info.disks:
+            self._use_volumes(record, info, sign)
         if self.pods.occupy(info, column, sign, self.static_version, self._forks > 0):
             self.static_version += 1
         # What a simulation moves, it moves back, and meanwhile levels are computed anew.
@@ -389,6 +395,20 @@ class ClusterSnapshot:
         used_cpu[column] = cpu_used
         used_memory[column] = memory_used
         self._balance_row[column] = 150 - facts.balance(cpu_used, cpu, memory_used, memory)
+
+    def _use_volumes(self, record: NodeRecord, info: PodInfo, sign: int) -> None:
+        if sign > 0:
+            record.with_volumes[info.uid] = info
+        else:
+            record.with_volumes.pop(info.uid, None)
+        for name in info.claims:
+            key = (info.namespace, name)
+            users = self.claim_users.setdefault(key, {})
+            users[record.column] = users.get(record.column, 0) + sign
+            if users[record.column] <= 0:
+                del users[record.column]
+                if not users:
+                    del self.claim_users[key]
 
     def _take_ports(self, column: int, ports: Iterable[HostPort], sign: int) -> None:
         for protocol, ip, number in ports:

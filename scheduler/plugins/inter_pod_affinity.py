@@ -7,7 +7,7 @@ is one look-up of a count by label value, spread over the nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +92,25 @@ class InterPodAffinity:
             Registration(
                 EventResource.NODE, Action.ADD | Action.DELETE | Action.UPDATE_NODE_LABEL, self._after_node_change
             ),
+            Registration(EventResource.NAMESPACE, Action.ADD | Action.UPDATE, self._after_namespace_change),
         )
+
+    @staticmethod
+    def _after_namespace_change(pod: PodInfo, old: core_v1.Namespace | None, new: core_v1.Namespace) -> bool:
+        """Terms that choose namespaces by their labels mean other pods once a namespace is labelled otherwise."""
+
+        def labels(namespace: core_v1.Namespace | None) -> Mapping[str, str]:
+            meta = namespace.metadata if namespace is not None else None
+            return (meta.labels if meta is not None else None) or {}
+
+        if old is not None and labels(old) == labels(new):
+            return False
+        own = pod.affinity
+        terms = (*own.required, *own.anti) if own is not None else ()
+        if any(term.match.namespace_selector is not None for term in terms):
+            return True
+        # Pods of that namespace may also have been what kept this one away, by terms of their own.
+        return new.metadata is not None and new.metadata.name == pod.namespace
 
     @staticmethod
     def _after_pod_change(pod: PodInfo, old: PodInfo | None, new: PodInfo | None) -> bool:

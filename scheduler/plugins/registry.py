@@ -1,7 +1,4 @@
-"""The table of plugins of a profile, in upstream's order and with its default weights.
-
-The volume plugins take their places in this table when they exist.
-"""
+"""The table of plugins of a profile, in upstream's order and with its default weights."""
 
 from __future__ import annotations
 
@@ -21,10 +18,14 @@ from scheduler.plugins.node_name import NodeName
 from scheduler.plugins.node_ports import NodePorts
 from scheduler.plugins.node_resources_fit import NodeResourcesFit
 from scheduler.plugins.node_unschedulable import NodeUnschedulable
+from scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from scheduler.plugins.pod_topology_spread import PodTopologySpread
 from scheduler.plugins.priority_sort import PrioritySort
 from scheduler.plugins.scheduling_gates import SchedulingGates
 from scheduler.plugins.taint_toleration import TaintToleration
+from scheduler.plugins.volume_binding import VolumeBinding
+from scheduler.plugins.volume_restrictions import VolumeRestrictions
+from scheduler.plugins.volume_zone import VolumeZone
 
 
 def default_entries(
@@ -40,6 +41,10 @@ def default_entries(
         PluginEntry(NodeAffinity(), weight=2),
         PluginEntry(NodePorts()),
         PluginEntry(NodeResourcesFit(strategy), weight=1),
+        PluginEntry(VolumeRestrictions()),
+        PluginEntry(NodeVolumeLimits()),
+        PluginEntry(VolumeBinding()),
+        PluginEntry(VolumeZone()),
         PluginEntry(PodTopologySpread(), weight=2),
         PluginEntry(InterPodAffinity(), weight=2),
         PluginEntry(DefaultPreemption(budgets, rng=rng)),

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from api.models import core_v1
-from machinery.clock import VirtualClock
-from machinery.errors import NotFound
+from machinery.clock import RealClock, VirtualClock
+from machinery.errors import NotFound, StatusError
 from scheduler.binder import Binding, BindPipeline, ConditionWriter, plan_condition
 from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.snapshot import ClusterSnapshot
 from tests.unit.scheduler.objects import info, pod, until
 
 THEN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -131,18 +132,20 @@ async def test_bindings_run_side_by_side_up_to_a_limit() -> None:
     async def nothing() -> None:
         pass
 
-    pipeline = BindPipeline(concurrency=4)
+    pipeline = BindPipeline(RealClock(), concurrency=4)
     runner = asyncio.ensure_future(pipeline.run())
 
     def binding(name: str) -> Binding:
         return Binding(
             info(name),
             "n",
-            nothing,
+            ClusterSnapshot(),
+            None,
             (),
+            nothing,
             (Bind(),),
             lambda: outcome.append(name),
-            lambda error: outcome.append(f"!{error.code}"),
+            lambda error, stage: outcome.append(f"!{error.code}" if isinstance(error, StatusError) else stage),
         )
 
     try:
