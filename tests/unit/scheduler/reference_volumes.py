@@ -2,7 +2,7 @@
 
 Shares nothing with the scheduler but the API types and quantity parsing.
 """
-# mypy: disable-error-code="union-attr, operator, type-var"
+# mypy: disable-error-code="union-attr, operator, arg-type"
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class PodOnNodes:
                 continue
             if volume.status.phase != "Available" or not reaches(volume, labels):
                 continue
-            if not set(claim.spec.accessModes) <= set(volume.spec.accessModes):  # type: ignore[arg-type]
+            if not set(claim.spec.accessModes) <= set(volume.spec.accessModes):
                 continue
             if best is None or size(volume) < size(best):
                 best = volume
@@ -200,7 +200,7 @@ class PodOnNodes:
         for each in self.storage.capacities:
             wanted = each.nodeTopology.matchLabels or {}
             here = all(labels.get(key) == value for key, value in wanted.items())
-            if each.storageClassName == found.metadata.name and here and quantity.value(each.capacity) >= amount(claim):  # type: ignore[arg-type]
+            if each.storageClassName == found.metadata.name and here and quantity.value(each.capacity) >= amount(claim):
                 return True
         return False
 
