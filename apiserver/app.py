@@ -21,6 +21,7 @@ from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
     from apiserver.assembly import ApiServer
+    from apiserver.audit.auditor import Auditor
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -50,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--proxy-client-ca", type=Path, help="CA that aggregated servers know the API server by")
     made.add_argument("--proxy-client-cert", type=Path, help="client certificate towards aggregated servers")
     made.add_argument("--proxy-client-key", type=Path, help="its key")
+    made.add_argument("--audit-policy-file", type=Path, help="what is recorded: audit.k8s.io/v1 Policy")
+    made.add_argument("--audit-log-path", default="", metavar="PATH", help="where it is recorded; - is standard output")
+    made.add_argument("--audit-log-maxage", type=int, default=0, metavar="DAYS", help="older files are deleted")
+    made.add_argument("--audit-log-maxbackup", type=int, default=0, metavar="N", help="more files are deleted")
+    made.add_argument("--audit-log-maxsize", type=int, default=100, metavar="MIB", help="a larger file is rotated")
     made.add_argument("--reuse-port", action="store_true", help="let several API servers share the REST port")
     return made
 
@@ -76,7 +82,40 @@ def check(args: argparse.Namespace) -> str:
         path: Path | None = getattr(args, name)
         if path is not None and not path.is_file():
             return f"--{name.replace('_', '-')}: no such file: {path}"
+    return check_audit(args)
+
+
+def check_audit(args: argparse.Namespace) -> str:
+    """What is wrong with the flags of the audit log, or ""."""
+    if args.audit_policy_file is None:
+        return "--audit-log-path needs --audit-policy-file" if args.audit_log_path else ""
+    if not args.audit_log_path:
+        return "--audit-policy-file needs --audit-log-path"
+    if min(args.audit_log_maxage, args.audit_log_maxbackup, args.audit_log_maxsize) < 0:
+        return "--audit-log-maxage, --audit-log-maxbackup and --audit-log-maxsize must not be negative"
+    from apiserver.audit.policy import PolicyError, load
+
+    try:
+        load(args.audit_policy_file)
+    except PolicyError as error:
+        return f"--audit-policy-file: {error}"
     return ""
+
+
+def _auditor(args: argparse.Namespace) -> Auditor | None:
+    if args.audit_policy_file is None:
+        return None
+    from apiserver.audit.auditor import Auditor
+    from apiserver.audit.log import AuditLog
+    from apiserver.audit.policy import load
+
+    log_file = AuditLog(
+        args.audit_log_path,
+        max_size=args.audit_log_maxsize,
+        max_age=args.audit_log_maxage,
+        max_backup=args.audit_log_maxbackup,
+    )
+    return Auditor(load(args.audit_policy_file), log_file)
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
@@ -95,6 +134,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "kubelet_pair": _pair(args, "kubelet_client", "kubelet_ca"),
         "proxy_pair": _pair(args, "proxy_client", "proxy_client_ca"),
         "reuse_port": args.reuse_port,
+        "auditor": _auditor(args),
     }
 
 

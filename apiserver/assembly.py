@@ -20,6 +20,7 @@ from api.resources import RESOURCES
 from apiserver.admission.chain import install
 from apiserver.aggregation.aggregator import Aggregator
 from apiserver.aggregation.identity import FrontProxy
+from apiserver.audit.auditor import Auditor
 from apiserver.auth.authentication import Authenticator, load_static_tokens
 from apiserver.auth.escalation import EscalationCheck
 from apiserver.auth.feed import AuthorizerFeed
@@ -28,7 +29,9 @@ from apiserver.auth.jwt import TokenKey
 from apiserver.auth.node_authorizer import NodeAuthorizer, PodGraph
 from apiserver.auth.policy import NODE_RULES, parse_rules
 from apiserver.auth.rbac import RBACAuthorizer
+from apiserver.auth.secret_tokens import LAST_USED, BootstrapTokens, LegacyTokens
 from apiserver.auth.service_accounts import DEFAULT_ISSUER, ServiceAccountTokens
+from apiserver.auth.signers import SignerCheck
 from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.auth.virtual import VirtualResources
@@ -47,7 +50,7 @@ from apiserver.rest.system import Check, SystemHandlers
 from apiserver.rest.watch import WatchStreams
 from apiserver.streams.targets import Kubelets
 from machinery.clock import Clock
-from machinery.errors import NotFound, ServiceUnavailable
+from machinery.errors import NotFound, ServiceUnavailable, StatusError
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ class Settings:
     kubelet_pair: KeyPair | None = None
     proxy_pair: KeyPair | None = None  # towards aggregated servers; ca = the authority that signed it
     reuse_port: bool = False
+    auditor: Auditor | None = None  # None = no audit log
 
 
 class ApiServer:
@@ -101,16 +105,22 @@ class ApiServer:
         self.feed = AuthorizerFeed(self.registry, self.rbac, self.pods)
         static = load_static_tokens(settings.token_file) if settings.token_file else {}
         self.accounts = self._accounts()
+        legacy = None
+        if self.accounts is not None:
+            legacy = LegacyTokens(clock, self.accounts.key, self._read_object, self._note_token_use)
+        bootstrap = BootstrapTokens(clock, self._read_object)
+        authenticator = Authenticator(clock, static, self.accounts, bootstrap, legacy)
         self.gate = Gate(
-            Authenticator(clock, static, self.accounts),
+            authenticator,
             (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
         )
         self.gate.synced = False
         connect_allocators(self.registry, settings.service_range)
         install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
+        self.registry.admission.append(SignerCheck(self.gate))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
-        self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)
+        self.virtual = VirtualResources(clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens)
         self.streams = WatchStreams(clock)
         self.kubelets = Kubelets(self.registry, settings.kubelet_pair)
         self._stopping = False
@@ -138,16 +148,36 @@ class ApiServer:
 
     async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An object's metadata without authorization; pods bring the two fields that bind tokens."""
-        store = self.registry.resource("", "v1", plural)
-        try:
-            obj = msgspec.json.decode(await store.get(RequestContext(SYSTEM_API_SERVER), namespace, name))
-        except NotFound:
+        obj = await self._read_object(plural, namespace, name)
+        if obj is None:
             return None
         meta: dict[str, Any] = obj["metadata"]
         if plural == "pods":
             spec = obj.get("spec") or {}
             meta = {**meta, "nodeName": spec.get("nodeName"), "serviceAccountName": spec.get("serviceAccountName")}
         return meta
+
+    async def _read_object(self, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """An object of the core group without authorization."""
+        store = self.registry.resource("", "v1", plural)
+        try:
+            raw = await store.get(RequestContext(SYSTEM_API_SERVER), namespace, name)
+        except NotFound:
+            return None
+        found: dict[str, Any] = msgspec.json.decode(raw)
+        return found
+
+    async def _note_token_use(self, namespace: str, name: str, day: str) -> None:
+        """Label the Secret of a lasting token that is in use; what goes wrong is not the user's business."""
+        store = self.registry.resource("", "v1", "secrets")
+        patch = msgspec.json.encode({"metadata": {"labels": {LAST_USED: day}}})
+        context = RequestContext(SYSTEM_API_SERVER, field_manager="kube-apiserver")
+        try:
+            await store.patch(context, namespace, name, "application/merge-patch+json", patch)
+        except StatusError as error:
+            log.warning(
+                "Could not note the use of a token", extra=kv(secret=f"{namespace}/{name}", error=error.message)
+            )
 
     def _checks(self) -> Mapping[str, Mapping[str, Check]]:
         alive: dict[str, Check] = {"ping": lambda: "", "log": lambda: ""}
@@ -167,7 +197,9 @@ class ApiServer:
         connects, websockets = self._connects()
         resources = ResourceHandlers(self.registry, self.clock, self.streams, self.virtual, connects, websockets)
         system = SystemHandlers(self.metrics, self._checks(), self.accounts, self.catalog)
-        return RestDoor(self.gate, resources, system, self.metrics, self.in_flight, self.aggregator)
+        return RestDoor(
+            self.gate, resources, system, self.metrics, self.in_flight, self.aggregator, self.settings.auditor
+        )
 
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
         from apiserver.streams.logs import LogStreams
@@ -254,6 +286,8 @@ class ApiServer:
 
     async def _start_doors(self) -> None:
         settings = self.settings
+        if settings.auditor is not None:
+            settings.auditor.open()
         tls = tls_context(settings.tls.cert, settings.tls.key, settings.tls.ca) if settings.tls else None
         sockets = [listen(address, reuse_port=settings.reuse_port) for address in settings.binds]
         self._rest = RestServer(self._rest_door(), sockets, tls, self.aggregator.claims)
@@ -265,6 +299,10 @@ class ApiServer:
             self._service = ResourceService(
                 self.registry, self.gate, self.virtual, self.metrics, secure=settings.tls is not None
             )
+            if settings.auditor is not None:
+                from apiserver.grpc.audited import audit_calls
+
+                audit_calls(self._service, settings.auditor, self.gate)
             self._grpc = server()
             self._grpc.add_generic_rpc_handlers((self._service.handler(),))
             self.grpc_ports = [add_port(self._grpc, address, settings.tls) for address in settings.grpc_binds]
@@ -280,6 +318,8 @@ class ApiServer:
                 group.create_task(self._rest.stop(STOP_GRACE))
             if self._grpc is not None:
                 group.create_task(_stopped(self._grpc))
+        if self.settings.auditor is not None:
+            self.settings.auditor.close()
 
 
 async def _stopped(server: grpc.aio.Server) -> None:

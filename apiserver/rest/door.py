@@ -16,11 +16,12 @@ from typing import Any
 
 from apiserver.aggregation.aggregator import Aggregator
 from apiserver.aggregation.model import ApiService
+from apiserver.audit.auditor import Auditor
 from apiserver.auth.attributes import forbidden
 from apiserver.auth.gate import EXTRA, GROUP, UID, USER, Gate
-from apiserver.auth.user import MASTERS
+from apiserver.auth.user import MASTERS, UserInfo
 from apiserver.metrics import RequestMetrics, Series
-from apiserver.rest import paths, query
+from apiserver.rest import audited, paths, query
 from apiserver.rest.bodies import ClientGone
 from apiserver.rest.limits import InFlight
 from apiserver.rest.request import Request
@@ -41,6 +42,7 @@ WEBSOCKET_PROTOCOL = b"sec-websocket-protocol"
 BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 CLIENT_GONE = 499  # in metrics only
 _IMPERSONATION = (USER, GROUP, UID)
+NOBODY = UserInfo("")  # in the audit log, for a request whose credentials were refused
 
 
 class RestDoor:
@@ -54,7 +56,9 @@ class RestDoor:
         metrics: RequestMetrics,
         in_flight: InFlight,
         aggregator: Aggregator | None = None,
+        auditor: Auditor | None = None,
     ) -> None:
+        self._auditor = auditor
         self._aggregator = aggregator
         self._gate = gate
         self._resources = resources
@@ -69,12 +73,24 @@ class RestDoor:
             await self._serve_websocket(scope, receive, send)
 
     async def _serve(self, request: Request) -> None:
+        if self._auditor is None:
+            await self._serve_unrecorded(request)
+            return
+        try:
+            await self._serve_unrecorded(request)
+        finally:
+            if request.record is not None:
+                request.record.complete(request.code)
+
+    async def _serve_unrecorded(self, request: Request) -> None:
         began = perf_counter()
         try:
             await self._answer(request)
         except StatusError as error:
             if request.code:
                 raise  # the answer is broken off; the connection must not be used again
+            if self._auditor is not None:
+                self._record_refusal(request, error)
             await send_error(request, error)
         except ClientGone:
             request.code = CLIENT_GONE
@@ -82,6 +98,9 @@ class RestDoor:
             raise
         except Exception as error:
             log.exception("Failed a request", extra=kv(method=request.method, path=request.scope["path"]))
+            if request.record is not None:
+                request.record.panicked(type(error).__name__)
+                request.record = None
             if request.code:
                 raise
             await send_error(request, InternalError.of(type(error).__name__))
@@ -98,8 +117,10 @@ class RestDoor:
             raise NotFound.path()
         request.info = info
         if not info.is_resource:
+            if self._auditor is not None:
+                audited.begin(self._auditor, request)
             if info.path not in ALWAYS_ALLOWED:
-                self._gate.authorize(request.user, info)
+                self._authorize(request)
             if elsewhere is not None:
                 await self._pass_on(request, elsewhere)
             elif not await self._system.serve(request):
@@ -107,9 +128,11 @@ class RestDoor:
             return
         if info.verb in ("list", "watch", "get") and request.query:
             self._refine(request)
-        if MASTERS not in request.user.groups:
-            self._authorize(request)
         lasting = info.verb == "watch" or info.subresource in LONG_RUNNING
+        if self._auditor is not None:
+            audited.begin(self._auditor, request, lasting=lasting)
+        if MASTERS not in request.user.groups or request.record is not None:
+            self._authorize(request)
         if lasting or (elsewhere is not None and "tunnel" in scope["state"]):
             series = self._series(request)
             self._metrics.long_running(series, 1)
@@ -142,11 +165,11 @@ class RestDoor:
             _token_from_protocols(request)
         headers = request.headers
         user = await self._gate.authenticate(peer.user if peer is not None else None, headers.get(b"authorization"))
+        request.user = request.actor = user
         for name in headers:
             if name in _IMPERSONATION or name.startswith(EXTRA):
-                user = self._gate.impersonate(user, request.scope["headers"])
+                request.user = self._gate.impersonate(user, request.scope["headers"])
                 break
-        request.user = user
 
     @staticmethod
     def _refine(request: Request) -> None:
@@ -166,8 +189,17 @@ class RestDoor:
                 info.name = name
                 decision = self._gate.decide(request.user, info)
                 info.name = ""
+        if request.record is not None:
+            request.record.decided(decision)
         if not decision.allowed:
             raise forbidden(request.user, info, decision.reason)
+
+    def _record_refusal(self, request: Request, error: StatusError) -> None:
+        if not request.info.path and self._auditor is not None:  # refused before anything else was looked at
+            request.info = paths.parse(request.method, request.scope["path"])
+            audited.refused_at_the_door(self._auditor, request, request.actor or NOBODY)
+        if request.record is not None:
+            request.record.status(error.to_status())
 
     @staticmethod
     def _series(request: Request) -> Series:
@@ -193,13 +225,18 @@ class RestDoor:
             if info.deep or not info.is_resource:
                 raise NotFound.path()
             request.info = info
+            request.send = send
+            if self._auditor is not None:
+                info.verb = "get"
+                audited.begin(self._auditor, request, lasting=True)
             # An upgrade is a read by its method and changes things by what it does: both rights are needed.
             for verb in ("create", "get"):
                 info.verb = verb
-                self._gate.authorize(request.user, info)
-            request.send = send
+                self._authorize(request)
             await self._resources.serve_websocket(request)
         except StatusError as error:
+            if request.record is not None:
+                request.record.status(error.to_status())
             if request.code:
                 await send({"type": "websocket.close", "code": 1011})
                 return
@@ -212,6 +249,9 @@ class RestDoor:
         except Exception:
             log.exception("Failed a stream", extra=kv(path=scope["path"]))
             await send({"type": "websocket.close", "code": 1011})
+        finally:
+            if request.record is not None:
+                request.record.complete(request.code or 101)
 
 
 def _token_from_protocols(request: Request) -> None:

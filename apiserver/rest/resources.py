@@ -32,14 +32,15 @@ from apiserver.rest.negotiation import (
 from apiserver.rest.request import Request
 from apiserver.rest.responses import ZIPPED, encode_json, send_bytes, send_not_found_page, send_object, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
-from apiserver.routing import check_fields, check_kind, check_route
+from apiserver.routing import check_fields, check_kind, check_route, internal_kind
 from machinery.clock import Clock
-from machinery.errors import NotFound, UnsupportedMediaType
+from machinery.errors import NotAcceptable, NotFound, UnsupportedMediaType
 
 PATCH_TYPES = frozenset({JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH})
 BUILT_IN_GROUPS = frozenset(resource.group for resource in RESOURCES)
 OBJECT_SHAPES = (TABLE, PARTIAL)
 LIST_SHAPES = (TABLE, PARTIAL_LIST)
+ANY_SHAPES = (TABLE, PARTIAL, PARTIAL_LIST)
 
 # API versions that answer, but say that they will go.
 DEPRECATED: Mapping[tuple[str, str, str], str] = {
@@ -128,7 +129,7 @@ class ResourceHandlers:
 
     async def get(self, request: Request, resource: Resource, store: ResourceStore) -> None:
         accept = request.headers.get(b"accept")
-        accepted = _accepted(accept, OBJECT_SHAPES) if accept is not None else PLAIN
+        accepted = _shaped(accept, OBJECT_SHAPES, resource) if accept is not None else PLAIN
         info = request.info
         version = query.text(request.query, "resourceVersion") if request.query else ""
         context = request.context()
@@ -139,7 +140,7 @@ class ResourceHandlers:
 
     async def list(self, request: Request, resource: Resource, store: ResourceStore) -> None:
         accept = request.headers.get(b"accept")
-        accepted = _accepted(accept, LIST_SHAPES) if accept is not None else PLAIN
+        accepted = _shaped(accept, LIST_SHAPES, resource) if accept is not None else PLAIN
         options = query.list_options(request.query)
         page = await store.list(request.context(), request.namespace, options)
         if request.record is not None and request.record.takes_response():
@@ -280,6 +281,8 @@ class ResourceHandlers:
         return transform.include_object(query.text(request.query, "includeObject")) if accepted.kind == TABLE else ""
 
     async def _answer(self, request: Request, code: int, resource: Resource, raw: bytes, accepted: Accepted) -> None:
+        if request.record is not None:
+            request.record.answered(raw)
         if accepted is PLAIN and not request.warnings and len(raw) <= ZIPPED:
             await send_bytes(request, code, raw)
             return
@@ -290,6 +293,16 @@ class ResourceHandlers:
 
 def _accepted(header: bytes, shapes: tuple[str, ...], *, yaml: bool = True) -> Accepted:
     return negotiation.negotiate(header.decode("latin-1"), transforms=shapes, yaml=yaml)
+
+
+def _shaped(header: bytes, shapes: tuple[str, ...], resource: Resource) -> Accepted:
+    """What the client accepts of a read; the answer to the wrong one of list and object tells which it is."""
+    accepted = _accepted(header, ANY_SHAPES)
+    if accepted.kind and accepted.kind not in shapes:
+        kind = internal_kind(resource)
+        is_list = f"is not a list (*{kind})" if shapes is OBJECT_SHAPES else f"is a list (*{kind}List)"
+        raise NotAcceptable(f"you requested {accepted.kind}, but the requested object {is_list}", details={})
+    return accepted
 
 
 def _warnings(request: Request) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from apiserver.assembly import ApiServer, Settings
+from apiserver.audit.auditor import Auditor
 from machinery.clock import Clock, RealClock
 from machinery.tls import CertificateAuthority, KeyPair
 
@@ -245,6 +246,7 @@ async def running_apiserver(
     etcd: str = "",
     kubelet: bool = False,
     service_range: str = "10.96.0.0/16",
+    auditor: Auditor | None = None,
 ) -> AsyncIterator[RunningApiServer]:
     """An API server that is ready. `store="etcd"` needs a target in `etcd`."""
     if (store == "etcd") != bool(etcd):
@@ -261,6 +263,7 @@ async def running_apiserver(
         advertise="127.0.0.1",
         proxy_pair=pki.front_proxy,
         kubelet_pair=pki.client("kube-apiserver-kubelet-client", "system:masters") if kubelet else None,
+        auditor=auditor,
     )
     server = ApiServer(settings, clock or RealClock())
     async with server.running():

@@ -1,0 +1,191 @@
+"""One request as the audit log sees it: what is known at each stage, as audit.k8s.io/v1 Event.
+
+Owns: the fields of an event and what of objects is shown. Never decides whether to record. Made by `Auditor`, fed by
+the doors and the handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from apiserver.audit.policy import COMPLETE, METADATA, PANIC, REQUEST_RESPONSE, STARTED, Verdict
+from apiserver.auth.attributes import Attributes, Decision
+from apiserver.auth.user import UserInfo
+
+DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+AGENT_LIMIT = 1024
+ANNOTATIONS: ContextVar[dict[str, str] | None] = ContextVar("audit annotations", default=None)
+"""Of the request that the running task serves; None when it is not recorded."""
+_decode = msgspec.json.Decoder().decode
+Obj = dict[str, Any]
+Emit = Callable[[Obj], None]
+
+
+def micro_time(seconds: float) -> str:
+    """RFC 3339 with microseconds, as metav1.MicroTime."""
+    whole = int(seconds)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{text}.{int((seconds - whole) * 1e6):06d}Z"
+
+
+def annotate(key: str, value: str) -> None:
+    """Add to the event of the request under way, if it is recorded. For admission plugins."""
+    found = ANNOTATIONS.get()
+    if found is not None:
+        found.setdefault(key, value)
+
+
+class Record:
+    """The event of one request. Stages are told by calling `received`, `started` and `complete` or `panicked`."""
+
+    __slots__ = (
+        "_asked",
+        "_emit",
+        "_fixed",
+        "_response",
+        "_started",
+        "_status",
+        "annotations",
+        "impersonated",
+        "level",
+        "request_object",
+        "verdict",
+    )
+
+    def __init__(
+        self, verdict: Verdict, emit: Emit, user: UserInfo, asked: Attributes, head: Mapping[str, Any]
+    ) -> None:
+        """`head`: auditID, requestURI, sourceIPs and userAgent of the event."""
+        self.verdict = verdict
+        self.level = verdict.level
+        self._emit = emit
+        self._asked = asked
+        self.annotations: dict[str, str] = {}
+        self.impersonated: UserInfo | None = None
+        self.request_object: Any = None
+        self._response: bytes | None = None
+        self._status: Obj | None = None
+        self._started = False
+        self._fixed: Obj = {
+            "kind": "Event",
+            "apiVersion": "audit.k8s.io/v1",
+            "level": verdict.level,
+            "auditID": head["auditID"],
+            "stage": "",
+            "requestURI": head["requestURI"],
+            "verb": asked.verb,
+            "user": user.to_dict(),
+            "sourceIPs": head["sourceIPs"],
+            "userAgent": head["userAgent"],
+            "requestReceivedTimestamp": micro_time(time.time()),
+        }
+
+    # What the doors tell.
+
+    def decided(self, decision: Decision) -> None:
+        """What authorization said."""
+        self.annotations[DECISION] = "allow" if decision.allowed else "forbid"
+        self.annotations[REASON] = decision.reason
+
+    def takes_request(self) -> bool:
+        """Whether the request's object is wanted whole."""
+        return self.level != METADATA
+
+    def takes_response(self) -> bool:
+        """Whether the answer's object is wanted."""
+        return self.level == REQUEST_RESPONSE
+
+    def sent_raw(self, raw: bytes) -> None:
+        """A patch as it came; what is no JSON is left out."""
+        if self.takes_request():
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self.request_object = msgspec.json.encode(_decode(raw))
+
+    def sent(self, obj: Any) -> None:
+        """The object that the request brought, decoded. A creation's name is known from it."""
+        meta = obj.get("metadata") if isinstance(obj, dict) else None
+        if isinstance(meta, dict) and not self._asked.name and self._asked.verb == "create":
+            self._fixed["_name"] = str(meta.get("name") or "")
+        if self.takes_request():
+            self.request_object = msgspec.json.encode(obj)
+
+    def named(self, name: str) -> None:
+        """The object's name, where the request did not tell it."""
+        if not self._asked.name:
+            self._fixed["_name"] = name
+
+    def answered(self, raw: bytes) -> None:
+        """The object of the answer, as JSON."""
+        if self.takes_response():
+            self._response = raw
+
+    def status(self, status: Obj) -> None:
+        """The answer is this Status."""
+        self._status = {key: status[key] for key in ("status", "message", "reason", "details", "code") if key in status}
+
+    # Stages.
+
+    def stage(self, stage: str, code: int = 0) -> None:
+        """Tell a stage, unless the policy leaves it out."""
+        if stage in self.verdict.omit_stages:
+            return
+        event: Obj = {**self._fixed, "stage": stage}
+        name = event.pop("_name", "")
+        asked = self._asked
+        if self.impersonated is not None:
+            event["impersonatedUser"] = self.impersonated.to_dict()
+        if asked.is_resource:
+            parts = (
+                ("resource", asked.resource),
+                ("namespace", asked.namespace),
+                ("name", asked.name or name),
+                ("apiGroup", asked.group),
+                ("apiVersion", asked.version),
+                ("subresource", asked.subresource),
+            )
+            event["objectRef"] = {key: value for key, value in parts if value}
+        if code:
+            event["responseStatus"] = {"metadata": {}, **(self._status or {}), "code": code}
+        if self.request_object is not None:
+            event["requestObject"] = self._shown(self.request_object)
+        if self._response is not None and stage == COMPLETE:
+            event["responseObject"] = self._shown(self._response)
+        event["stageTimestamp"] = micro_time(time.time())
+        if self.annotations:
+            event["annotations"] = self.annotations
+        self._emit(event)
+
+    def started(self, code: int) -> None:
+        """The head of a long answer is out; told once."""
+        if not self._started:
+            self._started = True
+            self.stage(STARTED, code)
+
+    def complete(self, code: int) -> None:
+        self.stage(COMPLETE, code)
+
+    def panicked(self, what: str) -> None:
+        """The server failed the request by a fault of its own."""
+        self._status = {"status": "Failure", "message": f"APIServer panic'd: {what}", "reason": "InternalError"}
+        self.stage(PANIC, 500)
+
+    def _shown(self, raw: bytes) -> Any:
+        if not self.verdict.omit_managed_fields or b'"managedFields"' not in raw:
+            return msgspec.Raw(raw)
+        value = _decode(raw)
+        for each in (value, *(value.get("items") or ())) if isinstance(value, dict) else ():
+            meta = each.get("metadata") if isinstance(each, dict) else None
+            if isinstance(meta, dict):
+                meta.pop("managedFields", None)
+        return value
+
+
+def agent_of(agent: str) -> str:
+    """A user agent, cut where upstream cuts it."""
+    return agent if len(agent) <= AGENT_LIMIT else f"{agent[:AGENT_LIMIT]}...TRUNCATED"
