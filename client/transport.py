@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
 
+from client.session import Session
 from machinery.errors import StatusError
 from proto.api.v1 import resource_pb2 as pb
 
@@ -34,31 +35,32 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """Transport over one grpc.aio channel."""
+    """Transport over one grpc.aio channel: calls about single objects share a stream, the others have their own."""
 
     def __init__(self, channel: Any) -> None:
         from proto.api.v1 import resource_pb2_grpc
 
         self._channel = channel
         self._stub: Any = resource_pb2_grpc.ResourceServiceStub(channel)
+        self._session = Session(self._stub.Session, UNARY_TIMEOUT)
 
     async def get(self, request: pb.GetRequest) -> pb.Object:
-        return await _unary(self._stub.Get, request, pb.Object)
+        return (await self._session.call(pb.Call(get=request))).object
 
     async def list(self, request: pb.ListRequest) -> pb.ListResponse:
         return await _unary(self._stub.List, request, pb.ListResponse)
 
     async def create(self, request: pb.CreateRequest) -> pb.Object:
-        return await _unary(self._stub.Create, request, pb.Object)
+        return (await self._session.call(pb.Call(create=request))).object
 
     async def update(self, request: pb.UpdateRequest) -> pb.Object:
-        return await _unary(self._stub.Update, request, pb.Object)
+        return (await self._session.call(pb.Call(update=request))).object
 
     async def patch(self, request: pb.PatchRequest) -> pb.Object:
-        return await _unary(self._stub.Patch, request, pb.Object)
+        return (await self._session.call(pb.Call(patch=request))).object
 
     async def delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
-        return await _unary(self._stub.Delete, request, pb.DeleteResponse)
+        return (await self._session.call(pb.Call(delete=request))).deleted
 
     async def delete_collection(self, request: pb.DeleteCollectionRequest) -> pb.ListResponse:
         return await _unary(self._stub.DeleteCollection, request, pb.ListResponse)
@@ -76,6 +78,7 @@ class GrpcTransport:
             call.cancel()
 
     async def close(self) -> None:
+        await self._session.close()
         await self._channel.close()
 
 

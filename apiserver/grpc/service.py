@@ -20,6 +20,7 @@ from apiserver.auth.authentication import user_from_pem
 from apiserver.auth.gate import Gate
 from apiserver.auth.user import SYSTEM_API_SERVER, UserInfo
 from apiserver.auth.virtual import VirtualResources
+from apiserver.grpc.session import Session
 from apiserver.grpc.wire import batches
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.context import DeleteOptions, ListOptions, ListPage, RequestContext, WatchOptions
@@ -105,6 +106,7 @@ class ResourceService:
         self._secure = secure
         self._peers: dict[bytes, UserInfo] = {}
         self._watchers: set[Watcher] = set()
+        self._sessions: set[Session] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server registers."""
@@ -127,6 +129,9 @@ class ResourceService:
         }
         handlers["Watch"] = grpc.unary_stream_rpc_method_handler(
             self.watch, request_deserializer=pb.WatchRequest.FromString, response_serializer=None
+        )
+        handlers["Session"] = grpc.stream_stream_rpc_method_handler(
+            self.session, request_deserializer=pb.CallBatch.FromString, response_serializer=_serialize
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
@@ -310,8 +315,47 @@ class ResourceService:
                 self._metrics.long_running(series, -1)
                 await watcher.aclose()
 
+    async def session(self, _: Any, context: Context) -> None:
+        """Calls of one component until it leaves or the server stops."""
+        try:
+            user = self._user(context)
+        except StatusError as error:
+            await abort(context, error)
+        session = Session(context, lambda call: self._carry(call, user))
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+    async def _carry(self, call: pb.Call, user: UserInfo) -> pb.Reply:
+        kind = call.WhichOneof("request")
+        try:
+            match kind:
+                case "delete":
+                    return pb.Reply(id=call.id, deleted=await self.delete(call.delete, user))
+                case "create":
+                    found = await self.create(call.create, user)
+                case "update":
+                    found = await self.update(call.update, user)
+                case "patch":
+                    found = await self.patch(call.patch, user)
+                case "get":
+                    found = await self.get(call.get, user)
+                case _:
+                    raise BadRequest("the call has no request")
+            return pb.Reply(id=call.id, object=found)
+        except StatusError as error:
+            status = error.to_status()
+        except Exception as error:
+            log.exception("Failed a call", extra=kv(method=kind))
+            status = InternalError.of(type(error).__name__).to_status()
+        return pb.Reply(id=call.id, status_json=msgspec.json.encode(status))
+
     async def stop(self) -> None:
-        """End every watch; callers reconnect elsewhere."""
+        """End every watch and session; callers reconnect elsewhere."""
+        for session in list(self._sessions):
+            session.close()
         for watcher in list(self._watchers):
             await watcher.aclose()
 

@@ -74,6 +74,11 @@ class ResourceServiceStub(object):
                 request_serializer=proto_dot_api_dot_v1_dot_resource__pb2.WatchRequest.SerializeToString,
                 response_deserializer=proto_dot_api_dot_v1_dot_resource__pb2.WatchBatch.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/nanokube.api.v1.ResourceService/Session',
+                request_serializer=proto_dot_api_dot_v1_dot_resource__pb2.CallBatch.SerializeToString,
+                response_deserializer=proto_dot_api_dot_v1_dot_resource__pb2.ReplyBatch.FromString,
+                _registered_method=True)
 
 
 class ResourceServiceServicer(object):
@@ -127,6 +132,14 @@ class ResourceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """The same calls over one stream: many at once share messages, which is what makes them cheap. Answers come in any
+        order. When the stream breaks, calls without an answer may or may not have been carried out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResourceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -169,6 +182,11 @@ def add_ResourceServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=proto_dot_api_dot_v1_dot_resource__pb2.WatchRequest.FromString,
                     response_serializer=proto_dot_api_dot_v1_dot_resource__pb2.WatchBatch.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=proto_dot_api_dot_v1_dot_resource__pb2.CallBatch.FromString,
+                    response_serializer=proto_dot_api_dot_v1_dot_resource__pb2.ReplyBatch.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -387,6 +405,33 @@ class ResourceService(object):
             '/nanokube.api.v1.ResourceService/Watch',
             proto_dot_api_dot_v1_dot_resource__pb2.WatchRequest.SerializeToString,
             proto_dot_api_dot_v1_dot_resource__pb2.WatchBatch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/nanokube.api.v1.ResourceService/Session',
+            proto_dot_api_dot_v1_dot_resource__pb2.CallBatch.SerializeToString,
+            proto_dot_api_dot_v1_dot_resource__pb2.ReplyBatch.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class ResourceServiceStub:
     Delete: _grpc.UnaryUnaryMultiCallable[_resource_pb2.DeleteRequest, _resource_pb2.DeleteResponse]
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_resource_pb2.DeleteCollectionRequest, _resource_pb2.ListResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_resource_pb2.WatchRequest, _resource_pb2.WatchBatch]
+    Session: _grpc.StreamStreamMultiCallable[_resource_pb2.CallBatch, _resource_pb2.ReplyBatch]
+    """The same calls over one stream: many at once share messages, which is what makes them cheap. Answers come in any
+    order. When the stream breaks, calls without an answer may or may not have been carried out.
+    """
 
 @_typing.type_check_only
 class ResourceServiceAsyncStub(ResourceServiceStub):
@@ -54,6 +58,10 @@ class ResourceServiceAsyncStub(ResourceServiceStub):
     Delete: _aio.UnaryUnaryMultiCallable[_resource_pb2.DeleteRequest, _resource_pb2.DeleteResponse]  # type: ignore[assignment]
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_resource_pb2.DeleteCollectionRequest, _resource_pb2.ListResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_resource_pb2.WatchRequest, _resource_pb2.WatchBatch]  # type: ignore[assignment]
+    Session: _aio.StreamStreamMultiCallable[_resource_pb2.CallBatch, _resource_pb2.ReplyBatch]  # type: ignore[assignment]
+    """The same calls over one stream: many at once share messages, which is what makes them cheap. Answers come in any
+    order. When the stream breaks, calls without an answer may or may not have been carried out.
+    """
 
 class ResourceServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -111,5 +119,15 @@ class ResourceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _resource_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_resource_pb2.WatchBatch], _abc.AsyncIterator[_resource_pb2.WatchBatch]]: ...
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_resource_pb2.CallBatch],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_resource_pb2.ReplyBatch], _abc.AsyncIterator[_resource_pb2.ReplyBatch]]:
+        """The same calls over one stream: many at once share messages, which is what makes them cheap. Answers come in any
+        order. When the stream breaks, calls without an answer may or may not have been carried out.
+        """
 
 def add_ResourceServiceServicer_to_server(servicer: ResourceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
