@@ -89,8 +89,8 @@ def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") 
         return
     if not isinstance(given_kind, str) or not isinstance(given_version, str):
         raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): kind and apiVersion are text")
-    refused = f'{given_kind} in version "{given_version}" cannot be handled as a {kind}'
     group, _, version = given_version.rpartition("/")
+    refused = f'{given_kind} in version "{version}" cannot be handled as a {kind}'
     if by_kind(group, version, given_kind) is None:
         why = f'no kind "{given_kind}" is registered for version "{given_version}" in scheme "{_SCHEME}"'
         raise BadRequest(f"{refused}: {why}")
@@ -98,8 +98,14 @@ def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") 
         raise BadRequest(
             f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
         )
-    raise BadRequest(f"{refused}: converting ({version}.{given_kind}) to ({_internal(resource)}): unknown conversion")
+    internal = internal_kind(resource) if kind == resource.kind else _internal(api_version, kind)
+    raise BadRequest(f"{refused}: converting ({version}.{given_kind}) to ({internal}): unknown conversion")
 
 
-def _internal(resource: Resource) -> str:
-    return f"{resource.group.partition('.')[0] or 'core'}.{resource.kind}"
+def internal_kind(resource: Resource) -> str:
+    """What upstream calls the kind inside, as messages show it."""
+    return _internal(resource.group_version, resource.kind)
+
+
+def _internal(api_version: str, kind: str) -> str:
+    return f"{api_version.rpartition('/')[0].partition('.')[0] or 'core'}.{kind}"

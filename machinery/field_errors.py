@@ -86,9 +86,9 @@ class FieldError(NamedTuple):
         return cls._of(field, "FieldValueNotFound", "Not found", value, "")
 
     @classmethod
-    def not_supported(cls, field: str, value: Any, valid: Iterable[str]) -> Self:
-        """Valid values are listed sorted and quoted, as upstream does."""
-        values = sorted(valid)
+    def not_supported(cls, field: str, value: Any, valid: Iterable[str], *, sort: bool = True) -> Self:
+        """Valid values are listed quoted, and sorted as upstream does where it keeps them in a set."""
+        values = sorted(valid) if sort else list(valid)
         detail = f"supported values: {', '.join(go_value(item) for item in values)}" if values else ""
         return cls._of(field, "FieldValueNotSupported", "Unsupported value", value, detail)
 

@@ -189,19 +189,22 @@ class _Parser:
 
     def requirements(self) -> list[Requirement]:
         found: list[Requirement] = []
-        while self._peek():
+        while token := self._peek():
+            if token != "!" and not self._is_word(token):
+                raise ValueError(f"found '{token}', expected: !, identifier, or 'end of string'")
             found.append(self._requirement())
             token = self._next()
             if token and token != ",":
-                raise self._error(f"found '{token}', expected: ',' or 'end of string'")
-            if token == "," and not self._peek():
-                raise self._error("found '', expected: identifier after ','")
+                raise ValueError(f"found '{token}', expected: ',' or 'end of string'")
+            following = self._peek()
+            if token == "," and following != "!" and not self._is_word(following):
+                raise ValueError(f"found '{following}', expected: identifier after ','")
         return sorted(found, key=lambda each: each.key)
 
     def _key(self) -> str:
         key = self._next()
         if not self._is_word(key):
-            raise self._error(f"found '{key}', expected: !, identifier, or 'end of string'")
+            raise self._error(f"found '{key}', expected: identifier")
         why = qualified_name_error(key)
         if why:
             raise self._error(f'<nil>: Invalid value: "{key}": {why}')

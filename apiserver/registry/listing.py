@@ -14,6 +14,7 @@ import msgspec
 from apiserver.registry.context import ListOptions, WatchOptions
 from machinery.errors import BadRequest, Expired, StatusError
 from machinery.field_errors import FieldError, invalid
+from machinery.golang import json_error
 
 TOKEN_VERSION = "meta.k8s.io/v1"
 MATCHES = ("", "Exact", "NotOlderThan")
@@ -43,6 +44,8 @@ class Token(NamedTuple):
         """Raises BadRequest."""
         try:
             raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            if problem := json_error(raw):
+                raise ValueError(problem)
             token = msgspec.json.decode(raw)
             version, revision, start = token["v"], token["rv"], token["start"]
         except (binascii.Error, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:

@@ -13,6 +13,7 @@ import msgspec
 from apiserver.rest.negotiation import JSON, PROTOBUF, YAML, media_type_of
 from apiserver.rest.responses import Receive
 from machinery.errors import BadRequest, StatusError, TooLarge, UnsupportedMediaType
+from machinery.golang import json_error
 
 LIMIT = 3 * 1024 * 1024
 # Shared YAML anchors may stand for far more nodes than their text has characters.
@@ -91,9 +92,14 @@ def decode_json(raw: bytes, kind: str) -> dict[str, Any]:
     except RecursionError as exc:
         raise BadRequest(f"json: exceeded max depth: {MAX_DEPTH}") from exc
     if not isinstance(value, dict):
-        why = f"couldn't get version/kind; json parse error: json: cannot unmarshal {_go_type(value)} into Go value"
-        raise unrecognized(kind, why, raw)
+        raise unrecognized(kind, _no_type_meta(value), raw)
     return value
+
+
+def _no_type_meta(value: Any) -> str:
+    struct = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+    why = f"json: cannot unmarshal {_go_type(value)} into Go value of type {struct}"
+    return f"couldn't get version/kind; json parse error: {why}"
 
 
 def decode_yaml(raw: bytes, kind: str) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def decode_yaml(raw: bytes, kind: str) -> dict[str, Any]:
     except ValueError as exc:
         raise unrecognized(kind, str(exc), raw) from exc
     if not isinstance(value, dict):
-        raise unrecognized(kind, "couldn't get version/kind; json parse error: not an object", raw)
+        raise unrecognized(kind, _no_type_meta(value), raw)
     return value
 
 
@@ -139,15 +145,25 @@ def load_yaml(raw: bytes) -> Any:
         # The loader is a SafeLoader without the timestamp rule.
         value = yaml.load(raw, Loader=Loader)
     except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark is not None else 0
-        raise ValueError(f"yaml: line {line}: {exc.problem}") from exc
+        raise ValueError(f"yaml: {_yaml_line(exc)}{exc.problem}") from exc
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as exc:
         raise ValueError(f"yaml: {exc}") from exc
     return to_json_values(value, YAML_NODE_LIMIT)
 
 
+def _yaml_line(error: Any) -> str:
+    """Where the error is, as upstream's parser counts: from zero, but for its scanner; it tells no line 0."""
+    from yaml.scanner import ScannerError
+
+    marks = (error.context_mark, error.problem_mark)
+    line = next((mark.line for mark in marks if mark is not None and mark.line), 0)
+    return f"line {line + isinstance(error, ScannerError)}: " if line else ""
+
+
 def decode_protobuf(raw: bytes, kind: str) -> dict[str, Any]:
     """A `k8s\\0` envelope as a dict."""
+    if not raw:
+        raise unrecognized(kind, "empty data", raw)
     from machinery import protobuf
 
     try:
@@ -164,18 +180,14 @@ def unrecognized(kind: str, why: str, raw: bytes) -> BadRequest:
 
 def go_json_error(exc: Exception, raw: bytes) -> str:
     """The JSON error in the words clients know."""
-    if not raw.strip():
-        return "unexpected end of JSON input"
-    text = str(exc)
-    if "truncated" in text:
-        return "unexpected end of JSON input"
-    return text
+    return json_error(raw) or str(exc)
 
 
 def _excerpt(raw: bytes) -> str:
     if not raw:
         return "<empty>"
-    text = raw[:30].decode("utf-8", "replace")
+    start = raw[:30]
+    text = start.decode("utf-8", "replace") if raw[:1] == b"{" else start.hex()
     return text if len(raw) <= 30 else f"{text} ..."
 
 

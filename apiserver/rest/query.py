@@ -179,7 +179,7 @@ def delete_options(query: Query, body: Mapping[str, Any] | None) -> tuple[Delete
     findings: list[FieldError] = []
     policy = found.propagation_policy
     if policy is not None and policy not in _PROPAGATIONS[:3]:
-        findings.append(FieldError.not_supported("propagationPolicy", policy, _PROPAGATIONS))
+        findings.append(FieldError.not_supported("propagationPolicy", policy, _PROPAGATIONS, sort=False))
     if policy is not None and found.orphan_dependents is not None:
         why = "orphanDependents and deletionPropagation cannot be both set"
         findings.append(FieldError.invalid("propagationPolicy", policy, why))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,9 +37,29 @@ def test_labels(text: str, matches: bool) -> None:
     assert LabelSelector.parse(text).matches(WEB) is matches
 
 
-@pytest.mark.parametrize("text", ["a=b=c", "a in", "a in (b", "!", ",", "a,,b", "a b", "a=-x", "-a", "a>x", "a/b/c=d"])
-def test_no_label_selectors(text: str) -> None:
-    with pytest.raises(ValueError, match="unable to parse requirement"):
+UNPARSED = "unable to parse requirement: "
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a=b=c", "found '=', expected: ',' or 'end of string'"),
+        (",", "found ',', expected: !, identifier, or 'end of string'"),
+        ("=a", "found '=', expected: !, identifier, or 'end of string'"),
+        ("a,,b", "found ',', expected: identifier after ','"),
+        ("a,", "found '', expected: identifier after ','"),
+        ("a b", UNPARSED + "found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        ("a in", UNPARSED + "found '' expected: '('"),
+        ("a in (b", UNPARSED + "found '', expected: ',' or ')'"),
+        ("!", UNPARSED),
+        ("a=-x", UNPARSED),
+        ("-a", UNPARSED),
+        ("a>x", UNPARSED),
+        ("a/b/c=d", UNPARSED),
+    ],
+)
+def test_no_label_selectors(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(why)}"):
         LabelSelector.parse(text)
 
 
