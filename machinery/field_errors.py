@@ -34,7 +34,10 @@ _SELECTOR = {name: place for place, name in enumerate(("matchLabels", "matchExpr
 
 
 def _ordered(value: Any) -> Any:
-    """Keys of maps sorted, label selectors in the order of their members; other structs are given in theirs."""
+    """Keys of maps sorted, label selectors in the order of their members; other structs are given in theirs.
+
+    Upstream's internal structs show as objects with capital letters, maps of texts as objects of texts.
+    """
     if isinstance(value, list):
         return [_ordered(item) for item in value]
     if not isinstance(value, dict):
@@ -42,7 +45,7 @@ def _ordered(value: Any) -> Any:
     keys = list(value)
     if _SELECTOR.keys() >= value.keys():
         keys.sort(key=_SELECTOR.__getitem__)
-    elif all(isinstance(item, str) for item in value.values()):
+    elif all(isinstance(item, str) for item in value.values()) and not any(key[:1].isupper() for key in keys):
         keys.sort()
     return {key: _ordered(value[key]) for key in keys}
 
