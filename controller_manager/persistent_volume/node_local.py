@@ -16,6 +16,7 @@ from typing import Any, Final
 from api import volumes as rules
 from api.models import core_v1
 from api.volumes import Volume, annotations_of
+from client.backoff import Backoff
 from client.controller import Controller
 from client.informer import EventHandler, Informer
 from controller_manager.environment import Environment, Runnable
@@ -201,12 +202,13 @@ class DefaultClass:
         self._env = env
 
     async def run(self) -> None:
+        backoff = Backoff(initial=0.1, cap=RETRY)
         while True:
             try:
                 await ensure_class(self._env, storage_class(CLASS, NAME))
             except StatusError as error:
                 _log.debug("Failed to make the default storage class", extra=kv(error=error.message))
-                await self._env.clock.sleep(RETRY)
+                await self._env.clock.sleep(backoff.next())
             else:
                 return
 

@@ -216,6 +216,8 @@ class Provisioner:
             if deleting and kept and phase_of(volume) != BOUND:
                 await self._let_go(volume)  # who keeps the data may delete the object that speaks of it
             return DONE
+        if deleting and FINALIZER not in (volume.metadata.finalizers or ()):
+            return DONE  # our part is done; others still hold it
         try:
             gone = await self._driver.delete(volume)
         except ProvisionError as error:
