@@ -176,7 +176,7 @@ class Tracker:
         except Undeclared as error:
             text = f"failed to create typed patch object ({self._named(config)}): {error}"
             raise StatusError(text, code=500, reason="") from error
-        meta = {key: value for key, value in plan.obj["metadata"].items() if key != "managedFields"}
+        meta = {key: value for key, value in (plan.obj.get("metadata") or {}).items() if key != "managedFields"}
         if plan.managed:
             meta["managedFields"] = plan.managed
         applied = {**plan.obj, "metadata": meta}

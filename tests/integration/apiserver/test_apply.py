@@ -154,3 +154,9 @@ async def test_cbor_is_refused(apiserver: RunningApiServer) -> None:
     cbor = {"content-type": "application/apply-patch+cbor"}
     answer = await apiserver.rest().request("PATCH", f"{CONFIG_MAPS}/web?fieldManager=x", b"\xa0", cbor)
     assert answer.status == 415
+
+
+async def test_a_configuration_without_metadata(apiserver: RunningApiServer) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}}
+    answer = await apply(apiserver.rest(), f"{CONFIG_MAPS}/bare", config, "me")
+    assert answer.status < 500, answer.body
