@@ -168,7 +168,8 @@ class ResourceReader:
         limit = max(options.limit, 0)
         if options.continue_:
             return await self._next_page(Token.decode(options.continue_), selection, limit)
-        if options.resource_version_match == "Exact":
+        # A page of a numbered version is of that very version, unless the client says otherwise.
+        if options.resource_version_match == "Exact" or (limit and revision and not options.resource_version_match):
             await self._reach(revision)
             return await self._list_at(revision, "", selection, limit)
         if not options.resource_version:
@@ -217,7 +218,7 @@ class ResourceReader:
                 except Compacted as error:
                     if start:
                         raise ExpiredToken(start) from error
-                    raise Expired(f"The resourceVersion for the provided list is too old: {revision}") from error
+                    raise Expired("The resourceVersion for the provided list is too old.") from error
                 except FutureRevision as error:
                     raise Timeout.resource_version_too_large(revision, self._feed.revision) from error
                 for index, kv in enumerate(page.items):
@@ -258,7 +259,7 @@ class ResourceReader:
             if options.resource_version != "0":
                 await (self._reach(after) if after else self._feed.sync())
             watcher.preload(self.cache.initial_events(selection))
-            if options.send_initial_events:
+            if options.send_initial_events and options.allow_bookmarks:
                 watcher.bookmark(self._feed.revision, initial_events_end=True)
             self.cache.join(watcher)
 
@@ -267,10 +268,15 @@ class ResourceReader:
             self.form,
             after=after if not initial and after > self._feed.revision else 0,
             bookmarks=options.allow_bookmarks,
+            progress=lambda: self._feed.revision,
             forget=self.cache.forget,
             start=start if initial else None,
         )
         if not initial:
-            watcher.preload(self.cache.events_after(after, selection))
+            try:
+                watcher.preload(self.cache.events_after(after, selection))
+            except Expired as error:  # of a request that is in order: its watch begins, and ends with this error
+                watcher.fail(error)
+                return watcher
             self.cache.join(watcher)
         return watcher

@@ -20,6 +20,8 @@ from machinery.clock import Clock
 from machinery.errors import StatusError
 
 MIN_SECONDS = 1800.0
+REMIND_SECONDS = 2.0
+"""So long before its time is over a watch gets a last bookmark."""
 Render = Callable[[Sequence[Event]], bytes]
 
 
@@ -73,8 +75,10 @@ class WatchStreams:
         loop = asyncio.get_running_loop()
         self._open.add(watcher)
         gone = loop.create_task(self._until_gone(request, watcher))
-        timer = self._clock.call_later(seconds, lambda: closing.append(loop.create_task(watcher.aclose())))
+        timers = [self._clock.call_later(seconds, lambda: closing.append(loop.create_task(watcher.aclose())))]
         closing: list[asyncio.Task[None]] = []
+        if seconds > REMIND_SECONDS:
+            timers.append(self._clock.call_later(seconds - REMIND_SECONDS, watcher.remind))
         send = request.send
         try:
             if self._stopping:
@@ -96,7 +100,8 @@ class WatchStreams:
             if not gone.done():
                 await send({"type": "http.response.body", "body": b""})
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             gone.cancel()
             self._open.discard(watcher)
             await watcher.aclose()

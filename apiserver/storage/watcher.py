@@ -34,7 +34,8 @@ class Watcher:
         bookmarks: bool,
         forget: Callable[[Watcher], None],
         start: Callable[[Watcher], Awaitable[None]] | None = None,
-        limit: int = BUFFER,
+        progress: Callable[[], int] = lambda: 0,
+        limit: int | None = None,
     ) -> None:
         self.selection = selection
         self.bookmarks = bookmarks
@@ -48,7 +49,8 @@ class Watcher:
         self._after = after
         self._forget = forget
         self._start = start
-        self._limit = limit
+        self._progress = progress
+        self._limit = BUFFER if limit is None else limit
         self._buffer: list[Event] = []
         self._error: StatusError | None = None
         self._closed = False
@@ -112,6 +114,11 @@ class Watcher:
         if not self._closed and self._error is None and revision > self._after:
             self._buffer.append(Event(BOOKMARK, raw, NO_KEY, revision))
             self._wake()
+
+    def remind(self) -> None:
+        """A bookmark of how far the server has come, for a watch that wants bookmarks."""
+        if self.bookmarks and self._start is None:
+            self.bookmark(self._progress())
 
     def fail(self, error: StatusError) -> None:
         """End the watch; what is buffered is still delivered."""
