@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -78,13 +79,16 @@ Maker = Callable[..., Obj]
 
 @pytest.mark.parametrize(("version", "plural", "make", "kind"), KINDS)
 def test_every_replica_serves(api: Api, namespace: str, version: str, plural: str, make: Maker, kind: str) -> None:
+    def says(path: str, name: str) -> bool:
+        return api.raw("GET", path).body.decode().strip() == name
+
     api.of(version, plural, namespace).create(make("serve", main=container(SERVE), replicas=2))
     for each in wait_ready(api, namespace, {"app": "serve"}, 2):
         name = each["metadata"]["name"]
         (owner,) = each["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["name"], owner["controller"]) == (kind, "serve", True)
         path = f"/api/v1/namespaces/{namespace}/pods/http:{name}:8080/proxy/"
-        eventually(lambda path=path, name=name: api.raw("GET", path).body.decode().strip() == name, "its own name")
+        eventually(partial(says, path, name), f"{name} to say its name")
 
 
 @pytest.mark.parametrize(("version", "plural", "make"), SCALES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ LABELS = {"foo": "bar", "baz": "blah"}
 PROBE = {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
 
 
-def stateful(replicas: int = 3, **spec: object) -> Obj:
+def stateful(replicas: int = 3, **spec: Any) -> Obj:
     return workload(
         "StatefulSet",
         "ss",
@@ -262,8 +264,11 @@ def test_canary_and_phased_updates(api: Api, namespace: str, service: None) -> N
     assert revisions_of(api, namespace) == [first, first, second]
     assert [env_of(each) for each in wait_ready(api, namespace, LABELS, 3)] == [{}, {}, {"TURN": "2"}]
 
+    def is_at(wanted: list[str]) -> bool:
+        return revisions_of(api, namespace) == wanted
+
     for number in (1, 0):
         sets.patch("ss", partition(number))
         wanted = [first] * number + [second] * (3 - number)
-        eventually(lambda wanted=wanted: revisions_of(api, namespace) == wanted, f"partition {number}")
+        eventually(partial(is_at, wanted), f"partition {number}")
     updated(api, namespace, second, second)

@@ -20,6 +20,7 @@ CRONS = resources.of(batch_v1.CronJob)
 JOBS = resources.of(batch_v1.Job)
 EVENTS = resources.of(core_v1.Event)
 NS = "default"
+CRON = "[sig-apps] CronJob should "
 
 Obj = dict[str, Any]
 
@@ -89,7 +90,19 @@ async def test_a_run_is_started_once_and_followed_to_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "left"),
-    [pytest.param("Allow", 2, id="Allow"), pytest.param("Forbid", 1, id="Forbid"), pytest.param("Replace", 1, id="R")],
+    [
+        pytest.param(
+            "Allow", 2, marks=pytest.mark.conformance(CRON + "schedule multiple jobs concurrently [Conformance]")
+        ),
+        pytest.param(
+            "Forbid",
+            1,
+            marks=pytest.mark.conformance(CRON + "not schedule new jobs when ForbidConcurrent [Slow] [Conformance]"),
+        ),
+        pytest.param(
+            "Replace", 1, marks=pytest.mark.conformance(CRON + "replace jobs when ReplaceConcurrent [Conformance]")
+        ),
+    ],
 )
 async def test_concurrency(policy: str, left: int) -> None:
     async with running_cluster(nodes=1) as cluster:
@@ -125,6 +138,7 @@ async def test_concurrency(policy: str, left: int) -> None:
         assert ("tick-1" in [each["metadata"]["name"] for each in found]) == (policy != "Replace")
 
 
+@pytest.mark.conformance(CRON + "not schedule jobs when suspended [Slow] [Conformance]")
 async def test_what_does_not_start_and_what_is_told() -> None:
     async with running_cluster() as cluster:
         await cluster.client.create(cron(suspend=True, concurrencyPolicy="Forbid"))
