@@ -18,18 +18,19 @@ import msgspec
 
 from api.resources import RESOURCES
 from apiserver.admission.chain import install
-from apiserver.audit.auditor import Auditor
 from apiserver.aggregation.aggregator import Aggregator
 from apiserver.aggregation.identity import FrontProxy
+from apiserver.audit.auditor import Auditor
 from apiserver.auth.authentication import Authenticator, load_static_tokens
 from apiserver.auth.escalation import EscalationCheck
 from apiserver.auth.feed import AuthorizerFeed
 from apiserver.auth.gate import Gate
-from apiserver.auth.jwt import TokenKey
 from apiserver.auth.node_authorizer import NodeAuthorizer, PodGraph
 from apiserver.auth.policy import NODE_RULES, parse_rules
 from apiserver.auth.rbac import RBACAuthorizer
+from apiserver.auth.secret_tokens import LAST_USED, BootstrapTokens, LegacyTokens
 from apiserver.auth.service_accounts import DEFAULT_ISSUER, ServiceAccountTokens
+from apiserver.auth.signers import SignerCheck
 from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.auth.virtual import VirtualResources
@@ -48,7 +49,9 @@ from apiserver.rest.system import Check, SystemHandlers
 from apiserver.rest.watch import WatchStreams
 from apiserver.streams.targets import Kubelets
 from machinery.clock import Clock
-from machinery.errors import NotFound, ServiceUnavailable
+from machinery.errors import NotFound, ServiceUnavailable, StatusError
+from machinery.jwt import TokenKey
+from machinery.log import kv
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -103,16 +106,22 @@ class ApiServer:
         self.feed = AuthorizerFeed(self.registry, self.rbac, self.pods)
         static = load_static_tokens(settings.token_file) if settings.token_file else {}
         self.accounts = self._accounts()
+        legacy = None
+        if self.accounts is not None:
+            legacy = LegacyTokens(clock, self.accounts.key, self._read_object, self._note_token_use)
+        bootstrap = BootstrapTokens(clock, self._read_object)
+        authenticator = Authenticator(clock, static, self.accounts, bootstrap, legacy)
         self.gate = Gate(
-            Authenticator(clock, static, self.accounts),
+            authenticator,
             (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
         )
         self.gate.synced = False
         connect_allocators(self.registry, settings.service_range)
         install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
+        self.registry.admission.append(SignerCheck(self.gate))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
-        self.virtual = VirtualResources(clock, self.gate, self.rbac, static.get, self.accounts, tokens)
+        self.virtual = VirtualResources(clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens)
         self.streams = WatchStreams(clock)
         self.kubelets = Kubelets(self.registry, settings.kubelet_pair)
         self._stopping = False
@@ -140,16 +149,36 @@ class ApiServer:
 
     async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An object's metadata without authorization; pods bring the two fields that bind tokens."""
-        store = self.registry.resource("", "v1", plural)
-        try:
-            obj = msgspec.json.decode(await store.get(RequestContext(SYSTEM_API_SERVER), namespace, name))
-        except NotFound:
+        obj = await self._read_object(plural, namespace, name)
+        if obj is None:
             return None
         meta: dict[str, Any] = obj["metadata"]
         if plural == "pods":
             spec = obj.get("spec") or {}
             meta = {**meta, "nodeName": spec.get("nodeName"), "serviceAccountName": spec.get("serviceAccountName")}
         return meta
+
+    async def _read_object(self, plural: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """An object of the core group without authorization."""
+        store = self.registry.resource("", "v1", plural)
+        try:
+            raw = await store.get(RequestContext(SYSTEM_API_SERVER), namespace, name)
+        except NotFound:
+            return None
+        found: dict[str, Any] = msgspec.json.decode(raw)
+        return found
+
+    async def _note_token_use(self, namespace: str, name: str, day: str) -> None:
+        """Label the Secret of a lasting token that is in use; what goes wrong is not the user's business."""
+        store = self.registry.resource("", "v1", "secrets")
+        patch = msgspec.json.encode({"metadata": {"labels": {LAST_USED: day}}})
+        context = RequestContext(SYSTEM_API_SERVER, field_manager="kube-apiserver")
+        try:
+            await store.patch(context, namespace, name, "application/merge-patch+json", patch)
+        except StatusError as error:
+            log.warning(
+                "Could not note the use of a token", extra=kv(secret=f"{namespace}/{name}", error=error.message)
+            )
 
     def _checks(self) -> Mapping[str, Mapping[str, Check]]:
         alive: dict[str, Check] = {"ping": lambda: "", "log": lambda: ""}
@@ -168,7 +197,7 @@ class ApiServer:
     def _rest_door(self) -> RestDoor:
         connects, websockets = self._connects()
         resources = ResourceHandlers(self.registry, self.clock, self.streams, self.virtual, connects, websockets)
-        system = SystemHandlers(self.metrics, self._checks(), self.accounts, self.catalog)
+        system = SystemHandlers(self.metrics, self._checks(), self.accounts, self.catalog, self.aggregator.swaggers)
         return RestDoor(
             self.gate, resources, system, self.metrics, self.in_flight, self.aggregator, self.settings.auditor
         )
@@ -247,6 +276,7 @@ class ApiServer:
             advertise=settings.advertise,
             port=port,
             front=self.aggregator.front,
+            ca=settings.tls.ca if settings.tls else None,
         )
         await bootstrap.run()
         self._bootstrapped = True

@@ -11,14 +11,17 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from apiserver import joining
 from apiserver.aggregation.identity import FrontProxy
 from apiserver.aggregation.model import API_SERVICES, LOCAL, plan_condition
 from apiserver.aggregation.registration import built_in
 from apiserver.auth.policy import RBAC, default_objects
+from apiserver.auth.reconcile import AUTOUPDATE
 from apiserver.auth.reconcile import plan as plan_role
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.registry.context import DeleteOptions
@@ -142,13 +145,22 @@ class Bootstrap:
     """Creates what is missing, retrying while the store is away."""
 
     def __init__(
-        self, registry: Registry, *, service_range: str, advertise: str, port: int, front: FrontProxy | None = None
+        self,
+        registry: Registry,
+        *,
+        service_range: str,
+        advertise: str,
+        port: int,
+        front: FrontProxy | None = None,
+        ca: Path | None = None,
     ) -> None:
+        """`ca`: the authority of the serving certificate, for machines that want to join."""
         self._registry = registry
         self._front = front
         self._service_range = service_range
         self._advertise = advertise
         self._port = port
+        self._ca = ca
 
     async def run(self) -> None:
         """Until everything is there. Objects that cannot be made are logged and left out."""
@@ -169,6 +181,9 @@ class Bootstrap:
         if self._advertise and not ipaddress.ip_address(self._advertise).is_loopback:
             for key, namespace, obj in endpoints(self._advertise, self._port):
                 rest.append(self._ensure(key, namespace, obj, replace=True))
+            if self._ca is not None:
+                for key, namespace, obj in joining.objects(self._advertise, self._port, self._ca):
+                    rest.append(self._ensure(key, namespace, obj))
         async with asyncio.TaskGroup() as group:
             for work in rest:
                 group.create_task(work)
@@ -210,7 +225,7 @@ class Bootstrap:
                         patch = msgspec.json.encode({"status": status})
                         await store.patch(context, namespace, name, MERGE, patch, subresource="status")
                     return
-                if key[0] == RBAC:
+                if key[0] == RBAC and AUTOUPDATE in (obj["metadata"].get("annotations") or {}):
                     await self._reconcile(store, context, namespace, obj, found)
                     return
                 if replace and any(found.get(part) != obj[part] for part in obj if part not in ("metadata", "kind")):

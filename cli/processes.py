@@ -127,6 +127,9 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
             *_client(config, paths, "controller-manager"),
             f"--cluster-cidr={config.pod_cidr}",
             f"--root-ca={paths.pki / 'ca.crt'}",
+            f"--cluster-signing-cert-file={paths.pki / 'ca.crt'}",
+            f"--cluster-signing-key-file={paths.pki / 'ca.key'}",
+            f"--service-account-private-key-file={paths.pki / 'service-account.key'}",
             *([f"--node-volume-folder={paths.node('{node}') / 'volumes'}"] if config.has_machines else []),
         ]
         specs.append(_forked("controller_manager", "controller-manager", HOST, argv, paths))

@@ -28,6 +28,7 @@ from controller_manager import (
     taint_eviction,
     ttl_after_finished,
 )
+from controller_manager.certificates import approving, cleaning, signing
 from controller_manager.cronjob import controller as cronjob
 from controller_manager.daemonset import controller as daemonset
 from controller_manager.deployment import controller as deployment
@@ -43,6 +44,7 @@ from controller_manager.protection import controller as protection
 from controller_manager.replicaset import controller as replicaset
 from controller_manager.resource_quota import controller as resource_quota
 from controller_manager.statefulset import controller as statefulset
+from controller_manager.tokens import bootstrap, service_accounts
 from machinery import component, log
 from machinery.clock import Clock
 from machinery.component import ComponentContext
@@ -78,6 +80,12 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "persistentvolume-protection-controller": protection.build_volumes,
     "volumeattributesclass-protection-controller": protection.build_classes,
     "clusterrole-aggregation-controller": cluster_role_aggregation.build,
+    "certificatesigningrequest-approving-controller": approving.build,
+    "certificatesigningrequest-signing-controller": signing.build,
+    "certificatesigningrequest-cleaner-controller": cleaning.build,
+    "bootstrap-signer-controller": bootstrap.build_signer,
+    "token-cleaner-controller": bootstrap.build_cleaner,
+    "serviceaccount-token-controller": service_accounts.build,
     "persistentvolume-binder-controller": persistent_volume.build,
     "persistentvolume-expander-controller": expansion.build,
     "ephemeral-volume-controller": ephemeral.build,
@@ -137,6 +145,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--root-ca-file", "--root-ca", type=Path, help="CA certificate to publish to every namespace (default: --ca)"
     )
+    made.add_argument("--cluster-signing-cert-file", type=Path, help="authority that signs certificate requests")
+    made.add_argument("--cluster-signing-key-file", type=Path, help="its key")
+    made.add_argument("--service-account-private-key-file", type=Path, help="key that signs the tokens of Secrets")
     made.add_argument("--node-monitor-period", type=float, default=defaults.node_monitor_period)
     made.add_argument("--node-monitor-grace-period", type=float, default=defaults.node_monitor_grace_period)
     made.add_argument("--node-startup-grace-period", type=float, default=defaults.node_startup_grace_period)
@@ -160,6 +171,9 @@ def options_from(args: argparse.Namespace) -> Options:
         cluster_cidr=args.cluster_cidr,
         node_cidr_mask_size=args.node_cidr_mask_size,
         root_ca=root_ca.read_text() if root_ca is not None else "",
+        signing_cert=args.cluster_signing_cert_file.read_text() if args.cluster_signing_cert_file else "",
+        signing_key=args.cluster_signing_key_file.read_text() if args.cluster_signing_key_file else "",
+        service_account_key=args.service_account_private_key_file,
         node_monitor_period=args.node_monitor_period,
         node_monitor_grace_period=args.node_monitor_grace_period,
         node_startup_grace_period=args.node_startup_grace_period,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from client.client import Client
@@ -24,6 +25,9 @@ class Options:
     node_cidr_mask_size: int = 24
     allocate_node_cidrs: bool = True
     root_ca: str = ""
+    signing_cert: str = ""  # PEM of the authority that signs certificate requests; none: nobody signs
+    signing_key: str = ""
+    service_account_key: Path | None = None  # signs the tokens of Secrets; none: they stay empty
     node_monitor_period: float = 5.0
     node_monitor_grace_period: float = 50.0
     node_startup_grace_period: float = 60.0

@@ -1,8 +1,8 @@
 """Who a request comes from.
 
-Owns: the chain of authenticators (client certificate, static token, service account token, anonymous), what each
-makes of a credential, and the cache of verified tokens. Never decides what the user may do. Called by both doors: per
-connection for certificates, per request for bearer tokens.
+Owns: the chain of authenticators (client certificate, static token, bootstrap token, tokens of service accounts), what
+each makes of a credential, and the cache of verified tokens. Never decides what the user may do. Called by both doors:
+per connection for certificates, per request for bearer tokens.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from apiserver.auth.secret_tokens import LEGACY_ISSUER, BootstrapTokens, LegacyTokens
 from apiserver.auth.service_accounts import ServiceAccountTokens
 from apiserver.auth.user import ALL_AUTHENTICATED, UserInfo
 from machinery.clock import Clock
 from machinery.errors import Unauthorized
+from machinery.jwt import BadToken, unverified_issuer
 
 CACHE_SECONDS = 10.0
 CACHE_LIMIT = 10_000
@@ -72,11 +74,18 @@ class Authenticator:
     """The chain for bearer tokens, with a cache of what was verified in the last seconds."""
 
     def __init__(
-        self, clock: Clock, static: Mapping[str, UserInfo], accounts: ServiceAccountTokens | None = None
+        self,
+        clock: Clock,
+        static: Mapping[str, UserInfo],
+        accounts: ServiceAccountTokens | None = None,
+        bootstrap: BootstrapTokens | None = None,
+        legacy: LegacyTokens | None = None,
     ) -> None:
         self._clock = clock
         self._static = static
         self._accounts = accounts
+        self._bootstrap = bootstrap
+        self._legacy = legacy
         self._verified: dict[str, tuple[UserInfo, float]] = {}
         self._now: Callable[[], float] = clock.monotonic
 
@@ -95,13 +104,28 @@ class Authenticator:
         user = self.known(token)
         if user is not None:
             return user
-        if self._accounts is None:
-            raise Unauthorized
-        user = await self._accounts.authenticate(token)
+        user = await self.agnostic(token)
+        if user is None:
+            if self._accounts is None:
+                raise Unauthorized
+            user = await self._accounts.authenticate(token)
         if len(self._verified) >= CACHE_LIMIT:
             self._verified.clear()
         self._verified[token] = (user, self._now() + CACHE_SECONDS)
         return user
+
+    async def agnostic(self, token: str) -> UserInfo | None:
+        """The user of a token that knows no audiences; None when it is of another kind. Raises Unauthorized."""
+        if token in self._static:
+            return self._static[token]
+        try:
+            if self._bootstrap is not None and self._bootstrap.looks_like(token):
+                return await self._bootstrap.authenticate(token)
+            if self._legacy is not None and unverified_issuer(token) == LEGACY_ISSUER:
+                return await self._legacy.authenticate(token)
+        except BadToken as error:
+            raise Unauthorized from error
+        return None
 
     async def header(self, authorization: str) -> UserInfo | None:
         """The user of an Authorization header; None when it is no bearer credential (then others may apply)."""

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apiserver.auth.jwt import BadToken, TokenKey, unverified_issuer
 from apiserver.auth.user import ALL_AUTHENTICATED, ALL_SERVICE_ACCOUNTS, SERVICE_ACCOUNT_PREFIX, UserInfo
 from machinery.clock import Clock
 from machinery.errors import StatusError, Unauthorized
+from machinery.jwt import BadToken, TokenKey, unverified_issuer
 
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
 PRIVATE_CLAIM = "kubernetes.io"

@@ -13,6 +13,7 @@ from apiserver.auth.service_accounts import (
     DEFAULT_EXPIRATION,
     MAX_EXPIRATION,
     MIN_EXPIRATION,
+    PRIVATE_CLAIM,
     Bound,
     MetadataReader,
     ServiceAccountTokens,
@@ -25,6 +26,8 @@ from machinery.field_errors import FieldError, invalid
 from machinery.meta import rfc3339
 
 GROUP = "authentication.k8s.io"
+PROJECTED_SECONDS = 3607
+EXTENDED_SECONDS = 365 * 24 * 3600
 _BINDABLE = {("v1", "Pod"): "pods", ("v1", "Secret"): "secrets", ("v1", "Node"): "nodes"}
 
 
@@ -50,6 +53,14 @@ class TokenRequests:
         audiences = list(spec.get("audiences") or [self._accounts.issuer])
         bound, node = await self._bound(namespace, name, spec.get("boundObjectRef"))
         issued = self._clock.now()
+        # Upstream's rule for the tokens of its own projected volumes: clients that never read the file again work on
+        # for a year, and the claim `warnafter` says when they should have.
+        extended = (
+            seconds == PROJECTED_SECONDS
+            and bound is not None
+            and bound.kind == "Pod"
+            and (audiences == [self._accounts.issuer])
+        )
         claims = plan_claims(
             issuer=self._accounts.issuer,
             namespace=namespace,
@@ -57,13 +68,15 @@ class TokenRequests:
             uid=account["uid"],
             audiences=audiences,
             issued=issued.timestamp(),
-            seconds=seconds,
+            seconds=EXTENDED_SECONDS if extended else seconds,
             token_id=str(uuid.uuid4()),
             bound=bound,
             node=node,
         )
+        if extended:
+            claims[PRIVATE_CLAIM]["warnafter"] = claims["iat"] + seconds
         meta = {"name": name, "namespace": namespace, "uid": account["uid"], "creationTimestamp": rfc3339(issued)}
-        ends = rfc3339(issued.fromtimestamp(claims["exp"], issued.tzinfo))
+        ends = rfc3339(issued.fromtimestamp(claims["iat"] + seconds, issued.tzinfo))
         return {
             "kind": "TokenRequest",
             "apiVersion": f"{GROUP}/v1",

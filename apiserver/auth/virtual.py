@@ -17,15 +17,16 @@ from apiserver.apply.ownership import Kind, plan_create_json
 from apiserver.apply.shapes import root_shape
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.gate import Gate
-from apiserver.auth.jwt import BadToken
 from apiserver.auth.rbac import RBACAuthorizer
 from apiserver.auth.service_accounts import ServiceAccountTokens, user_of
 from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import UserInfo
 from apiserver.registry.context import RequestContext
+from apiserver.registry.validation.fields import unsupported
 from machinery.clock import Clock
 from machinery.errors import BadRequest, NotFound, Unauthorized
 from machinery.field_errors import FieldError, invalid
+from machinery.jwt import BadToken
 from machinery.meta import rfc3339
 
 AUTHENTICATION = "authentication.k8s.io"
@@ -44,14 +45,14 @@ class VirtualResources:
         clock: Clock,
         gate: Gate,
         rbac: RBACAuthorizer,
-        static_token: Callable[[str], UserInfo | None],
+        agnostic_token: Callable[[str], Awaitable[UserInfo | None]],
         accounts: ServiceAccountTokens | None,
         tokens: TokenRequests | None,
     ) -> None:
         self._clock = clock
         self._gate = gate
         self._rbac = rbac
-        self._static_token = static_token
+        self._agnostic_token = agnostic_token
         self._accounts = accounts
         self._kinds: dict[tuple[str, str], Kind] = {}
         self._handlers: dict[tuple[str, str, str], _Create] = {
@@ -132,6 +133,13 @@ class VirtualResources:
             why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
             detail = FieldError.invalid("spec.resourceAttributes", None, why)
             raise invalid("", "", AUTHORIZATION, [detail])
+        found: list[FieldError] = []
+        for field in ("fieldSelector", "labelSelector"):
+            selector = (spec.get("resourceAttributes") or {}).get(field)
+            if selector is not None:
+                found += _check_selector(selector, f"spec.resourceAttributes.{field}")
+        if found:
+            raise invalid("", "", AUTHORIZATION, found)
 
     def _decide(self, user: UserInfo, spec: Mapping[str, Any]) -> Obj:
         resource = spec.get("resourceAttributes")
@@ -145,7 +153,7 @@ class VirtualResources:
                 namespace=resource.get("namespace", ""),
                 name=resource.get("name", ""),
                 subresource=resource.get("subresource", ""),
-                field_selector=(resource.get("fieldSelector") or {}).get("rawSelector", ""),
+                field_selector=_selector_text(resource.get("fieldSelector") or {}),
             )
         else:
             path = spec["nonResourceAttributes"]
@@ -201,10 +209,18 @@ class VirtualResources:
         return {**self._answer(body, await self._review(token, audiences)), "metadata": body.get("metadata") or {}}
 
     async def _review(self, token: str, audiences: list[str]) -> Obj:
-        static = self._static_token(token)
-        if static is not None and not audiences:
-            return {"authenticated": True, "user": static.to_dict()}
         refused: Obj = {"user": {}, "error": "invalid bearer token"}
+        ours = [self._accounts.issuer] if self._accounts is not None else []
+        try:
+            agnostic = await self._agnostic_token(token)
+        except Unauthorized:
+            return refused
+        if agnostic is not None:  # such a token is for whatever this server is
+            meant = [audience for audience in audiences if audience in ours] if audiences else ours
+            if audiences and not meant:
+                return {"user": {}}
+            told: Obj = {"authenticated": True, "user": agnostic.to_dict()}
+            return {**told, "audiences": meant} if meant else told
         if self._accounts is None:
             return refused
         try:
@@ -222,6 +238,49 @@ class VirtualResources:
 
 def _quoted(values: list[str]) -> str:
     return "[" + " ".join(f'"{value}"' for value in values) + "]"
+
+
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+
+
+def _check_selector(selector: Mapping[str, Any], path: str) -> list[FieldError]:
+    """A selector is either raw text or a list of requirements."""
+    raw, requirements = selector.get("rawSelector") or "", selector.get("requirements") or []
+    if raw and requirements:
+        detail = "may not specified at the same time as requirements"
+        return [FieldError.invalid(f"{path}.rawSelector", raw, detail)]
+    if not raw and not requirements:
+        detail = f"when {path} is specified, requirements or rawSelector is required"
+        return [FieldError.required(f"{path}.requirements", detail)]
+    found = []
+    for index, requirement in enumerate(requirements):
+        at, operator = f"{path}.requirements[{index}]", requirement.get("operator") or ""
+        values = requirement.get("values") or []
+        if not requirement.get("key"):
+            found.append(FieldError.required(f"{at}.key", "must be specified"))
+        if operator in ("In", "NotIn"):
+            if not values:
+                detail = "must be specified when `operator` is 'In' or 'NotIn'"
+                found.append(FieldError.required(f"{at}.values", detail))
+        elif operator in ("Exists", "DoesNotExist"):
+            if values:
+                detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+                found.append(FieldError.forbidden(f"{at}.values", detail))
+        else:
+            found.append(unsupported(f"{at}.operator", operator, _OPERATORS))
+    return found
+
+
+def _selector_text(selector: Mapping[str, Any]) -> str:
+    """A field selector as the text that authorizers read: what it pins fields to."""
+    if selector.get("rawSelector"):
+        return str(selector["rawSelector"])
+    pinned = [
+        f"{each['key']}={each['values'][0]}"
+        for each in selector.get("requirements") or ()
+        if each.get("operator") == "In" and len(each.get("values") or ()) == 1
+    ]
+    return ",".join(pinned)
 
 
 def _subject(spec: Mapping[str, Any]) -> UserInfo:

@@ -10,12 +10,15 @@ from apiserver.auth.policy import default_objects
 from apiserver.auth.reconcile import plan
 
 META: dict[str, Any] = {"name": "r", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}, "annotations": {}}
-READ = {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}
-ROLE = {"metadata": META, "rules": [READ]}
+READ: dict[str, Any] = {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}
+ROLE: dict[str, Any] = {"metadata": META, "rules": [READ]}
 ALICE, BOB = ({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name} for name in ("alice", "bob"))
 REF = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}
-BINDING = {"metadata": META, "roleRef": REF, "subjects": [ALICE]}
-AGGREGATED = {"metadata": META, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}}
+BINDING: dict[str, Any] = {"metadata": META, "roleRef": REF, "subjects": [ALICE]}
+AGGREGATED: dict[str, Any] = {
+    "metadata": META,
+    "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]},
+}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""JSON Web Tokens of service accounts: signing and verifying.
+"""JSON Web Tokens: those of service accounts, and the detached signatures of bootstrap tokens.
 
 Owns: the RS256 and ES256 forms of RFC 7515 and the key's identity. Never judges claims (`service_accounts.py` does).
 `cryptography` is imported with the first token: a cluster without service account tokens never pays for it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,13 @@ def _object(part: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadToken("malformed token")
     return value
+
+
+def detached_signature(payload: bytes, key_id: str, secret: str) -> str:
+    """A JWS (HS256) of a payload that travels apart: `header..signature`, as cluster-info carries it."""
+    header = _encode(msgspec.json.encode({"alg": "HS256", "kid": key_id}))
+    signature = hmac.new(secret.encode(), header + b"." + _encode(payload), hashlib.sha256).digest()
+    return (header + b".." + _encode(signature)).decode()
 
 
 def unverified_issuer(token: str) -> str:
