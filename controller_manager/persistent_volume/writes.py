@@ -122,9 +122,8 @@ class Writes:
         return await self._client.patch(Volume, meta.name or "", patch, resource_version=meta.resourceVersion)
 
     async def volume_phase(self, volume: Volume, phase: str, reason: str = "", message: str = "") -> Volume:
-        status = volume.status or core_v1.PersistentVolumeStatus()
-        if (status.phase, status.message or "") == (phase, message):
-            return volume
+        if phase_of(volume) == phase:
+            return volume  # what else its status says is not ours
         patch = {"status": {"phase": phase, "reason": reason or None, "message": message or None}}
         meta = volume.metadata
         return await self._client.patch(

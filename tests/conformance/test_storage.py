@@ -7,20 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.harness.api import Api, ApiError, Collection, Obj
+from tests.harness.api import Api, Collection, Obj
 from tests.harness.nanokube import eventually
 
 
 def word() -> str:
     return f"e2e-{uuid.uuid4().hex[:8]}"
-
-
-def is_gone(objects: Collection, name: str) -> bool:
-    try:
-        objects.get(name)
-    except ApiError as error:
-        return error.code == 404
-    return False
 
 
 def live(objects: Collection, made: Obj, label: str) -> None:
@@ -33,19 +25,11 @@ def live(objects: Collection, made: Obj, label: str) -> None:
     objects.patch(name, {"metadata": {"labels": {label: "patched"}}})
     assert objects.names(labelSelector=f"{label}=patched") == [name]
 
-    def replace() -> Obj:
-        current = objects.get(name)
-        current["metadata"]["labels"][label] = "updated"
-        try:
-            return objects.update(current)
-        except ApiError as error:
-            assert error.code == 409  # a controller was faster
-            return {}
-
-    assert eventually(replace, f"{name} replaced")["metadata"]["labels"][label] == "updated"
+    replaced = objects.modify(name, lambda obj: obj["metadata"]["labels"].update({label: "updated"}))
+    assert replaced["metadata"]["labels"][label] == "updated"
     assert objects.names(labelSelector=f"{label}=updated") == [name]
     objects.delete(name)
-    eventually(lambda: is_gone(objects, name), f"{name} gone")
+    eventually(lambda: not objects.exists(name), f"{name} gone")
     for _ in range(2):
         fresh = {**made, "metadata": {"name": word(), "labels": {label: "many"}}}
         objects.create(fresh)
@@ -115,26 +99,16 @@ def test_lifecycle_of_volume_and_claim(api: Api, namespace: str) -> None:
     assert volumes.names(labelSelector=f"{label}=patched") == claims.names(labelSelector=f"{label}=patched") == [name]
 
     claims.delete(name)
-    eventually(lambda: is_gone(claims, name), "the claim gone")
+    eventually(lambda: not claims.exists(name), "the claim gone")
     volumes.delete(name)
-    eventually(lambda: is_gone(volumes, name), "the volume gone")
+    eventually(lambda: not volumes.exists(name), "the volume gone")
 
     volumes.create(volume(name, label, **{label: "again"}))
     claims.create(claim(name, label, **{label: "again"}))
     eventually(lambda: phase(claims, name) == "Bound", "the claim bound again")
 
-    def relabel(objects: Collection) -> bool:
-        current = objects.get(name)
-        current["metadata"]["labels"][label] = "updated"
-        try:
-            objects.update(current)
-        except ApiError as error:
-            assert error.code == 409
-            return False
-        return True
-
     for objects in (volumes, claims):
-        eventually(lambda objects=objects: relabel(objects), f"{objects.path} updated")  # type: ignore[misc]
+        objects.modify(name, lambda obj: obj["metadata"]["labels"].update({label: "updated"}))
         assert objects.names(labelSelector=f"{label}=updated") == [name]
     claims.delete_all(labelSelector=f"{label}=updated")
     eventually(lambda: not claims.names(), "no claims")
@@ -161,32 +135,16 @@ def test_status_of_volume_and_claim(api: Api, namespace: str) -> None:
     patched = volumes.patch(name, {"status": {"message": "StatusPatched", "reason": "E2E"}}, subresource="status")
     assert patched["status"]["message"] == "StatusPatched"
 
-    def update_claim() -> bool:
-        current = claims.get(name)
-        current["status"]["conditions"] = [{**condition, "type": "StatusUpdated"}]
-        try:
-            return bool(claims.update(current, subresource="status"))
-        except ApiError as error:
-            assert error.code == 409
-            return False
-
-    eventually(update_claim, "the claim's status updated")
+    updated = [{**condition, "type": "StatusUpdated"}]
+    claims.modify(name, lambda obj: obj["status"].update(conditions=updated), "status")
     assert [each["type"] for each in claims.get(name)["status"]["conditions"]] == ["StatusUpdated"]
 
-    def update_volume() -> bool:
-        current = volumes.get(name)
-        current["status"].update(phase="Bound", message="StatusUpdated")
-        try:
-            return bool(volumes.update(current, subresource="status"))
-        except ApiError as error:
-            assert error.code == 409
-            return False
-
-    eventually(update_volume, "the volume's status updated")
+    volumes.modify(name, lambda obj: obj["status"].update(message="StatusUpdated"), "status")
+    assert volumes.get(name)["status"]["message"] == "StatusUpdated"
     claims.delete(name)
-    eventually(lambda: is_gone(claims, name), "the claim gone")
+    eventually(lambda: not claims.exists(name), "the claim gone")
     volumes.delete(name)
-    eventually(lambda: is_gone(volumes, name), "the volume gone")
+    eventually(lambda: not volumes.exists(name), "the volume gone")
 
 
 @pytest.mark.conformance(
@@ -230,7 +188,7 @@ def test_status_of_an_attachment(api: Api) -> None:
     assert attachments.update(current, subresource="status")["status"]["attached"] is False
     assert attachments.get(name)["status"]["attached"] is False
     attachments.delete(name)
-    eventually(lambda: is_gone(attachments, name), "the attachment gone")
+    eventually(lambda: not attachments.exists(name), "the attachment gone")
 
 
 @pytest.mark.conformance(
@@ -290,7 +248,7 @@ def test_csi_storage_capacities(api: Api, namespace: str) -> None:
     }
     version = objects.page()["metadata"]["resourceVersion"]
     objects.create(made)
-    with objects.watch(resource_version=version) as events:
+    with objects.watch(resourceVersion=version) as events:
         assert next(events)["type"] == "ADDED"
     everywhere = api.of("storage.k8s.io/v1", "csistoragecapacities")
     assert everywhere.names(labelSelector="test=first") == [made["metadata"]["name"]]  # type: ignore[index]
