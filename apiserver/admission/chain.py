@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from apiserver.admission.certificates import CertificateRights
+from apiserver.admission.claim_resize import PersistentVolumeClaimResize
 from apiserver.admission.default_class import INGRESS, STORAGE, DefaultClass
 from apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from apiserver.admission.limit_ranger import LimitRanger
@@ -11,6 +13,7 @@ from apiserver.admission.mutation import Mutations, Phase
 from apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from apiserver.admission.node_restriction import NodeRestriction
 from apiserver.admission.pod_security.plugin import PodSecurity
+from apiserver.admission.pod_topology import PodTopologyLabels
 from apiserver.admission.policies.expressions import Authorize, Judge
 from apiserver.admission.policies.mutating import MutatingPolicies
 from apiserver.admission.policies.validating import ValidatingPolicies
@@ -52,13 +55,17 @@ def default_plugins(
         DefaultClass(registry, STORAGE),
         StorageObjectInUseProtection(),
         DefaultClass(registry, INGRESS),
-        NodeRestriction(),
+        NodeRestriction(registry),
+        PodTopologyLabels(registry),
     ]
+    rights = [CertificateRights(authorize)] if authorize is not None else []
     caller, judge = Caller(registry), Judge(registry, authorize)
     phases: list[Phase] = [MutatingPolicies(registry, judge), MutatingWebhooks(registry, caller, judge)]
     return [
         *built_in,
         PodSecurity(registry),
+        PersistentVolumeClaimResize(registry),
+        *rights,
         Mutations(registry, built_in, phases),
         ValidatingPolicies(registry, judge),
         ValidatingWebhooks(registry, caller, judge),

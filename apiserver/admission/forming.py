@@ -23,7 +23,7 @@ async def take(registry: Registry, write: Write, patched: Any, seen: Resource) -
     """Let the write's object, in place, become what was made of it; has it changed? Raises StatusError."""
     new = write.new
     assert new is not None
-    if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
+    if not isinstance(patched, dict) or ("metadata" in new and not isinstance(patched.get("metadata"), dict)):
         raise BadRequest("the patched object must have metadata")
     if write.views_parent:
         return _take_view(write, patched)
@@ -71,6 +71,10 @@ def _take_view(write: Write, patched: Obj) -> bool:
 
 
 def _replace(new: Obj, made: Obj) -> None:
+    if "metadata" not in new:
+        new.clear()
+        new.update(made)
+        return
     meta = new["metadata"]
     wanted = dict(made["metadata"])  # what was made may share what it does not name
     new.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from apiserver.admission.refusal import forbidden
 from apiserver.registry.context import RequestContext
 from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Obj
+from apiserver.registry.store import Registry
 
 if TYPE_CHECKING:
     from api.resources import Resource
@@ -56,6 +57,9 @@ def changed_labels(new: Obj, old: Obj | None) -> list[str]:
 class NodeRestriction:
     """Refuses; never changes anything."""
 
+    def __init__(self, registry: Registry) -> None:
+        self._pods = registry.resource("", "v1", "pods")
+
     def handles(self, resource: Resource) -> bool:
         return resource.plural in ("pods", "nodes", "leases", "csinodes")
 
@@ -76,7 +80,8 @@ class NodeRestriction:
         why = ""
         match resource.group, resource.plural:
             case "", "pods":
-                why = _pod(node, op, new, old, subresource)
+                evicts = subresource == "eviction"
+                why = self._eviction(node, namespace, name) if evicts else _pod(node, op, new, old, subresource)
             case "", "nodes":
                 why = _node(node, op, name, new, old)
             case "coordination.k8s.io", "leases":
@@ -90,9 +95,17 @@ class NodeRestriction:
         if why:
             raise forbidden(resource, name, new, why)
 
+    def _eviction(self, node: str, namespace: str, name: str) -> str:
+        entry = self._pods.peek(namespace, name)
+        if entry is None or (entry.decoded().get("spec") or {}).get("nodeName") == node:
+            return ""
+        return f'node "{node}" can only evict pods with spec.nodeName set to itself'
+
 
 def _pod(node: str, op: str, new: Obj | None, old: Obj | None, subresource: str) -> str:
     """Why this is refused, or ""."""
+    if subresource not in ("", "status"):
+        return f"unexpected pod subresource \"{subresource}\", only 'status' and 'eviction' are allowed"
     if op == CREATE and new is not None:
         if MIRROR not in (new["metadata"].get("annotations") or {}):
             return f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods'

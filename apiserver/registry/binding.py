@@ -24,12 +24,14 @@ def bind(pod: Obj, binding: Obj, now: str) -> Obj:
         raise _refused(name, f'pod {name} is already assigned to node "{spec["nodeName"]}"')
     if spec.get("schedulingGates"):
         raise _refused(name, f"pod {name} has non-empty .spec.schedulingGates")
-    annotations = (binding.get("metadata") or {}).get("annotations")
-    bound_meta = dict(meta, annotations={**(meta.get("annotations") or {}), **annotations}) if annotations else meta
+    bound_meta = dict(meta)
+    for field in ("annotations", "labels"):
+        if given := (binding.get("metadata") or {}).get(field):
+            bound_meta[field] = {**(meta.get(field) or {}), **given}
     status = pod.get("status") or {}
     return {
         **pod,
-        "metadata": dict(bound_meta),
+        "metadata": bound_meta,
         "spec": {**spec, "nodeName": node},
         "status": {**status, "conditions": _scheduled(status.get("conditions") or [], now)},
     }

@@ -17,7 +17,7 @@ from apiserver.registry import deletion
 from apiserver.registry.accounting import Account, as_it_was, as_sent, set_managed
 from apiserver.registry.binding import bind
 from apiserver.registry.context import DeleteOptions, DeleteResult, ListOptions, ListPage, RequestContext
-from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Obj, Plugin, Plugins, Undo, plugins_for
+from apiserver.registry.hooks import CONNECT, CREATE, DELETE, UPDATE, Obj, Plugin, Plugins, Undo, plugins_for
 from apiserver.registry.listing import parse_revision
 from apiserver.registry.naming import generated_name, new_uid
 from apiserver.registry.patching import patcher
@@ -116,6 +116,7 @@ class ResourceStore(ResourceReader):
             creator = self.creators.get(subresource)
             if creator is None:
                 raise MethodNotAllowed()
+            await self._admit_request(ctx, CREATE, namespace, name, body, subresource)
             raw: bytes = await creator(ctx, namespace, name, body)
             return raw
         meta = self._metadata(body, namespace)
@@ -202,9 +203,22 @@ class ResourceStore(ResourceReader):
         if findings:
             raise invalid(self.resource.kind, name, self.resource.group, findings)
 
+    async def connect(self, ctx: RequestContext, namespace: str, name: str, subresource: str, options: Obj) -> None:
+        """Admission of a stream or a proxy; `options` are its options as an object. Raises what refuses it."""
+        await self._admit_request(ctx, CONNECT, namespace, name, options, subresource)
+
+    async def _admit_request(
+        self, ctx: RequestContext, op: str, namespace: str, name: str, body: Obj, subresource: str
+    ) -> None:
+        """Admission of what is not stored itself."""
+        await self._admit(ctx, op, namespace, name, body, None, subresource)
+        await self._check(ctx, op, namespace, name, body, None, subresource)
+
     async def _admit(
         self, ctx: RequestContext, op: str, namespace: str, name: str, new: Obj | None, old: Obj | None, sub: str
     ) -> None:
+        if op == UPDATE and sub == "binding":
+            return  # it was admitted as it came
         for plugin in self._asked().admit:
             await plugin.admit(ctx, op, self.resource, namespace, name, new, old, sub)
 
@@ -213,6 +227,8 @@ class ResourceStore(ResourceReader):
     ) -> list[Undo]:
         """Ask the plugins that judge; returns what has to be taken back if the write fails."""
         undo: list[Undo] = []
+        if op == UPDATE and sub == "binding":
+            return undo
         try:
             for plugin in self._asked().check:
                 reserved = await plugin.check(ctx, op, self.resource, namespace, name, new, old, sub)
@@ -634,6 +650,7 @@ class Bindings(ResourceStore):
         tracker: Tracker | None = None,
     ) -> bytes:
         pod = (body.get("metadata") or {}).get("name") or ""
+        await self._admit_request(ctx, CREATE, namespace, pod, body, "binding")
         return await self._bind(ctx, namespace, pod, body)
 
 

@@ -177,6 +177,7 @@ class PortForwards:
 
     async def serve(self, request: Request) -> None:
         """Raises StatusError before the upgrade is answered."""
+        await self._kubelets.admit(request)
         address = await self._kubelets.address(request.namespace, request.info.name)
         if request.scope["type"] != "websocket":
             tunnel, protocol = upgraded(request, (SPDY_PROTOCOL,))

@@ -93,11 +93,13 @@ class Proxies:
         self._kubelets = kubelets
 
     async def pods(self, request: Request) -> None:
+        await self._kubelets.admit(request)
         name = parse_name(request.info.name, "pod")
         pod = await self._get("pods", request.namespace, name.name)
         await self._pass_on(request, plan_pod(name, pod))
 
     async def services(self, request: Request) -> None:
+        await self._kubelets.admit(request)
         text = request.info.name
         name = parse_name(text, "service")
         service = await self._get("services", request.namespace, name.name)
@@ -108,6 +110,7 @@ class Proxies:
         await self._pass_on(request, plan_service(name, text, service, slices, random.choice))
 
     async def nodes(self, request: Request) -> None:
+        await self._kubelets.admit(request)
         name = parse_name(request.info.name, "node")
         address = kubelet_address(await self._get("nodes", "", name.name))
         if name.port in ("", address.rpartition(":")[2]):

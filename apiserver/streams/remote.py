@@ -72,6 +72,7 @@ class RemoteStreams:
         import grpc
 
         name = request.info.name
+        await self._kubelets.admit(request)
         target = await self._kubelets.target(request.namespace, name, query.text(request.query, "container"))
         opening = open_message(request.query, request.namespace, name, target.container, execute=execute)
         session = session_for(request, opening)

@@ -15,12 +15,15 @@ import msgspec
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
+from apiserver.rest import query
 from apiserver.rest.responses import PlainRefusal
 from machinery.errors import BadRequest, NotFound, ServiceUnavailable, StatusError
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
     import grpc.aio
+
+    from apiserver.rest.request import Request
 
 Obj = Mapping[str, Any]
 CHANNEL_LIMIT = 1024
@@ -53,6 +56,28 @@ def plan_container(pod: Obj, wanted: str) -> str:
     if groups["ephemeralContainers"]:
         text += f" or one of the ephemeral containers: [{' '.join(groups['ephemeralContainers'])}]"
     raise BadRequest(text)
+
+
+_KINDS = {"exec": "PodExecOptions", "attach": "PodAttachOptions", "portforward": "PodPortForwardOptions"}
+
+
+def connect_options(plural: str, subresource: str, given: query.Query, path: str = "") -> dict[str, Any]:
+    """What admission is shown of a request to connect: its options as an object of upstream's kind."""
+    kind = _KINDS.get(subresource) or {"pods": "Pod", "services": "Service"}.get(plural, "Node") + "ProxyOptions"
+    options: dict[str, Any] = {"kind": kind, "apiVersion": "v1"}
+    if subresource == "portforward":
+        ports = [int(port) for text in given.get("ports", ()) for port in text.split(",") if port.isdecimal()]
+        return {**options, "ports": ports} if ports else options
+    if subresource not in _KINDS:
+        return {**options, "path": path} if path else options
+    for flag in ("stdin", "stdout", "stderr", "tty"):
+        if query.flag(given, flag):
+            options[flag] = True
+    if container := query.text(given, "container"):
+        options["container"] = container
+    if subresource == "exec" and given.get("command"):
+        options["command"] = list(given["command"])
+    return options
 
 
 def kubelet_address(node: Obj) -> str:
@@ -125,6 +150,13 @@ class Kubelets:
         self._registry = registry
         self._pair = pair
         self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def admit(self, request: Request) -> None:
+        """Admission of a request to connect. Raises what refuses it."""
+        info = request.info
+        store = self._registry.resource(info.group, info.version, info.resource)
+        options = connect_options(info.resource, info.subresource, request.query, info.rest)
+        await store.connect(request.context(), request.namespace, info.name, info.subresource, options)
 
     async def target(self, namespace: str, pod_name: str, container: str, *, need_node: bool = True) -> Target:
         """Raises NotFound, BadRequest, ServiceUnavailable."""
