@@ -46,9 +46,14 @@ def folder_of(api: Api, namespace: str, claim: str) -> Path:
     return Path(api.of("v1", "persistentvolumes").get(name)["spec"]["local"]["path"])
 
 
+def the_pod(api: Api, namespace: str, name: str) -> Obj:
+    """{} while there is none."""
+    return next((each for each in api.of("v1", "pods", namespace).list() if each["metadata"]["name"] == name), {})
+
+
 def refusal(api: Api, namespace: str, name: str) -> str:
     """The message of a pod that is not scheduled, "" while there is none."""
-    conditions = api.of("v1", "pods", namespace).get(name).get("status", {}).get("conditions", ())
+    conditions = the_pod(api, namespace, name).get("status", {}).get("conditions", ())
     return next((each.get("message", "") for each in conditions if each["type"] == "PodScheduled"), "")
 
 
@@ -71,7 +76,7 @@ class TestStatefulSet:
         folder = folder_of(api, namespace, "data-db-1")
         assert folder.is_relative_to(STATE) and home in folder.parts
         pods.delete("db-1")
-        eventually(lambda: pods.exists("db-1") and pods.get("db-1")["metadata"]["uid"] != uid, "another db-1")
+        eventually(lambda: the_pod(api, namespace, "db-1").get("metadata", {"uid": uid})["uid"] != uid, "another db-1")
         wait_ready(api, namespace, LABELS, 2)
         assert pods.get("db-1")["spec"]["nodeName"] == home
         assert log_of(cluster, namespace, "db-1") == ["db-1", "db-1"]
@@ -93,7 +98,7 @@ class TestStatefulSet:
         try:
             pods.delete("db-0")
             wanted = "2 node(s) didn't match PersistentVolume's node affinity"
-            eventually(lambda: wanted in (refusal(api, namespace, "db-0") if pods.exists("db-0") else ""), wanted)
+            eventually(lambda: wanted in refusal(api, namespace, "db-0"), wanted)
             assert "VolumeBinding" in cluster.nanokube("explain", "pod", "db-0", "-n", namespace)
         finally:
             cluster.kubectl("uncordon", home)
