@@ -6,7 +6,8 @@ Rows: a pod evaluated on all nodes from nothing; a pod of a known template (the 
 the scheduler does; the plain loop that computes the same filters and scores node by node; a pod that fits nowhere;
 pods that look at other pods: spread over zones and nodes because a Service selects them, held apart by a hard
 constraint over zones, kept off one another's nodes by required anti-affinity, and drawn to each other's zone by a
-preference; a pod that preempts others on full nodes.
+preference; pods with a claim of their own that is to be provisioned where they go, and pods whose claims are bound to
+volumes of single nodes; a pod that preempts others on full nodes.
 Medians of CPU time; read the last column, the ratio to the plain loop, since machines differ.
 """
 
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from api.models import core_v1, meta_v1
+from api.models import core_v1, meta_v1, storage_v1
 from scheduler.framework.framework import Framework
 from scheduler.framework.node_facts import balance
 from scheduler.framework.pod_info import PodInfo
@@ -164,6 +165,7 @@ def bench(node_count: int, rounds: int) -> list[tuple[str, float]]:
         ("plain Python loop", median_micros(loop, clear, plain_count, rounds)),
         ("fits nowhere, with its message", median_micros(refuse, clear, 100, rounds)),
         *neighbours(snapshot, rounds),
+        *volumes(snapshot, rounds),
         preemption(node_count, rounds),
     ]
 
@@ -228,6 +230,75 @@ def neighbours(snapshot: ClusterSnapshot, rounds: int) -> list[tuple[str, float]
         if not spec:
             snapshot.workloads.set_service("default", "web", None)
             snapshot.workloads_changed()
+    return rows
+
+
+def make_claim(index: int, volume: str = "") -> core_v1.PersistentVolumeClaim:
+    marks = {"pv.kubernetes.io/bind-completed": "yes"} if volume else None
+    return core_v1.PersistentVolumeClaim(
+        metadata=meta_v1.ObjectMeta(
+            name=f"claim-{index}", namespace="default", uid=f"c-{index}", resourceVersion="1", annotations=marks
+        ),
+        spec=core_v1.PersistentVolumeClaimSpec(
+            accessModes=["ReadWriteOnce"],
+            storageClassName="standard",
+            volumeName=volume or None,
+            resources=core_v1.VolumeResourceRequirements(requests={"storage": "1Gi"}),
+        ),
+    )
+
+
+def make_volume(index: int, host: str) -> core_v1.PersistentVolume:
+    there = core_v1.NodeSelectorRequirement(key=HOSTNAME, operator="In", values=[host])
+    terms = core_v1.NodeSelector(nodeSelectorTerms=[core_v1.NodeSelectorTerm(matchExpressions=[there])])
+    return core_v1.PersistentVolume(
+        metadata=meta_v1.ObjectMeta(name=f"volume-{index}", resourceVersion="1"),
+        spec=core_v1.PersistentVolumeSpec(
+            storageClassName="standard",
+            capacity={"storage": "1Gi"},
+            accessModes=["ReadWriteOnce"],
+            local=core_v1.LocalVolumeSource(path=f"/volumes/{index}"),
+            nodeAffinity=core_v1.VolumeNodeAffinity(required=terms),
+        ),
+        status=core_v1.PersistentVolumeStatus(phase="Bound"),
+    )
+
+
+def volumes(snapshot: ClusterSnapshot, rounds: int) -> list[tuple[str, float]]:
+    """Pods with one claim each; reserving it is part of the work."""
+    catalog = snapshot.volumes
+    catalog.classes["standard"] = storage_v1.StorageClass(
+        metadata=meta_v1.ObjectMeta(name="standard"), provisioner="p", volumeBindingMode="WaitForFirstConsumer"
+    )
+    rows = []
+    for name, bound in (("claims to be provisioned", False), ("claims bound to local volumes", True)):
+        pods = []
+        for index in range(min(300, snapshot.node_count // 4)):
+            volume = f"volume-{index}" if bound else ""
+            if bound:
+                catalog.set_volume(volume, make_volume(index, f"node-{index * 2 + 1}"))
+            catalog.set_claim(("default", f"claim-{index}"), make_claim(index, volume))
+            pod = make_pod(index)
+            assert pod.spec is not None
+            source = core_v1.PersistentVolumeClaimVolumeSource(claimName=f"claim-{index}")
+            pod.spec.volumes = [core_v1.Volume(name="data", persistentVolumeClaim=source)]
+            pods.append(PodInfo(pod))
+        framework = default_framework(rng=random.Random(1))
+
+        def place(pods: Sequence[PodInfo] = pods, framework: Framework = framework) -> None:
+            for pod in pods:
+                decision = framework.schedule(pod, snapshot)
+                if decision.node:  # one in ten of the volumes is on a node with a taint
+                    framework.claim(pod, decision.node, snapshot)
+                    snapshot.add_pod(pod, decision.node)
+
+        def clear(pods: Sequence[PodInfo] = pods, framework: Framework = framework) -> None:
+            for pod in pods:
+                if (home := snapshot.home_of(pod.uid)) is not None:
+                    framework.release(pod, home, snapshot)
+                    snapshot.remove_pod(pod.uid)
+
+        rows.append((name, median_micros(place, clear, len(pods), rounds)))
     return rows
 
 
