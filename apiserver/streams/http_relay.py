@@ -45,6 +45,8 @@ class _Answer:
     def __init__(self, method: str) -> None:
         self._bodiless = method == "HEAD"
         self._parser = httptools.HttpResponseParser(self)
+        # as Go's client: programs behind CGI end their header lines with a bare newline
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self.headers: list[Header] = []
         self.code = 0
         self.begun = self.complete = self.framed = False

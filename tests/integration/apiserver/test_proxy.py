@@ -77,6 +77,9 @@ def saying(answer: bytes, heard: list[bytes] | None = None) -> Serve:
             id="chunked",
         ),
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\nuntil the end", 200, b"until the end", id="until-close"),
+        pytest.param(
+            b"HTTP/1.0 200 OK\r\nage: 1\nserver: x\n\nlines end bare", 200, b"lines end bare", id="bare-newlines"
+        ),
         pytest.param(b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone", 404, b"gone", id="backends-404"),
         pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", id="no-content"),
         pytest.param(
