@@ -99,7 +99,7 @@ class ResourceReader:
             await self._reach(check_list(ListOptions(resource_version=resource_version)))
         entry = self.cache.get(namespace, name)
         if entry is None:
-            raise self.not_found(name)
+            raise self.missing(namespace, name)
         return self.shown(entry.raw, subresource) if subresource else entry.raw
 
     def shown(self, raw: bytes, subresource: str) -> bytes:
@@ -115,6 +115,14 @@ class ResourceReader:
 
     def not_found(self, name: str) -> NotFound:
         return NotFound.of(self.resource.plural, name, self.resource.group)
+
+    def missing(self, namespace: str, name: str) -> NotFound | InternalError:
+        """Why an object cannot be read: nothing has its key, or something that is no such object."""
+        why = self.cache.unreadable.get(suffix(namespace, name))
+        return self.unreadable(name, why) if why else self.not_found(name)
+
+    def unreadable(self, name: str, why: object) -> InternalError:
+        return InternalError.of(f"the stored value of {self.resource.plural} {name!r} cannot be decoded: {why}")
 
     def peek(self, namespace: str, name: str) -> Entry | None:
         """The cached object, possibly a moment old; for callers that can bear that (admission)."""

@@ -24,6 +24,7 @@ from apiserver.registry.conversion import CONVERSIONS
 from apiserver.registry.converted import ConvertedStore
 from apiserver.registry.eviction import Evictions
 from apiserver.registry.hooks import Plugin
+from apiserver.registry.stored_versions import stored_versions
 from apiserver.registry.strategy import Strategy, strategy_for
 from apiserver.registry.writing import Bindings, ResourceStore
 from apiserver.storage.cache import ResourceCache
@@ -102,6 +103,7 @@ class Registry:
         """Serve a resource; custom resources come and go at run time."""
         strategy = strategy or strategy_for(resource)
         form = ObjectForm(resource.kind, resource.group_version)
+        form.others = stored_versions(resource)
         cache = ResourceCache(resource_prefix(resource.group, resource.plural), form, strategy.selectable_fields)
         self.feed.add(cache)
         found = self.make(_store_class(resource), resource, strategy, cache)

@@ -26,7 +26,7 @@ from apiserver.registry.strategy import Strategy
 from apiserver.registry.tracking import Tracker
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.feed import WatchCache
-from apiserver.storage.form import decode, encode
+from apiserver.storage.form import BadObject, decode, encode
 from apiserver.storage.interface import KeyValue, Store
 from apiserver.storage.keys import suffix
 from machinery.clock import Clock
@@ -34,6 +34,7 @@ from machinery.errors import (
     AlreadyExists,
     BadRequest,
     Conflict,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     StatusError,
@@ -180,7 +181,11 @@ class ResourceStore(ResourceReader):
 
     def _exists(self, name: str, current: KeyValue | None) -> AlreadyExists:
         error = AlreadyExists.of(self.resource.plural, name, self.resource.group)
-        if current is not None and decode(current.value)["metadata"].get("deletionTimestamp"):
+        try:
+            base = self._from_store(current)
+        except InternalError:
+            return error
+        if base is not None and decode(base.raw)["metadata"].get("deletionTimestamp"):
             return AlreadyExists(f"object is being deleted: {error.message}", details=error.details)
         return error
 
@@ -410,7 +415,11 @@ class ResourceStore(ResourceReader):
     def _from_store(self, kv: KeyValue | None) -> Current | None:
         if kv is None:
             return None
-        return Current(self.form.with_revision(self.form.adopt(kv.value), kv.mod_revision), kv.mod_revision, True)
+        try:
+            stored = self.form.adopt(kv.value)
+        except BadObject as error:
+            raise self.unreadable(kv.key.rpartition(b"/")[2].decode("utf-8", "replace"), error) from error
+        return Current(self.form.with_revision(stored, kv.mod_revision), kv.mod_revision, True)
 
     async def _confirmed(self, namespace: str, name: str, base: Current) -> tuple[Current | None, bool]:
         """Is what was computed from a cached base still right? Otherwise the base to compute from again."""

@@ -46,6 +46,8 @@ class ResourceCache:
         self.read_fields = read_fields
         self.modified = 0
         """Revision of the newest change of this resource."""
+        self.unreadable: dict[str, str] = {}
+        """Key suffixes whose values are no objects of this kind, and why; they are served as if they were not there."""
         self._names: list[str] = []
         self._entries: dict[str, Entry] = {}
         self._ring: deque[Event] = deque()
@@ -108,6 +110,7 @@ class ResourceCache:
 
     def load(self, items: Iterable[KeyValue], revision: int) -> None:
         """Take over a full snapshot. The first is where history starts; from a later one come the missed events."""
+        self.unreadable.clear()
         fresh = {name: entry for name, entry in map(self._entry, items) if entry is not None}
         if not self._floor:
             self._entries = fresh
@@ -146,7 +149,10 @@ class ResourceCache:
             raw = self.form.with_revision(self.form.adopt(kv_.value), kv_.mod_revision)
         except BadObject as error:
             _log.error("Skipped unreadable object", extra=kv(key=kv_.key.decode("utf-8", "replace"), error=error))
+            self.unreadable[name] = str(error)
             return name, None
+        if self.unreadable:
+            self.unreadable.pop(name, None)
         return name, Entry(parse_suffix(name), raw, kv_.mod_revision, kv_.create_revision)
 
     def _put(self, kv_: KeyValue) -> Event | None:
@@ -165,6 +171,7 @@ class ResourceCache:
         name = kv_.key[len(self.prefix) :].decode("utf-8", "replace")
         old = self._entries.pop(name, None)
         if old is None:
+            self.unreadable.pop(name, None)
             return None
         del self._names[bisect_left(self._names, name)]
         return Event(DELETED, self.form.restamp(old.raw, kv_.mod_revision), old.key, kv_.mod_revision, None, old)
