@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.framework.columns import IntArray
 from scheduler.framework.interface import PostFilterResult, Refusal
 
 ScoreArray = NDArray[np.float32]
@@ -47,9 +48,10 @@ class FitError:
         """How many nodes were refused for each reason."""
         return self._reasons
 
-    def resolvable_columns(self) -> list[int]:
+    def resolvable_columns(self) -> IntArray:
         """Nodes on which removing pods might help, in order."""
-        return sorted(int(column) for refusal in self.refusals if refusal.resolvable for column in refusal.columns)
+        found = [refusal.columns for refusal in self.refusals if refusal.resolvable]
+        return np.sort(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
 
     def resolvable_count(self) -> int:
         return sum(len(refusal.columns) for refusal in self.refusals if refusal.resolvable)

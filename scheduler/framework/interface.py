@@ -138,6 +138,14 @@ class FreeingFilterPlugin(FilterPlugin, Protocol):
         """Which of the columns would still be refused, with `freed` (rows as in the snapshot) no longer taken."""
 
 
+@runtime_checkable
+class RoomFilterPlugin(FreeingFilterPlugin, Protocol):
+    """A filter that asks for amounts only: of what is free on a node, row by row of the snapshot."""
+
+    def room_needed(self, state: Any) -> Sequence[tuple[int, int, str]]:
+        """(row, amount, resource); a node passes when it has all of them."""
+
+
 class Attempt(NamedTuple):
     """What a PostFilter plugin may ask besides the snapshot."""
 

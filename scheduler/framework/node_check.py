@@ -39,6 +39,10 @@ class NodeCheck:
         # What only reads the node's own facts is not changed by moving pods.
         self.moving = [each for each in self.active if each[0].reads is not Reads.NODE]
 
+    def is_promised(self, node: str) -> bool:
+        """Whether the pod must leave room for others on that node."""
+        return node in self._ahead
+
     def refused_by(self, column: int) -> tuple[FilterPlugin, Any] | None:
         """The first filter that does not let the pod on the node as it is."""
         for plugin, state in self.active:

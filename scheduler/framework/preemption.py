@@ -89,22 +89,25 @@ def _latest_first(candidate: Candidate) -> float:
     return -min(started(pod).timestamp() for pod in candidate.victims if pod.priority == highest)
 
 
-def cost(candidate: Candidate) -> tuple[float, ...]:
-    """The cheapest candidate has the smallest: budgets broken, highest priority, sum of priorities, victims, age."""
+def cost(candidate: Candidate) -> tuple[int, ...]:
+    """The cheapest candidate has the smallest: budgets broken, highest priority, sum of priorities, victims."""
     victims = candidate.victims
-    return (
-        candidate.violations,
-        victims[0].priority,
-        sum(pod.priority + _OFFSET for pod in victims),
-        len(victims),
-        _latest_first(candidate),
-    )
+    total = _OFFSET * len(victims)
+    for pod in victims:
+        total += pod.priority
+    return candidate.violations, victims[0].priority, total, len(victims)
 
 
 def pick(candidates: Sequence[Candidate]) -> Candidate:
-    """The node to take; a node that needs no victims at all, if there is one. The first among equals."""
+    """The node to take; a node that needs no victims at all, if there is one. Among equals that whose most important
+    victims are youngest, then the first."""
     free = next((each for each in candidates if not each.victims), None)
-    return free if free is not None else min(candidates, key=cost)
+    if free is not None:
+        return free
+    costs = [cost(each) for each in candidates]
+    least = min(costs)
+    cheapest = [each for each, found in zip(candidates, costs, strict=True) if found == least]
+    return cheapest[0] if len(cheapest) == 1 else min(cheapest, key=_latest_first)
 
 
 def candidate_count(nodes: int, percentage: int = 10, least: int = 100) -> int:

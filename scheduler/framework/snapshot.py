@@ -21,6 +21,7 @@ from scheduler.framework import resources
 from scheduler.framework.columns import BoolArray, FloatArray, IntArray, Interned, row_view
 from scheduler.framework.pod_info import ANY_IP, HostPort, PodInfo
 from scheduler.framework.pod_terms import Labels, Question
+from scheduler.framework.preemption import importance
 from scheduler.framework.priority_levels import PriorityLevels
 from scheduler.framework.tallies import PodTallies, Tally
 from scheduler.framework.volume_catalog import Key, VolumeCatalog
@@ -44,7 +45,7 @@ class ImageState:
 class NodeRecord:
     """What the arrays do not hold about a node."""
 
-    __slots__ = ("column", "images", "name", "node", "pods", "scoring_cpu", "scoring_memory", "with_volumes")
+    __slots__ = ("column", "images", "name", "node", "pods", "ranked", "scoring_cpu", "scoring_memory", "with_volumes")
 
     def __init__(self, name: str, column: int, node: core_v1.Node) -> None:
         self.name = name
@@ -52,9 +53,16 @@ class NodeRecord:
         self.node = node
         self.pods: dict[str, PodInfo] = {}
         self.with_volumes: dict[str, PodInfo] = {}  # those of the pods that have claims or disks
+        self.ranked: list[PodInfo] | None = None  # the pods by importance, once somebody asked
         self.scoring_cpu = 0
         self.scoring_memory = 0
         self.images: tuple[str, ...] = ()
+
+    def by_importance(self) -> list[PodInfo]:
+        """The node's pods, the most important first; kept until they change."""
+        if self.ranked is None:
+            self.ranked = sorted(self.pods.values(), key=importance)
+        return self.ranked
 
 
 class ClusterSnapshot:
@@ -320,6 +328,8 @@ class ClusterSnapshot:
                 record = self.record(node)
                 known = record.pods[info.uid] if record is not None else self._orphans[node][info.uid]
                 if known.occupies_as(info):
+                    if record is not None:
+                        record.ranked = None
                     (record.pods if record is not None else self._orphans[node])[info.uid] = info
                     self._undo(lambda: self.add_pod(known, node))
                     return
@@ -367,6 +377,7 @@ class ClusterSnapshot:
             record.pods[info.uid] = info
         else:
             del record.pods[info.uid]
+        record.ranked = None
         record.scoring_cpu += sign * info.scoring_cpu
         record.scoring_memory += sign * info.scoring_memory
         if info.host_ports:

@@ -20,6 +20,7 @@ from scheduler.framework.interface import Attempt, FreeingFilterPlugin, PostFilt
 from scheduler.framework.node_check import NodeCheck
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.preemption import Budget, Candidate, candidate_count, pick, reprieve
+from scheduler.framework.room import Room
 from scheduler.framework.snapshot import PODS_ROW, ClusterSnapshot
 
 NEVER = "not eligible due to preemptionPolicy=Never."
@@ -63,7 +64,7 @@ class DefaultPreemption:
             return PostFilterResult(f"preemption: {why_not}")
         tried = error.resolvable_columns()
         told: Counter[str] = Counter({NOT_HELPFUL: error.node_count - len(tried)})
-        candidates = self._candidates(pod, snapshot, tried, attempt, told) if tried else []
+        candidates = self._candidates(pod, snapshot, tried, attempt, told) if len(tried) else []
         if not candidates:
             reasons = {reason: count for reason, count in told.items() if count}
             return PostFilterResult(f"preemption: {available_message(error.node_count, reasons)}", "")
@@ -89,23 +90,28 @@ class DefaultPreemption:
         return LEAVING if leaving else ""
 
     def _candidates(
-        self, pod: PodInfo, snapshot: ClusterSnapshot, tried: Sequence[int], attempt: Attempt, told: Counter[str]
+        self, pod: PodInfo, snapshot: ClusterSnapshot, tried: IntArray, attempt: Attempt, told: Counter[str]
     ) -> list[Candidate]:
         """Nodes to choose from; why the others are none is added to `told`."""
         check = NodeCheck(attempt.filters, pod, snapshot, attempt.nominations.ahead_of(pod))
         freed = snapshot.taken_below(pod.priority)
-        columns = np.array(tried)
-        lacking_victims = freed[PODS_ROW, columns] == 0
+        lacking_victims = freed[PODS_ROW, tried] == 0
         told[NO_VICTIMS] += int(lacking_victims.sum())
-        columns = self._rid_of_hopeless(check, snapshot, columns[~lacking_victims], freed, told)
+        columns = self._rid_of_hopeless(check, snapshot, tried[~lacking_victims], freed, told)
         enough = candidate_count(len(tried), self._percentage, self._least)
         if len(columns):
             columns = np.roll(columns, -self._rng.randrange(len(columns)))
         budgets = self.budgets()
         candidates: list[Candidate] = []
         harmless = 0
-        for column in columns:
-            candidate = self._simulate(pod, snapshot, int(column), check, budgets, told)
+        room = Room.of(check, pod, snapshot, freed)
+        for column in columns.tolist():
+            record = snapshot.records[column]
+            assert record is not None
+            if room is not None and not check.is_promised(record.name):
+                candidate: Candidate | None = room.candidate(record, budgets)
+            else:
+                candidate = self._simulate(pod, snapshot, column, check, budgets, told)
             if candidate is None:
                 continue
             candidates.append(candidate)

@@ -128,6 +128,9 @@ class NodeResourcesFit:
                 if len(chosen):
                     yield Refusal(chosen, reasons, resolvable)
 
+    def room_needed(self, state: Needs) -> Needs:
+        return state
+
     def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Any:
         if not self._plain:
             return wanted(self._scoring, pod)

@@ -183,7 +183,7 @@ class PodOnNodes:
                 continue
             ref = volume.spec.claimRef
             if ref is not None:
-                if ref.name == claim.metadata.name and set(claim.spec.accessModes) <= set(volume.spec.accessModes):
+                if ref.name == claim.metadata.name:  # whoever set it aside has not looked at access modes
                     return volume if reaches(volume, labels) else None
                 continue
             if volume.status.phase != "Available" or not reaches(volume, labels):
