@@ -25,18 +25,20 @@ from apiserver.auth.authentication import Authenticator, load_static_tokens
 from apiserver.auth.escalation import EscalationCheck
 from apiserver.auth.feed import AuthorizerFeed
 from apiserver.auth.gate import Gate
-from apiserver.auth.node_authorizer import NodeAuthorizer, PodGraph
+from apiserver.auth.node_authorizer import NodeAuthorizer
+from apiserver.auth.node_graph import PodGraph
 from apiserver.auth.policy import NODE_RULES, parse_rules
 from apiserver.auth.rbac import RBACAuthorizer
 from apiserver.auth.secret_tokens import LAST_USED, BootstrapTokens, LegacyTokens
 from apiserver.auth.service_accounts import DEFAULT_ISSUER, ServiceAccountTokens
-from apiserver.auth.signers import SignerCheck
 from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.auth.virtual import VirtualResources
 from apiserver.bootstrap import Bootstrap
 from apiserver.crd.catalog import Catalog
 from apiserver.crd.serving import CustomResources
+from apiserver.flowcontrol.control import FlowControl
+from apiserver.flowcontrol.feed import FlowControlFeed
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
@@ -101,6 +103,8 @@ class ApiServer:
         self.aggregator = Aggregator(self.registry, self.catalog, front)
         self.metrics = RequestMetrics()
         self.in_flight = InFlight()
+        self.flow = FlowControl()
+        self.flow_feed = FlowControlFeed(self.registry, self.flow, clock)
         self.rbac = RBACAuthorizer()
         self.pods = PodGraph()
         self.feed = AuthorizerFeed(self.registry, self.rbac, self.pods)
@@ -119,7 +123,6 @@ class ApiServer:
         connect_allocators(self.registry, settings.service_range)
         install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
-        self.registry.admission.append(SignerCheck(self.gate))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
         self.virtual = VirtualResources(clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens)
         self.streams = WatchStreams(clock)
@@ -186,6 +189,12 @@ class ApiServer:
         started: dict[str, Check] = {
             "informer-sync": lambda: "" if self.feed.synced else "roles are not read yet",
             "poststarthook/rbac/bootstrap-roles": lambda: "" if self._bootstrapped else "not finished",
+            "poststarthook/priority-and-fairness-config-consumer": (
+                lambda: "" if self.flow_feed.synced else "priority levels are not read yet"
+            ),
+            "poststarthook/priority-and-fairness-config-producer": (
+                lambda: "" if self.flow_feed.ready else "default priority levels are not there yet"
+            ),
         }
         ending: dict[str, Check] = {"shutdown": lambda: "process is shutting down" if self._stopping else ""}
         return {
@@ -199,7 +208,14 @@ class ApiServer:
         resources = ResourceHandlers(self.registry, self.clock, self.streams, self.virtual, connects, websockets)
         system = SystemHandlers(self.metrics, self._checks(), self.accounts, self.catalog, self.aggregator.swaggers)
         return RestDoor(
-            self.gate, resources, system, self.metrics, self.in_flight, self.aggregator, self.settings.auditor
+            self.gate,
+            resources,
+            system,
+            self.metrics,
+            self.in_flight,
+            self.aggregator,
+            self.settings.auditor,
+            self.flow,
         )
 
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
@@ -249,6 +265,7 @@ class ApiServer:
                 await self._start_doors()
                 tasks.append(group.create_task(self._get_ready()))
                 tasks.append(group.create_task(self.feed.run()))
+                tasks.append(group.create_task(self.flow_feed.run()))
                 tasks.append(group.create_task(self.customs.run()))
                 tasks.append(group.create_task(self.aggregator.run()))
                 yield

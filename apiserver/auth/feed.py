@@ -1,4 +1,4 @@
-"""Keeps the authorizers informed: roles, bindings and pods, by watching the registry.
+"""Keeps the authorizers informed: roles, bindings, pods and their volumes, by watching the registry.
 
 Owns: the watches, their restarts and `synced`. Never decides. Run by `apiserver.app` for the life of the server.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from apiserver.auth.node_authorizer import PodGraph
+from apiserver.auth.node_graph import PodGraph
 from apiserver.auth.policy import RBAC
 from apiserver.auth.rbac import KINDS, RBACAuthorizer
 from apiserver.auth.user import SYSTEM_API_SERVER
@@ -25,17 +25,18 @@ from machinery.log import kv
 log = logging.getLogger("apiserver.auth")
 
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+GRAPH = {"pods": "", "persistentvolumes": "", "volumeattachments": "storage.k8s.io"}  # kind -> group
 _decode: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class AuthorizerFeed:
-    """Five watches: four of RBAC, one of pods."""
+    """Seven watches: four of RBAC, three of what nodes depend on."""
 
     def __init__(self, registry: Registry, rbac: RBACAuthorizer, pods: PodGraph) -> None:
         self._registry = registry
         self._rbac = rbac
         self._pods = pods
-        self._waiting = {*KINDS, "pods"}
+        self._waiting = {*KINDS, *GRAPH}
         self._synced = asyncio.Event()
 
     async def wait_synced(self) -> None:
@@ -50,7 +51,8 @@ class AuthorizerFeed:
         async with asyncio.TaskGroup() as group:
             for plural in KINDS:
                 group.create_task(self._follow((RBAC, "v1", plural), plural))
-            group.create_task(self._follow(("", "v1", "pods"), "pods"))
+            for plural, owner in GRAPH.items():
+                group.create_task(self._follow((owner, "v1", plural), plural))
 
     async def _follow(self, key: tuple[str, str, str], plural: str) -> None:
         failures = 0
@@ -87,8 +89,9 @@ class AuthorizerFeed:
         return initial
 
     def _replace(self, plural: str, events: Sequence[Event]) -> None:
-        if plural == "pods":
-            self._pods.clear()
+        if plural in GRAPH:
+            graph = self._pods
+            {"pods": graph.clear, "persistentvolumes": graph.clear_volumes}.get(plural, graph.clear_attachments)()
             for event in events:
                 self._apply(plural, event)
         else:
@@ -97,12 +100,15 @@ class AuthorizerFeed:
 
     def _apply(self, plural: str, event: Event) -> None:
         namespace, name = event.key
-        if plural == "pods":
-            if event.type == DELETED:
-                self._pods.remove(namespace, name)
-            else:
-                self._pods.put(event.raw)
-        elif event.type == DELETED:
-            self._rbac.remove(plural, namespace, name)
-        else:
-            self._rbac.put(plural, _decode(event.raw))
+        graph, gone = self._pods, event.type == DELETED
+        match plural:
+            case "pods":
+                graph.remove(namespace, name) if gone else graph.put(event.raw)
+            case "persistentvolumes":
+                graph.remove_volume(name) if gone else graph.put_volume(event.raw)
+            case "volumeattachments":
+                graph.remove_attachment(name) if gone else graph.put_attachment(event.raw)
+            case _ if gone:
+                self._rbac.remove(plural, namespace, name)
+            case _:
+                self._rbac.put(plural, _decode(event.raw))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apiserver.auth.attributes import Attributes
-from apiserver.auth.node_authorizer import NodeAuthorizer, PodGraph
+from apiserver.auth.node_authorizer import NodeAuthorizer
+from apiserver.auth.node_graph import PodGraph
 from apiserver.auth.policy import NODE_RULES, parse_rules
 from apiserver.auth.user import UserInfo
 
@@ -170,3 +171,33 @@ def test_the_graph_is_what_the_last_events_say(events: list[Any]) -> None:
             assert graph.needs(node, "secrets", "a", secret) is ((node, secret) in now.values())
         for name in "pq":
             assert graph.runs(node, "a", name) is (now.get(name, ("",))[0] == node)
+
+
+def test_volumes_are_reached_through_claims(nodes: NodeAuthorizer) -> None:
+    graph = nodes._graph  # the feed's end of it
+    reference = {"name": "csi", "namespace": "store"}
+    volume = {
+        "metadata": {"name": "pv-1"},
+        "spec": {"claimRef": {"namespace": "a", "name": "data"}, "csi": {"nodeStageSecretRef": reference}},
+    }
+    secret = asked("get", "secrets", namespace="store", name="csi")
+    one = asked("get", "persistentvolumes", name="pv-1")
+    assert not nodes.decide(N1, one).allowed
+    graph.put_volume(msgspec.json.encode(volume))
+    n2 = UserInfo("system:node:n2", ("system:nodes",))
+    assert [nodes.decide(node, each).allowed for node in (N1, n2) for each in (one, secret)] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert not nodes.decide(N1, asked("list", "persistentvolumes")).allowed
+    graph.put_volume(msgspec.json.encode({**volume, "spec": {"claimRef": {"namespace": "a", "name": "other"}}}))
+    assert not nodes.decide(N1, one).allowed
+    assert not nodes.decide(N1, secret).allowed
+
+
+def test_attachments_belong_to_their_node(nodes: NodeAuthorizer) -> None:
+    nodes._graph.put_attachment(msgspec.json.encode({"metadata": {"name": "va"}, "spec": {"nodeName": "n1"}}))
+    wanted = asked("get", "volumeattachments", group="storage.k8s.io", name="va")
+    assert nodes.decide(N1, wanted).allowed
+    assert not nodes.decide(UserInfo("system:node:n2", ("system:nodes",)), wanted).allowed
+    nodes._graph.remove_attachment("va")
+    assert not nodes.decide(N1, wanted).allowed

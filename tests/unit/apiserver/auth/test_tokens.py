@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from apiserver.auth.authentication import Authenticator, load_static_tokens, user_from_peer_cert
-from machinery.jwt import BadToken, TokenKey
 from apiserver.auth.service_accounts import Bound, ServiceAccountTokens, plan_claims
 from apiserver.auth.user import UserInfo
 from machinery.clock import VirtualClock
 from machinery.errors import Unauthorized
+from machinery.jwt import BadToken, TokenKey
 
 ISSUER = "https://issuer"
 
