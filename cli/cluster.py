@@ -248,6 +248,7 @@ def _spawn(paths: ClusterPaths, config: ClusterConfig, etcd: str) -> None:
 
 
 def _wait_ready(config: ClusterConfig, paths: ClusterPaths, say: Say, started: float) -> None:
+    from cli import addons
     from cli.rest import AdminClient
 
     client = AdminClient(config, paths)
@@ -261,6 +262,7 @@ def _wait_ready(config: ClusterConfig, paths: ClusterPaths, say: Say, started: f
                 api_up = client.get("/readyz")[0] == 200
             if api_up:
                 say(f"API server ready ({time.monotonic() - started:.1f} s)")
+                addons.install(config, paths, client)
         else:
             now_ready = _ready_nodes(client)
             for node in sorted(now_ready - ready):

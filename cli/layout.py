@@ -108,6 +108,10 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
         return 7443 + self.index
 
     @property
+    def metrics_port(self) -> int:
+        return 4443 + self.index
+
+    @property
     def hollow_port(self) -> int:
         return 10350 + self.index
 
@@ -187,6 +191,10 @@ class ClusterPaths:
     @classmethod
     def of(cls, name: str) -> ClusterPaths:
         return cls(state_root() / check_name(name))
+
+    @property
+    def front_proxy(self) -> Path:
+        return self.pki / "front-proxy"
 
     @property
     def control_socket(self) -> Path:

@@ -13,6 +13,7 @@ from machinery.tls import CertificateAuthority, write_private
 
 ADMIN = "admin"
 ADMIN_GROUP = "system:masters"
+METRICS_SERVER = "metrics-server"
 
 
 def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
@@ -35,6 +36,11 @@ def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
             signer().issue_to(name, common_name, groups)
     if not (paths.pki / "apiserver.crt").exists():
         signer().issue_to("apiserver", "kube-apiserver", (), _apiserver_names(config), client=False, server=True)
+    if not (paths.pki / f"{METRICS_SERVER}.crt").exists():
+        groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
+        user, host = f"system:serviceaccount:kube-system:{METRICS_SERVER}", f"{METRICS_SERVER}.kube-system.svc"
+        signer().issue_to(METRICS_SERVER, user, groups, [host], server=True)
+    _ensure_front_proxy(paths.front_proxy)
     if config.hollow is not None and not (paths.pki / "hollow.crt").exists():
         signer().issue_to("hollow", "system:hollow-nodes", (), ["127.0.0.1"], server=True)
     for node in config.nodes:
@@ -44,6 +50,12 @@ def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
         _signing_key(paths.pki / "service-account.key")
     if not (paths.pki / "tokens.csv").exists():
         write_private(paths.pki / "tokens.csv", f'{secrets.token_hex(16)},admin,admin,"{ADMIN_GROUP}"\n'.encode())
+
+
+def _ensure_front_proxy(folder: Path) -> None:
+    """An authority of its own: whoever has its client certificate may speak for every user."""
+    if not (folder / "client.crt").exists():
+        CertificateAuthority.create(folder, "front-proxy-ca").issue_to("client", "front-proxy-client")
 
 
 def _clients(config: ClusterConfig) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 
 HOST = ""  # the node column of processes that belong to no worker
-COMPONENTS = ("apiserver", "scheduler", "controller-manager", "kube-proxy", "worker")
+COMPONENTS = ("apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy", "worker")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,9 @@ def apiserver(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
         f"--kubelet-ca={paths.pki / 'ca.crt'}",
         f"--kubelet-client-cert={paths.pki / 'apiserver-kubelet-client.crt'}",
         f"--kubelet-client-key={paths.pki / 'apiserver-kubelet-client.key'}",
+        f"--proxy-client-ca={paths.front_proxy / 'ca.crt'}",
+        f"--proxy-client-cert={paths.front_proxy / 'client.crt'}",
+        f"--proxy-client-key={paths.front_proxy / 'client.key'}",
     ]
     return _forked("apiserver", "apiserver", HOST, argv, paths, f"https://{hosts[0]}:{config.rest_port}")
 
@@ -125,6 +128,7 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         argv = [
             *_common(config, paths, "controller-manager"),
             *_client(config, paths, "controller-manager"),
+            f"--rest-server=https://127.0.0.1:{config.rest_port}",
             f"--cluster-cidr={config.pod_cidr}",
             f"--root-ca={paths.pki / 'ca.crt'}",
             f"--cluster-signing-cert-file={paths.pki / 'ca.crt'}",
@@ -133,11 +137,32 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
             *([f"--node-volume-folder={paths.node('{node}') / 'volumes'}"] if config.has_machines else []),
         ]
         specs.append(_forked("controller_manager", "controller-manager", HOST, argv, paths))
+    if serves_metrics(config):
+        specs.append(metrics_server(config, paths))
     if "kube-proxy" in wanted and config.has_machines:
         specs.append(kube_proxy(config, paths, None))
     if config.hollow is not None:
         specs.append(hollow(config, paths, config.hollow))
     return specs
+
+
+def serves_metrics(config: ClusterConfig) -> bool:
+    """Whether the cluster has a metrics-server."""
+    return not config.only or "metrics-server" in config.only
+
+
+def metrics_server(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """One for all nodes; pods may ask it too, by its Service."""
+    listen = f"{config.host_ip if config.has_machines else '127.0.0.1'}:{config.metrics_port}"
+    argv = [
+        *_common(config, paths, "metrics-server"),
+        *_client(config, paths, "metrics-server"),
+        f"--listen={listen}",
+        f"--tls-cert={paths.pki / 'metrics-server.crt'}",
+        f"--tls-key={paths.pki / 'metrics-server.key'}",
+        f"--requestheader-client-ca={paths.front_proxy / 'ca.crt'}",
+    ]
+    return _forked("metrics_server", "metrics-server", HOST, argv, paths, f"https://{listen}")
 
 
 def hollow(config: ClusterConfig, paths: ClusterPaths, wanted: HollowConfig) -> ProcessSpec:

@@ -21,11 +21,13 @@ class AdminClient:
         """(code, body). Raises OSError when nobody answers."""
         return self.request("GET", path)
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """(code, body); what is sent is JSON. Raises OSError when nobody answers."""
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json"
+    ) -> tuple[int, bytes]:
+        """(code, body). Raises OSError when nobody answers."""
         connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=self._context)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
+            connection.request(method, path, body, {"Content-Type": content_type} if body is not None else {})
             response = connection.getresponse()
             return response.status, response.read()
         except http.client.HTTPException as error:

@@ -59,7 +59,7 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
         handlers,
         tls_context(KeyPair(args.ca, args.tls_cert, args.tls_key), (authorities.client, authorities.front_proxy)),
     )
-    for check in ("informers-synced", "metric-storage-ready"):
+    for check in ("informers-synced", "metrics-scraped"):
         context.health.ready(check, False)
     context.health.metric("metrics_server_kubelet_request_failed_total", lambda: float(scraper.failures))
     context.health.metric("metrics_server_manager_tick_duration_seconds", lambda: scraper.last_seconds)
@@ -67,7 +67,7 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
     async def work() -> None:
         await informers.wait_synced()
         context.health.ready("informers-synced")
-        await scraper.run(lambda: context.health.ready("metric-storage-ready", storage.ready))
+        await scraper.run(lambda: context.health.ready("metrics-scraped"))
 
     host, _, port = args.listen.rpartition(":")
     await door.start(host.strip("[]"), int(port))

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubelet.hollow import simulation
 from kubelet.hollow.pods import HollowPods
-from kubelet.server.service import allowed
+from kubelet.server.service import METRICS_NAMES, allowed
 from machinery import grpc as transport
 from machinery.errors import BadRequest, Forbidden
 from proto.kubelet.v1 import kubelet_pb2 as pb
@@ -30,8 +30,8 @@ class HollowService:
         await self._check(context)
         await transport.abort(context, BadRequest(REFUSAL.format(what)))
 
-    async def _check(self, context: Any) -> None:
-        if self._secure and not allowed(context.auth_context()):
+    async def _check(self, context: Any, also: tuple[str, ...] = ()) -> None:
+        if self._secure and not allowed(context.auth_context(), also):
             await transport.abort(context, Forbidden("only the API server may ask a kubelet"))
 
     async def GetLogs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogsChunk]:
@@ -53,7 +53,7 @@ class HollowService:
         yield pb.PortForwardData()
 
     async def GetStats(self, request: pb.StatsRequest, context: Any) -> pb.StatsSummary:
-        await self._check(context)
+        await self._check(context, METRICS_NAMES)
         return self.summary(request.node, time.time_ns())
 
     def summary(self, node: str, now: int) -> pb.StatsSummary:

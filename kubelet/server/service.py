@@ -27,13 +27,18 @@ from proto.cri.v1 import cri_pb2 as cri
 from proto.kubelet.v1 import kubelet_pb2 as pb
 
 ALLOWED_NAMES = ("kube-apiserver-kubelet-client",)
+METRICS_NAMES = ("system:serviceaccount:kube-system:metrics-server",)
+"""Who may read usage besides, as the role `system:metrics-server` says (`nodes/metrics`)."""
 ALLOWED_GROUP = "system:masters"
 
 
-def allowed(auth: dict[str, Any]) -> bool:
-    """Whether a peer may ask anything, by gRPC's auth context of the call: whole names only, never parts of them."""
+def allowed(auth: dict[str, Any], also: tuple[str, ...] = ()) -> bool:
+    """Whether a peer may ask anything, by gRPC's auth context of the call: whole names only, never parts of them.
+
+    `also`: further names that may ask what is asked now.
+    """
     names = [_text(name) for name in auth.get("x509_common_name") or ()]
-    if any(name in ALLOWED_NAMES for name in names):
+    if any(name in ALLOWED_NAMES or name in also for name in names):
         return True
     return any(ALLOWED_GROUP in _organizations(_text(pem)) for pem in auth.get("x509_pem_cert") or ())
 
@@ -68,8 +73,8 @@ class KubeletService:
         self._pods = pods
         self._usages = usages
 
-    async def _check(self, context: Any) -> None:
-        if self._secure and not allowed(context.auth_context()):
+    async def _check(self, context: Any, also: tuple[str, ...] = ()) -> None:
+        if self._secure and not allowed(context.auth_context(), also):
             await transport.abort(context, Forbidden("only the API server may ask a kubelet"))
 
     def _worker(self, namespace: str, pod: str) -> PodWorker:
@@ -178,7 +183,7 @@ class KubeletService:
             await transport.abort(context, InternalError.of(error.message))
 
     async def GetStats(self, request: pb.StatsRequest, context: Any) -> pb.StatsSummary:
-        await self._check(context)
+        await self._check(context, METRICS_NAMES)
         try:
             return self._usages.summary(await self._cri.container_stats())
         except CriError as error:
