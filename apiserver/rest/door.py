@@ -10,7 +10,8 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Coroutine, MutableMapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +21,7 @@ from apiserver.audit.auditor import Auditor
 from apiserver.auth.attributes import forbidden
 from apiserver.auth.gate import EXTRA, GROUP, UID, USER, Gate
 from apiserver.auth.user import MASTERS, UserInfo
+from apiserver.flowcontrol.control import FlowControl, Place, seats_of
 from apiserver.metrics import RequestMetrics, Series
 from apiserver.rest import audited, paths, query
 from apiserver.rest.bodies import ClientGone
@@ -57,7 +59,9 @@ class RestDoor:
         in_flight: InFlight,
         aggregator: Aggregator | None = None,
         auditor: Auditor | None = None,
+        flow: FlowControl | None = None,
     ) -> None:
+        self._flow = flow if flow is not None else FlowControl()
         self._auditor = auditor
         self._aggregator = aggregator
         self._gate = gate
@@ -117,35 +121,96 @@ class RestDoor:
             raise NotFound.path()
         request.info = info
         if not info.is_resource:
+            place = self._place(request)
             if self._auditor is not None:
                 audited.begin(self._auditor, request)
             if info.path not in ALWAYS_ALLOWED:
                 self._authorize(request)
-            if elsewhere is not None:
-                await self._pass_on(request, elsewhere)
-            elif not await self._system.serve(request):
-                await send_not_found_page(request)
+            if place is None:
+                await self._serve_path(request, elsewhere)
+            else:
+                await self._in_turn(request, place, 1, self._serve_path(request, elsewhere))
             return
         if info.verb in ("list", "watch", "get") and request.query:
             self._refine(request)
         lasting = info.verb == "watch" or info.subresource in LONG_RUNNING
         if self._auditor is not None:
             audited.begin(self._auditor, request, lasting=lasting)
+        place = self._place(request) if not lasting or info.verb == "watch" else None
         if MASTERS not in request.user.groups or request.record is not None:
             self._authorize(request)
         if lasting or (elsewhere is not None and "tunnel" in scope["state"]):
             series = self._series(request)
             self._metrics.long_running(series, 1)
             try:
+                if place is not None:
+                    await self._until_begun(request, place)
                 await self._serve_resource(request, elsewhere)
             finally:
                 self._metrics.long_running(series, -1)
+                if request.turn is not None:
+                    request.turn()
             return
+        if place is None:
+            await self._counted(request, elsewhere)
+            return
+        level = place.level
+        seats = 1 if info.verb != "list" else seats_of(partial(self._resources.count, request))
+        if not level.take(seats):
+            await self._flow.wait(place, seats)
+        try:
+            await self._counted(request, elsewhere)
+        finally:
+            level.leave(seats)
+
+    def _place(self, request: Request) -> Place | None:
+        """Where the request belongs; its answer names it."""
+        place = self._flow.place(request.user, request.info)
+        if place is not None:
+            request.flow = place.headers
+        return place
+
+    async def _in_turn(self, request: Request, place: Place, seats: int, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            if not place.level.take(seats):
+                await self._flow.wait(place, seats)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            await work
+        finally:
+            place.level.leave(seats)
+
+    async def _until_begun(self, request: Request, place: Place) -> None:
+        """A watch takes a seat for as long as it begins: until the head of its answer is out."""
+        if not place.level.take(1):
+            await self._flow.wait(place, 1)
+        send = request.send
+
+        def over() -> None:
+            request.turn = None
+            place.level.leave(1)
+
+        async def begun(message: MutableMapping[str, Any]) -> None:
+            if request.turn is not None:
+                request.turn()
+            await send(message)
+
+        request.turn, request.send = over, begun
+
+    async def _counted(self, request: Request, elsewhere: ApiService | None) -> None:
         lane = self._in_flight.enter(request.method, request.user)
         try:
             await self._serve_resource(request, elsewhere)
         finally:
             self._in_flight.leave(lane)
+
+    async def _serve_path(self, request: Request, elsewhere: ApiService | None) -> None:
+        if elsewhere is not None:
+            await self._pass_on(request, elsewhere)
+        elif not await self._system.serve(request):
+            await send_not_found_page(request)
 
     async def _serve_resource(self, request: Request, elsewhere: ApiService | None) -> None:
         if elsewhere is not None:

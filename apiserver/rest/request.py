@@ -5,7 +5,7 @@ Owns: the parsed head of a request and its lazily read parts. Never answers. Mad
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from apiserver.audit.record import Record
@@ -14,7 +14,7 @@ from apiserver.registry.context import RequestContext
 from apiserver.rest import query as queries
 from apiserver.rest.negotiation import only_protobuf
 from apiserver.rest.paths import RequestInfo
-from apiserver.rest.responses import Chunk, Receive, Send, Whole, audit_id
+from apiserver.rest.responses import Chunk, Header, Receive, Send, Whole, audit_id
 
 MANAGER_LIMIT = 128
 
@@ -27,6 +27,7 @@ class Request:
         "audit",
         "chunk",
         "code",
+        "flow",
         "headers",
         "info",
         "method",
@@ -36,6 +37,7 @@ class Request:
         "record",
         "scope",
         "send",
+        "turn",
         "user",
         "warnings",
         "whole",
@@ -53,11 +55,13 @@ class Request:
         self.info = RequestInfo()
         self.namespace = ""  # "" for cluster-scoped resources, whatever the path says
         self.warnings: list[str] = []
+        self.flow: tuple[Header, ...] = ()  # which FlowSchema and priority level it belongs to
         self.code = 0  # of the answer, once it has begun
         given = self.headers.get(b"audit-id")
         taken = given is not None and len(given) <= 64 and given.replace(b"-", b"").isalnum()
         self.audit = given if given is not None and taken else audit_id()
         self.record: Record | None = None  # for the audit log
+        self.turn: Callable[[], None] | None = None  # gives back the seat of a watch that begins
         self.whole: Whole | None = scope["state"].get("whole")
         self.chunk: Chunk | None = scope["state"].get("chunk")
 

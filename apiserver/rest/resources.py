@@ -114,6 +114,16 @@ class ResourceHandlers:
             return
         await self._verbs[info.verb](request, resource, self._registry.resource(*resource.key()))
 
+    def count(self, request: Request) -> int:
+        """About how many objects a list goes through."""
+        info = request.info
+        resource = self._registry.find(info.group, info.version, info.resource)
+        if resource is None or not resource.storable:
+            return 0
+        limit = text if (text := query.text(request.query, "limit")).isdigit() else ""
+        stored = self._registry.resource(*resource.key()).cache.count(info.namespace if resource.namespaced else "")
+        return min(stored, int(limit[:9])) if limit and int(limit[:9]) else stored
+
     async def serve_websocket(self, request: Request) -> None:
         """Answer a stream's handshake and carry the stream. Raises StatusError before it is accepted."""
         info = request.info

@@ -70,6 +70,7 @@ class Answerable(Protocol):
     send: Send
     headers: Mapping[bytes, bytes]
     audit: bytes
+    flow: tuple[Header, ...]
     code: int
     warnings: list[str]
     whole: Whole | None
@@ -88,7 +89,9 @@ async def send_bytes(
 ) -> None:
     """One whole answer."""
     request.code = code
-    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % len(body)), *extra]
+    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % len(body))]
+    headers += request.flow
+    headers += extra
     if content_type is JSON_TYPE:
         headers.append(_JSON_HEADER)
     elif content_type:
@@ -116,7 +119,7 @@ async def send_object(
         await send_bytes(request, code, b"".join(parts), content_type=content_type, extra=extra)
     else:
         request.code = code
-        headers = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % size), *extra]
+        headers = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % size), *request.flow, *extra]
         headers.append((b"content-type", content_type))
         await _send_pieces(request.send, code, headers, parts)
 
@@ -144,7 +147,7 @@ def _zipped(parts: Sequence[bytes]) -> bytes:
 async def send_not_modified(request: Answerable, etag: bytes) -> None:
     """304: nothing but the tag. A content type here would replace the one a client has cached."""
     request.code = 304
-    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"etag", etag)]
+    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"etag", etag), *request.flow]
     await request.send({"type": "http.response.start", "status": 304, "headers": headers})
     await request.send({"type": "http.response.body", "body": b""})
 

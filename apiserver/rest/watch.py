@@ -87,6 +87,7 @@ class WatchStreams:
                 (b"audit-id", request.audit),
                 (b"cache-control", b"no-cache, private"),
                 (b"content-type", content_type),
+                *request.flow,
             ]
             request.code = 200
             await send({"type": "http.response.start", "status": 200, "headers": headers})

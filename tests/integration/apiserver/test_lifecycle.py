@@ -96,12 +96,12 @@ async def test_too_many_requests_are_turned_away() -> None:
     from apiserver.rest.limits import InFlight
     from machinery.errors import TooManyRequests
 
-    limit, user = InFlight(reading=1, changing=1), UserInfo("x")
+    limit, user = InFlight(2), UserInfo("x")
     lane = limit.enter("GET", user)
+    other = limit.enter("POST", user)
     with pytest.raises(TooManyRequests) as caught:
         limit.enter("GET", user)
     assert caught.value.retry_after_seconds == 1
-    other = limit.enter("POST", user)
     assert limit.enter("GET", UserInfo("admin", ("system:masters",))) == lane
     limit.leave(other)
     assert limit.counts == [2, 0]

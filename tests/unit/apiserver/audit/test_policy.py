@@ -67,7 +67,7 @@ def test_the_first_rule_counts_and_stages_add_up() -> None:
         )
     )
     assert made.verdict(ALICE, resource("list", "pods")).level == "None"
-    assert made.verdict(ALICE, GET_POD) == ("Metadata", {"RequestReceived", "Panic"}, False)
+    assert tuple(made.verdict(ALICE, GET_POD)) == ("Metadata", {"RequestReceived", "Panic"}, False)
 
 
 @pytest.mark.parametrize(
