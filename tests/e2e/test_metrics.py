@@ -22,7 +22,7 @@ def test_top(cluster: Cluster, namespace: str) -> None:
     nodes = eventually(lambda: rows("nodes"), "usage of nodes", timeout=60, pause=0.5)
     assert nodes.keys() == cluster.ready_nodes()
     assert all(cpu.endswith("m") and memory.endswith("Mi") for cpu, _, memory, _ in nodes.values())
-    busy = eventually(lambda: rows("pods", "-n", namespace).get("busy"), "usage of the pod", timeout=60, pause=0.5)
+    busy = eventually(lambda: rows("pods", "-n", namespace).get("busy", []), "usage of the pod", timeout=60, pause=0.5)
     assert quantity.parse(busy[0]) > quantity.parse("100m")
     raw = json.loads(cluster.kubectl("get", "--raw", f"/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/busy"))
     assert [each["name"] for each in raw["containers"]] == ["busy"]

@@ -20,7 +20,9 @@ def names(config: ClusterConfig) -> list[str]:
 @pytest.mark.parametrize(
     ("only", "expected"),
     [
-        pytest.param([], ["etcd", "apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy"], id="all"),
+        pytest.param(
+            [], ["etcd", "apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy"], id="all"
+        ),
         pytest.param(["apiserver"], ["etcd", "apiserver"], id="API tests"),
         pytest.param(["apiserver", "scheduler"], ["etcd", "apiserver", "scheduler"], id="some"),
     ],
