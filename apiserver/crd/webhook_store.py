@@ -138,11 +138,11 @@ class ConvertingStore:
     async def range(self, start: bytes, end: bytes, *, limit: int = 0, revision: int = 0) -> Page:
         return await self._store.range(start, end, limit=limit, revision=revision)
 
-    async def create(self, key: bytes, value: bytes) -> WriteResult:
-        return await self._told(await self._store.create(key, await self._in(value)))
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
+        return await self._told(await self._store.create(key, await self._in(value), ttl))
 
-    async def replace(self, key: bytes, value: bytes, expected: int) -> WriteResult:
-        return await self._told(await self._store.replace(key, await self._in(value), expected))
+    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
+        return await self._told(await self._store.replace(key, await self._in(value), expected, ttl))
 
     async def delete(self, key: bytes, expected: int) -> WriteResult:
         return await self._told(await self._store.delete(key, expected))

@@ -63,6 +63,8 @@ class Rules:
     fields: Mapping[str, Callable[[Obj], str]] = dataclasses.field(default_factory=dict)
     """Field selectors besides metadata.name and metadata.namespace."""
     warnings: Callable[[Obj, Obj | None], list[str]] | None = None
+    lifetime: float = 0.0
+    """Cluster seconds after its last write when an object goes away by itself; 0: never."""
 
 
 PLAIN = Rules()

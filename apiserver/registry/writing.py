@@ -85,6 +85,7 @@ class ResourceStore(ResourceReader):
         super().__init__(resource, strategy, store, feed, cache)
         self._clock = clock
         self._admission = admission
+        self._ttl = strategy.rules.lifetime / clock.scale  # the store counts real seconds
         self.tracker: Tracker | None = Tracker(resource, strategy, clock)
         """Field ownership; None: not kept."""
         self._plugins: tuple[int, Plugins] = (-1, Plugins((), ()))
@@ -164,7 +165,7 @@ class ResourceStore(ResourceReader):
                 ctx.warnings.extend(strategy.warnings(obj))
                 return stored
             with storage_errors():
-                result = await self._store.create(self._key(namespace, name), stored)
+                result = await self._store.create(self._key(namespace, name), stored, self._ttl)
             if not result.ok:
                 raise self._exists(name, result.current)
             done = True
@@ -474,7 +475,7 @@ class ResourceStore(ResourceReader):
                     if gone:
                         result = await self._store.delete(key, base.revision)
                     else:
-                        result = await self._store.replace(key, stored, base.revision)
+                        result = await self._store.replace(key, stored, base.revision, self._ttl)
                 done = result.ok
             finally:
                 if finish is not None:
@@ -570,7 +571,7 @@ class ResourceStore(ResourceReader):
             if plan.update is not None:
                 stored = self.form.encode(plan.update)
                 with storage_errors():
-                    result = await self._store.replace(self._key(namespace, name), stored, revision)
+                    result = await self._store.replace(self._key(namespace, name), stored, revision, self._ttl)
                 if not result.ok:
                     base = self._from_store(result.current)
                     continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 RETRY_FIRST, RETRY_MOST = 0.02, 0.5
+LEASE_SECONDS, LEASE_USES = 60.0, 1000
+"""So long and for so many keys one lease serves, as upstream's does: a lease for every event would be too many."""
 NOT_A_KEY = b"\0"
 """Reading it costs nothing and its answer carries the current revision."""
 
@@ -53,6 +56,8 @@ class EtcdStore:
         self._channel: Channel | None = None
         self._methods: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {}
         self._seen = 0
+        self._leases: dict[float, tuple[int, float, int]] = {}
+        """By lifetime: the lease in use, until when (loop time), and for how many keys so far."""
         self.on_write: OnWrite | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------------
@@ -68,6 +73,7 @@ class EtcdStore:
                 ("KV", "Range", etcd_pb2.RangeResponse),
                 ("KV", "Txn", etcd_pb2.TxnResponse),
                 ("KV", "Compact", etcd_pb2.CompactionResponse),
+                ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantResponse),
                 ("Watch", "Watch", etcd_pb2.WatchResponse),
             )
         }
@@ -128,17 +134,28 @@ class EtcdStore:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    async def create(self, key: bytes, value: bytes) -> WriteResult:
-        return await self._write(key, value, 0)
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
+        return await self._write(key, value, 0, await self._lease(ttl) if ttl else 0)
 
-    async def replace(self, key: bytes, value: bytes, expected: int) -> WriteResult:
-        return await self._write(key, value, expected)
+    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
+        return await self._write(key, value, expected, await self._lease(ttl) if ttl else 0)
 
     async def delete(self, key: bytes, expected: int) -> WriteResult:
         return await self._write(key, None, expected)
 
-    async def _write(self, key: bytes, value: bytes | None, expected: int) -> WriteResult:
-        request = self._transaction(key, value, expected)
+    async def _lease(self, ttl: float) -> int:
+        """A lease of at least so many seconds, shared by the writes of the next minute."""
+        now = asyncio.get_running_loop().time()
+        number, until, uses = self._leases.get(ttl, (0, 0.0, 0))
+        if now >= until or uses >= LEASE_USES:
+            spare = min(LEASE_SECONDS, ttl)
+            request = self._messages.LeaseGrantRequest(TTL=math.ceil(ttl + spare))
+            number, until, uses = (await self._read("LeaseGrant", request)).ID, now + spare, 0
+        self._leases[ttl] = number, until, uses + 1
+        return number
+
+    async def _write(self, key: bytes, value: bytes | None, expected: int, lease: int = 0) -> WriteResult:
+        request = self._transaction(key, value, expected, lease)
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + self._timeout, RETRY_FIRST
         seen_before, in_doubt = self._seen, False
@@ -148,6 +165,7 @@ class EtcdStore:
             except RpcError as error:
                 failure = _failure(error)
                 if not isinstance(failure, StoreUnavailable):
+                    self._leases.clear()  # it may be a lease that is no more
                     raise failure from error
                 in_doubt = in_doubt or error.sent
                 if loop.time() + delay >= deadline:
@@ -165,12 +183,12 @@ class EtcdStore:
             result = WriteResult(False, revision, current)
             return settle(result, value, expected, seen_before) if in_doubt else result
 
-    def _transaction(self, key: bytes, value: bytes | None, expected: int) -> pb.TxnRequest:
+    def _transaction(self, key: bytes, value: bytes | None, expected: int, lease: int) -> pb.TxnRequest:
         messages = self._messages
         if value is None:
             success = messages.RequestOp(request_delete_range=messages.DeleteRangeRequest(key=key))
         else:
-            success = messages.RequestOp(request_put=messages.PutRequest(key=key, value=value))
+            success = messages.RequestOp(request_put=messages.PutRequest(key=key, value=value, lease=lease))
         target, equal = messages.Compare.MOD, messages.Compare.EQUAL
         unchanged = messages.Compare(target=target, result=equal, key=key, mod_revision=expected)
         read = messages.RequestOp(request_range=messages.RangeRequest(key=key))
@@ -280,6 +298,7 @@ def _failure(error: RpcError) -> StoreError:
         http2.RESOURCE_EXHAUSTED,  # no space left, or overloaded: refused, not in doubt
         http2.UNAUTHENTICATED,
         http2.PERMISSION_DENIED,
+        http2.NOT_FOUND,
     ):
         return StoreError(f"etcd refused the request: {details}")
     return StoreUnavailable(details)

@@ -110,11 +110,11 @@ class Store(Protocol):
     async def range(self, start: bytes, end: bytes, *, limit: int = 0, revision: int = 0) -> Page:
         """Keys in [start, end) in order, as of `revision` (0: now). Raises Compacted or FutureRevision."""
 
-    async def create(self, key: bytes, value: bytes) -> WriteResult:
-        """Write if the key does not exist."""
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
+        """Write if the key does not exist. With a `ttl` (real seconds) it goes away by itself, some time after that."""
 
-    async def replace(self, key: bytes, value: bytes, expected: int) -> WriteResult:
-        """Write if the key's mod revision is `expected`."""
+    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
+        """Write if the key's mod revision is `expected`; its time begins anew, or it stays for good."""
 
     async def delete(self, key: bytes, expected: int) -> WriteResult:
         """Remove if the key's mod revision is `expected`."""

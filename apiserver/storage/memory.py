@@ -60,11 +60,20 @@ class MemoryStore:
         items = found[:limit] if limit else found
         return Page(items, self._revision, len(found), len(items) < len(found))
 
-    async def create(self, key: bytes, value: bytes) -> WriteResult:
-        return self._write(key, value, 0)
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
+        return self._mortal(key, self._write(key, value, 0), ttl)
 
-    async def replace(self, key: bytes, value: bytes, expected: int) -> WriteResult:
-        return self._write(key, value, expected)
+    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
+        return self._mortal(key, self._write(key, value, expected), ttl)
+
+    def _mortal(self, key: bytes, result: WriteResult, ttl: float) -> WriteResult:
+        if result.ok and ttl:
+            asyncio.get_running_loop().call_later(ttl, self._expire, key, result.revision)
+        return result
+
+    def _expire(self, key: bytes, revision: int) -> None:
+        if not self._closed:
+            self._write(key, None, revision)
 
     async def delete(self, key: bytes, expected: int) -> WriteResult:
         return self._write(key, None, expected)

@@ -229,3 +229,18 @@ def test_prefix_end() -> None:
     assert prefix_end(b"/a/") == b"/a0"
     assert prefix_end(b"a\xff") == b"b"
     assert Path(END.decode()).name == "things0"
+
+
+async def test_a_value_with_a_lifetime_goes_away_and_one_that_was_kept_does_not(store: Store) -> None:
+    watch = await store.watch(PREFIX, await store.current_revision())
+    short = await store.create(key("short"), b"1", ttl=1.0)
+    again = await store.replace(key("short"), b"2", short.revision, ttl=1.0)
+    kept = await store.create(key("kept"), b"1", ttl=1.0)
+    kept = await store.replace(key("kept"), b"2", kept.revision)
+    found = await events(watch, 5)
+    assert [(event.kv.key, event.deleted) for event in found[4:]] == [(key("short"), True)]
+    assert found[4].kv.mod_revision > max(again.revision, kept.revision)
+    assert (await store.get(key("short")))[0] is None
+    present, _ = await store.get(key("kept"))
+    assert present is not None and present.value == b"2"
+    await watch.close()

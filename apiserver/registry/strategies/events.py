@@ -44,4 +44,5 @@ class EventStrategy(Strategy):
             "source": _source,
             "type": _plain("type"),
         },
+        lifetime=3600.0,  # upstream's --event-ttl
     )

@@ -90,6 +90,28 @@ class WatchServicer(metaclass=_abc_1.ABCMeta):
 
 def add_WatchServicer_to_server(servicer: WatchServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class LeaseStub:
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> LeaseAsyncStub: ...
+    LeaseGrant: _grpc.UnaryUnaryMultiCallable[_etcd_pb2.LeaseGrantRequest, _etcd_pb2.LeaseGrantResponse]
+
+@_typing.type_check_only
+class LeaseAsyncStub(LeaseStub):
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    LeaseGrant: _aio.UnaryUnaryMultiCallable[_etcd_pb2.LeaseGrantRequest, _etcd_pb2.LeaseGrantResponse]  # type: ignore[assignment]
+
+class LeaseServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def LeaseGrant(
+        self,
+        request: _etcd_pb2.LeaseGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_etcd_pb2.LeaseGrantResponse, _abc.Awaitable[_etcd_pb2.LeaseGrantResponse]]: ...
+
+def add_LeaseServicer_to_server(servicer: LeaseServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class MaintenanceStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...

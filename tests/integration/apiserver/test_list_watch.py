@@ -14,6 +14,7 @@ import pytest
 
 from apiserver.rest import watch as rest_watch
 from apiserver.storage import watcher as storage_watcher
+from machinery.clock import RealClock
 from tests.harness.apiserver import RestClient, RunningApiServer, eventually, running_apiserver
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -432,3 +433,17 @@ async def test_a_watcher_that_does_not_read_is_ended_and_slows_nobody(monkeypatc
 
 def _watchers(apiserver: RunningApiServer) -> list[Any]:
     return list(apiserver.server.registry.resource("", "v1", "configmaps").cache.watchers)
+
+
+async def test_events_go_away_by_themselves() -> None:
+    async with running_apiserver(clock=RealClock(3600.0)) as apiserver:
+        rest = apiserver.rest()
+        path = "/api/v1/namespaces/default/events"
+        body = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}}
+        made = await rest.post(path, {**body, "reason": "Tested", "type": "Normal"})
+        assert made.status == 201, made.json
+        await write(rest, "stays")
+        version = made.json["metadata"]["resourceVersion"]
+        async with rest.watch(f"{path}?watch=1&resourceVersion={version}&timeoutSeconds=36000") as events:
+            assert await take(events, 1) == [("DELETED", "e")]
+        assert (await rest.get(f"{path}/e")).status == 404 and (await rest.get(f"{MAPS}/stays")).status == 200
