@@ -19,6 +19,7 @@ from client.client import Client, add_client_flags, client_from_args
 from client.controller import Controller
 from client.informer import Informers
 from client.leases import LeaderElector, LeadershipLost
+from client.rest import RestClient
 from controller_manager import (
     cluster_role_aggregation,
     namespace,
@@ -34,8 +35,9 @@ from controller_manager.daemonset import controller as daemonset
 from controller_manager.deployment import controller as deployment
 from controller_manager.disruption import controller as disruption
 from controller_manager.endpoints import legacy, slices
-from controller_manager.environment import Build, Environment, Options, Runnable
+from controller_manager.environment import Build, Environment, Options, RestReader, Runnable
 from controller_manager.garbage_collector import controller as garbage_collector
+from controller_manager.horizontal import controller as horizontal
 from controller_manager.job import controller as job
 from controller_manager.node_lifecycle import controller as node_lifecycle
 from controller_manager.persistent_volume import controller as persistent_volume
@@ -49,6 +51,7 @@ from machinery import component, log
 from machinery.clock import Clock
 from machinery.component import ComponentContext
 from machinery.log import kv
+from machinery.tls import KeyPair
 
 NAME: Final = "controller-manager"
 LEASE_NAMESPACE: Final = "kube-system"
@@ -65,6 +68,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "disruption-controller": disruption.build,
     "cronjob-controller": cronjob.build,
     "statefulset-controller": statefulset.build,
+    "horizontal-pod-autoscaler-controller": horizontal.build,
     "endpoints-controller": legacy.build,
     "endpointslice-controller": slices.build,
     "namespace-controller": namespace.build,
@@ -107,8 +111,15 @@ def chosen(wish: str) -> list[str]:
 class ControllerManager:
     """Controllers over shared informers; also run in-process by integration tests."""
 
-    def __init__(self, client: Client, clock: Clock, options: Options, names: Sequence[str] | None = None) -> None:
-        self.environment = Environment(client, clock, Informers(client, clock), options)
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        options: Options,
+        names: Sequence[str] | None = None,
+        rest: RestReader | None = None,
+    ) -> None:
+        self.environment = Environment(client, clock, Informers(client, clock), options, rest)
         self.running: list[Runnable] = []
         for name in CONTROLLERS if names is None else names:
             self.running.extend(CONTROLLERS[name](self.environment))
@@ -140,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
     defaults = Options()
     made.add_argument("--controllers", default="*", help="which to run: *, name, -name; comma-separated")
     made.add_argument("--leader-elect", action="store_true", help="work only while holding the lease")
+    made.add_argument("--rest-server", default="", metavar="URL", help="the API server's REST door (metrics)")
     made.add_argument("--cluster-cidr", default="", help="range of pod addresses that nodes get a share of")
     made.add_argument("--node-cidr-mask-size", type=int, default=defaults.node_cidr_mask_size)
     made.add_argument(
@@ -156,6 +168,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--unhealthy-zone-threshold", type=float, default=defaults.unhealthy_zone_threshold)
     made.add_argument("--large-cluster-size-threshold", type=int, default=defaults.large_cluster_size_threshold)
     made.add_argument("--terminated-pod-gc-threshold", type=int, default=defaults.terminated_pod_gc_threshold)
+    hpa = "--horizontal-pod-autoscaler"
+    made.add_argument(f"{hpa}-sync-period", type=float, default=defaults.hpa_sync_period)
+    made.add_argument(f"{hpa}-tolerance", type=float, default=defaults.hpa_tolerance)
+    made.add_argument(f"{hpa}-downscale-stabilization", type=float, default=defaults.hpa_downscale_stabilization)
+    made.add_argument(f"{hpa}-cpu-initialization-period", type=float, default=defaults.hpa_cpu_initialization_period)
+    made.add_argument(f"{hpa}-initial-readiness-delay", type=float, default=defaults.hpa_initial_readiness_delay)
     made.add_argument(
         "--node-volume-folder",
         default="",
@@ -183,6 +201,11 @@ def options_from(args: argparse.Namespace) -> Options:
         large_cluster_size_threshold=args.large_cluster_size_threshold,
         terminated_pod_gc_threshold=args.terminated_pod_gc_threshold,
         node_volume_folder=args.node_volume_folder,
+        hpa_sync_period=args.horizontal_pod_autoscaler_sync_period,
+        hpa_tolerance=args.horizontal_pod_autoscaler_tolerance,
+        hpa_downscale_stabilization=args.horizontal_pod_autoscaler_downscale_stabilization,
+        hpa_cpu_initialization_period=args.horizontal_pod_autoscaler_cpu_initialization_period,
+        hpa_initial_readiness_delay=args.horizontal_pod_autoscaler_initial_readiness_delay,
     )
 
 
@@ -208,10 +231,12 @@ def main(argv: Sequence[str]) -> int:
 
     async def body(context: ComponentContext) -> None:
         client = client_from_args(args, context.clock, field_manager="kube-controller-manager")
+        pair = KeyPair(args.ca, args.cert, args.key) if args.ca else None
+        rest = RestClient(args.rest_server, pair, user_agent="kube-controller-manager") if args.rest_server else None
         context.health.ready("informers", False)
 
         async def work() -> None:
-            manager = ControllerManager(client, context.clock, options, names)
+            manager = ControllerManager(client, context.clock, options, names, rest)
             _expose(context, manager)
             async with asyncio.TaskGroup() as group:
                 group.create_task(manager.run())
@@ -233,5 +258,7 @@ def main(argv: Sequence[str]) -> int:
             raise SystemExit(1) from error
         finally:
             await client.close()
+            if rest is not None:
+                await rest.close()
 
     return component.run(NAME, args, body)

@@ -6,10 +6,10 @@ Owns nothing that runs. Called by app.py, which makes one Environment, and by ea
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from client.client import Client
 from client.events import EventRecorder
@@ -37,8 +37,19 @@ class Options:
     large_cluster_size_threshold: int = 50
     terminated_pod_gc_threshold: int = 12500
     node_volume_folder: str = ""
+    hpa_sync_period: float = 15.0
+    hpa_tolerance: float = 0.1
+    hpa_downscale_stabilization: float = 300.0
+    hpa_cpu_initialization_period: float = 300.0
+    hpa_initial_readiness_delay: float = 30.0
     concurrent_syncs: int = 5
     concurrent_gc_syncs: int = 20
+
+
+class RestReader(Protocol):
+    """GETs over REST, for the APIs of aggregated servers; `client.rest.RestClient` in a process."""
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -49,6 +60,7 @@ class Environment:
     clock: Clock
     informers: Informers
     options: Options = field(default_factory=Options)
+    rest: RestReader | None = None
     rng: random.Random = field(default_factory=random.Random)
     recorders: dict[str, EventRecorder] = field(default_factory=dict)
 
