@@ -8,6 +8,7 @@ per connection for certificates, per request for bearer tokens.
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,22 @@ from machinery.clock import Clock
 from machinery.errors import Unauthorized
 from machinery.jwt import BadToken, unverified_issuer
 
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 CACHE_SECONDS = 10.0
 CACHE_LIMIT = 10_000
 
 
-def user_from_subject(common_name: str, organizations: Sequence[str]) -> UserInfo | None:
-    """x509: CN is the user, O are the groups."""
+def user_from_subject(common_name: str, organizations: Sequence[str], der: bytes = b"") -> UserInfo | None:
+    """x509: CN is the user, O are the groups; the certificate itself (DER) is the credential's identity."""
     if not common_name:
         return None
     groups = (*organizations, ALL_AUTHENTICATED) if ALL_AUTHENTICATED not in organizations else tuple(organizations)
-    return UserInfo(common_name, groups)
+    extra = {CREDENTIAL_ID: (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)} if der else {}
+    return UserInfo(common_name, groups, extra=extra)
 
 
-def user_from_peer_cert(cert: Mapping[str, Any] | None) -> UserInfo | None:
-    """The user of a verified certificate as the ssl module describes it."""
+def user_from_peer_cert(cert: Mapping[str, Any] | None, der: bytes | None = None) -> UserInfo | None:
+    """The user of a verified certificate as the ssl module describes it (and, in DER, gives it)."""
     if not cert:
         return None
     name, groups = "", []
@@ -42,18 +45,20 @@ def user_from_peer_cert(cert: Mapping[str, Any] | None) -> UserInfo | None:
                 name = value
             elif key == "organizationName":
                 groups.append(value)
-    return user_from_subject(name, groups)
+    return user_from_subject(name, groups, der or b"")
 
 
 def user_from_pem(pem: bytes) -> UserInfo | None:
     """The user of a verified certificate in PEM."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
     from cryptography.x509.oid import NameOID
 
-    subject = x509.load_pem_x509_certificate(pem).subject
+    certificate = x509.load_pem_x509_certificate(pem)
+    subject = certificate.subject
     names = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-    return user_from_subject(names[-1] if names else "", groups)
+    return user_from_subject(names[-1] if names else "", groups, certificate.public_bytes(Encoding.DER))
 
 
 def load_static_tokens(path: Path) -> dict[str, UserInfo]:

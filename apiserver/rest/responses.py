@@ -89,7 +89,9 @@ async def send_bytes(
 ) -> None:
     """One whole answer."""
     request.code = code
-    headers: list[Header] = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % len(body))]
+    headers: list[Header] = [(b"audit-id", request.audit), (b"content-length", b"%d" % len(body))]
+    if not extra or all(name != b"cache-control" for name, _ in extra):
+        headers.append(_CACHE)
     headers += request.flow
     headers += extra
     if content_type is JSON_TYPE:

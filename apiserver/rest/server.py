@@ -51,7 +51,8 @@ class PeerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         tls = transport.get_extra_info("ssl_object")
-        self.app_state = {"peer": Peer(user_from_peer_cert(tls.getpeercert() if tls is not None else None))}
+        cert, der = (tls.getpeercert(), tls.getpeercert(binary_form=True)) if tls is not None else (None, None)
+        self.app_state = {"peer": Peer(user_from_peer_cert(cert, der))}
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         state = cycle.scope["state"]

@@ -26,6 +26,8 @@ Check = Callable[[], str]  # "" = passed, else why not
 _Handler = Callable[[Request], Awaitable[None]]
 OPENAPI_V2_TYPE = b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 OPENAPI_V2_NAMES = (OPENAPI_V2_TYPE.decode(), "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+# Both documents may be cached for an hour: who verifies tokens need not ask each time.
+ISSUER_CACHE = ((b"cache-control", b"public, max-age=3600"),)
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -233,13 +235,14 @@ class SystemHandlers:
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [self._accounts.key.algorithm],
         }
-        await self._json(request, document)
+        body = encode_json(document)
+        await send_bytes(request, 200, body, content_type=JSON_TYPE, extra=ISSUER_CACHE)
 
     async def _keys(self, request: Request) -> None:
         if self._accounts is None:
             raise NotFound.path()
         body = encode_json(self._accounts.key.jwks())
-        await send_bytes(request, 200, body, content_type=b"application/jwk-set+json")
+        await send_bytes(request, 200, body, content_type=b"application/jwk-set+json", extra=ISSUER_CACHE)
 
     @staticmethod
     async def _json(request: Request, document: Mapping[str, Any]) -> None:

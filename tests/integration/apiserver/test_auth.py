@@ -61,10 +61,10 @@ async def test_a_certificate_names_user_and_groups(apiserver: RunningApiServer) 
     review = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
     answer = await apiserver.rest(pair=pair).post(f"{AUTHENTICATION}/selfsubjectreviews", review)
     assert answer.status == 201
-    assert answer.json["status"]["userInfo"] == {
-        "username": "carol",
-        "groups": ["dev", "ops", "system:authenticated"],
-    }
+    info = answer.json["status"]["userInfo"]
+    assert (info["username"], info["groups"]) == ("carol", ["dev", "ops", "system:authenticated"])
+    (identity,) = info["extra"]["authentication.kubernetes.io/credential-id"]
+    assert identity.startswith("X509SHA256=") and len(identity) == len("X509SHA256=") + 64
 
 
 async def test_a_binding_gives_and_its_deletion_takes(apiserver: RunningApiServer) -> None:
@@ -167,6 +167,13 @@ async def test_access_reviews(apiserver: RunningApiServer) -> None:
 
 async def test_the_token_issuer_tells_its_keys(apiserver: RunningApiServer) -> None:
     rest = apiserver.rest()
+    for path, kind in (
+        ("/.well-known/openid-configuration", "application/json"),
+        ("/openid/v1/jwks", "application/jwk-set+json"),
+    ):
+        answer = await rest.get(path)
+        assert (answer.headers["content-type"], answer.headers["cache-control"]) == ([kind], ["public, max-age=3600"])
+        assert (await apiserver.rest("").get(path)).status == 403
     document = (await rest.get("/.well-known/openid-configuration")).json
     assert document["issuer"] == "https://kubernetes.default.svc.cluster.local"
     keys = (await rest.get("/openid/v1/jwks")).json["keys"]
