@@ -48,6 +48,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kubelet-ca", type=Path, help="CA of kubelets' serving certificates")
     made.add_argument("--kubelet-client-cert", type=Path, help="client certificate towards kubelets")
     made.add_argument("--kubelet-client-key", type=Path, help="its key")
+    made.add_argument(
+        "--component-health",
+        action="append",
+        default=[],
+        metavar="NAME=unix:PATH",
+        help="a component that componentstatuses tells of; may be repeated",
+    )
     made.add_argument("--proxy-client-ca", type=Path, help="CA that aggregated servers know the API server by")
     made.add_argument("--proxy-client-cert", type=Path, help="client certificate towards aggregated servers")
     made.add_argument("--proxy-client-key", type=Path, help="its key")
@@ -78,6 +85,9 @@ def check(args: argparse.Namespace) -> str:
         for address in (*args.bind, *(args.grpc_bind or ())):
             if address.rpartition(":")[0].strip("[]") not in LOOPBACK:
                 return f"{address}: without --tls-cert only loopback addresses are served"
+    for each in args.component_health:
+        if not all(each.partition("=unix:")):
+            return f"--component-health: want NAME=unix:PATH, not {each}"
     for name in ("tls_cert", "tls_key", "client_ca", "token_auth_file", "service_account_key"):
         path: Path | None = getattr(args, name)
         if path is not None and not path.is_file():
@@ -132,6 +142,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "service_account_issuer": args.service_account_issuer,
         "advertise": args.advertise_address,
         "kubelet_pair": _pair(args, "kubelet_client", "kubelet_ca"),
+        "components": dict(each.split("=unix:", 1) for each in args.component_health),
         "proxy_pair": _pair(args, "proxy_client", "proxy_client_ca"),
         "reuse_port": args.reuse_port,
         "auditor": _auditor(args),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from apiserver.crd.serving import CustomResources
 from apiserver.flowcontrol.control import FlowControl
 from apiserver.flowcontrol.feed import FlowControlFeed
 from apiserver.metrics import RequestMetrics
+from apiserver.registry.component_status import ComponentStatuses
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
 from apiserver.registry.strategies.services import connect_allocators
@@ -84,6 +85,7 @@ class Settings:
     service_account_issuer: str = ""
     advertise: str = ""
     kubelet_pair: KeyPair | None = None
+    components: Mapping[str, str] = field(default_factory=dict)  # name → Unix socket of its health endpoint
     proxy_pair: KeyPair | None = None  # towards aggregated servers; ca = the authority that signed it
     reuse_port: bool = False
     auditor: Auditor | None = None  # None = no audit log
@@ -97,6 +99,9 @@ class ApiServer:
         self.clock = clock
         self.store = _store(settings)
         self.registry = Registry(self.store, clock, RESOURCES)
+        statuses = self.registry.resource("", "v1", "componentstatuses")
+        assert isinstance(statuses, ComponentStatuses)
+        statuses.components = settings.components
         self.catalog = Catalog()
         self.customs = CustomResources(self.registry, self.catalog)
         front = FrontProxy(settings.proxy_pair, settings.tls.ca if settings.tls else None)

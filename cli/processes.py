@@ -91,6 +91,10 @@ def apiserver(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
         f"--kubelet-ca={paths.pki / 'ca.crt'}",
         f"--kubelet-client-cert={paths.pki / 'apiserver-kubelet-client.crt'}",
         f"--kubelet-client-key={paths.pki / 'apiserver-kubelet-client.key'}",
+        *(
+            f"--component-health={name}=unix:{paths.health_socket(name)}"
+            for name in ("controller-manager", "scheduler")
+        ),
         f"--proxy-client-ca={paths.front_proxy / 'ca.crt'}",
         f"--proxy-client-cert={paths.front_proxy / 'client.crt'}",
         f"--proxy-client-key={paths.front_proxy / 'client.key'}",
