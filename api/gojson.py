@@ -27,6 +27,7 @@ _CONTAINER = {
 }
 _PUT_BEHIND: Mapping[str, Mapping[str, str]] = {
     "Container": _CONTAINER,
+    "EphemeralContainer": _CONTAINER,
     "EphemeralContainerCommon": _CONTAINER,
     "PodSpec": {
         "initContainers": "volumes",
@@ -91,15 +92,15 @@ def _ordered(value: Any, node: SchemaNode | None, merged: Any) -> Any:
         node.resolve()
         properties, values = node.properties, node.additional_properties
         if properties and not isinstance(merged, dict):
-            place = _places(node.ref or node.name)
+            place = places(node.ref or node.name)
             keys.sort(key=lambda key: place.get(key, len(place)))
     inner = merged if isinstance(merged, dict) else {}
     return {key: _ordered(value[key], properties.get(key, values), inner.get(key)) for key in keys}
 
 
 @cache
-def _places(definition: str) -> Mapping[str, int]:
-    """The place of every member in its struct; empty for what is no message."""
+def places(definition: str) -> Mapping[str, int]:
+    """The place of every member in the struct of a definition; empty for what is no message."""
     message = definition.replace("io.k8s.", "k8s.io.", 1).replace("-", "_")
     try:
         names = _names(message)

@@ -173,7 +173,7 @@ class EscalationCheck:
             return
         rules = self._rbac.rules(kind, home, role)
         if rules is None:
-            raise NotFound.of(plural, role, RBAC)
+            raise NotFound.of(resource.plural, role, RBAC)  # upstream names the kind that was asked for, too
         self._refuse(user, resource, namespace, name, rules)
 
     def _may(self, user: UserInfo, verb: str, plural: str, namespace: str, name: str) -> bool:

@@ -107,6 +107,8 @@ _CLUSTER_ROLES: Mapping[str, str] = {
     "system:monitoring": "get | /healthz,/healthz/*,/livez,/livez/*,/metrics,/metrics/slis,/readyz,/readyz/*",
     "system:public-info-viewer": "get | /healthz,/livez,/readyz,/version,/version/",
     "system:service-account-issuer-discovery": "get | /.well-known/openid-configuration,/openid/v1/jwks",
+    # A distribution's: the recorded conversations show it, and clients that log in look there.
+    "system:well-known-viewer": "get | /.well-known,/.well-known/*",
     "system:basic-user": """
         create | authorization.k8s.io | selfsubjectaccessreviews,selfsubjectrulesreviews
         create | authentication.k8s.io | selfsubjectreviews
@@ -233,6 +235,7 @@ _CLUSTER_BINDINGS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "system:public-info-viewer",
         (("Group", "system:authenticated"), ("Group", "system:unauthenticated")),
     ),
+    "system:well-known-viewer": ("system:well-known-viewer", (("Group", "system:authenticated"),)),
     "system:service-account-issuer-discovery": (
         "system:service-account-issuer-discovery",
         (("Group", "system:serviceaccounts"),),

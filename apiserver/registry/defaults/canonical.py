@@ -192,6 +192,13 @@ class _Plan:
         return found
 
 
+def vanishes(definition: str, name: str, node: schema.SchemaNode) -> bool:
+    """Does an optional scalar vanish at its zero value? (Otherwise it is a pointer in Go.)"""
+    if node.type == "string" and node.format != "date-time":
+        return name not in _EMPTY_STAYS.get(definition, "").split()
+    return name in _ZERO_VANISHES.get(definition, "").split()
+
+
 _plans: dict[str, _Plan] = {}
 
 

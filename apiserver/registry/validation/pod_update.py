@@ -7,6 +7,7 @@ by the pod strategies.
 from typing import Any
 
 from apiserver.registry.validation.fields import MAX_INT32
+from apiserver.registry.validation.pod_dump import ephemeral_diff, spec_diff
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -16,6 +17,7 @@ ONLY_THESE = (
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
+_CONTAINERS = ("containers", "initContainers")
 ONLY_RESIZE = "only cpu and memory resources are mutable"
 
 
@@ -50,10 +52,21 @@ def validate_pod_update(new: Obj, old: Obj) -> list[FieldError]:
     for field in ("containers", "initContainers"):
         changed = changed or _without_image(new.get(field)) != _without_image(old.get(field))
     if changed:
-        errors.append(FieldError.forbidden("spec", ONLY_THESE))
+        errors.append(FieldError.forbidden("spec", f"{ONLY_THESE}\n{spec_diff(old, _munged(new, old, skip))}"))
     elif gated:
         errors += _validate_narrowing(new, old)
     return errors
+
+
+def _munged(new: Obj, old: Obj, skip: set[str]) -> Obj:
+    """The new spec with what may change as it was."""
+    munged = {**new, **{field: old[field] for field in skip if field in old and field not in _CONTAINERS}}
+    munged = {field: value for field, value in munged.items() if field in old or field not in skip}
+    for field in _CONTAINERS:
+        if field in new:
+            pairs = zip(new[field], old[field], strict=True)
+            munged[field] = [{**item, "image": was.get("image", "")} for item, was in pairs]
+    return munged
 
 
 def _validate_deadline(new: Any, old: Any) -> list[FieldError]:
@@ -147,5 +160,6 @@ def validate_ephemeral_update(new: Obj, old: Obj) -> list[FieldError]:
             errors.append(FieldError.forbidden("spec.ephemeralContainers", detail))
         elif after[name] != container:
             detail = f'existing ephemeral containers "{name}" may not be changed\n'
+            detail += ephemeral_diff(container, after[name])
             errors.append(FieldError.forbidden("spec.ephemeralContainers", detail))
     return errors

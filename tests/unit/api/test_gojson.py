@@ -69,7 +69,7 @@ def test_a_json_patch_tells_what_it_decodes(operations: list[Any], tree: Any) ->
             },
             '{"matchLabels":{"a":"2","b":"1"},"matchExpressions":[{"key":"k","operator":"In","values":["x"]}]}',
         ),
-        ({"Type": "x", "Action": {"B": "1", "A": "2"}}, '{"Type":"x","Action":{"A":"2","B":"1"}}'),
+        ({"Type": "x", "Action": {"B": "1", "A": "2"}}, '{"Type":"x","Action":{"B":"1","A":"2"}}'),
         ({}, "{}"),
     ],
 )
