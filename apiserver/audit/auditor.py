@@ -7,19 +7,14 @@ dictionary look-up. Built by `apiserver.assembly` when there is a policy.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
-
-import msgspec
 
 from apiserver.audit.log import AuditLog
 from apiserver.audit.policy import NONE, RECEIVED, Policy, Verdict
-from apiserver.audit.record import Record
+from apiserver.audit.record import Head, Record
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.user import UserInfo
 
 CACHE_LIMIT = 8192
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Auditor:
@@ -69,22 +64,12 @@ class Auditor:
         self.levels[verdict.level] += 1
         return verdict.level != NONE
 
-    def record(
-        self,
-        verdict: Verdict,
-        user: UserInfo,
-        asked: Attributes,
-        audit_id: str,
-        uri: str,
-        sources: list[str],
-        agent: str,
-    ) -> Record:
+    def record(self, verdict: Verdict, user: UserInfo, asked: Attributes, head: Head) -> Record:
         """The record of a request that has just come in, told as RequestReceived."""
-        head = {"auditID": audit_id, "requestURI": uri, "sourceIPs": sources, "userAgent": agent}
         record = Record(verdict, self._emit, user, asked, head)
         record.stage(RECEIVED)
         return record
 
-    def _emit(self, event: dict[str, Any]) -> None:
+    def _emit(self, line: bytes) -> None:
         self.events += 1
-        self._log.write(_encode(event))
+        self._log.write(line)

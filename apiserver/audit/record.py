@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,15 +24,69 @@ AGENT_LIMIT = 1024
 ANNOTATIONS: ContextVar[dict[str, str] | None] = ContextVar("audit annotations", default=None)
 """Of the request that the running task serves; None when it is not recorded."""
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 Obj = dict[str, Any]
-Emit = Callable[[Obj], None]
+Emit = Callable[[bytes], None]
+
+
+class Head(NamedTuple):
+    """What a transport knows of a request."""
+
+    audit_id: str
+    uri: str
+    sources: list[str]
+    agent: str
+
+
+_second: tuple[int, str] = (0, "")
 
 
 def micro_time(seconds: float) -> str:
-    """RFC 3339 with microseconds, as metav1.MicroTime."""
+    """RFC 3339 with microseconds, as metav1.MicroTime. The text of a second is made once."""
+    global _second
     whole = int(seconds)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{text}.{int((seconds - whole) * 1e6):06d}Z"
+    if whole != _second[0]:
+        _second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
+    return f"{_second[1]}.{int((seconds - whole) * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _user(name: str, groups: tuple[str, ...], uid: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(UserInfo(name, groups, uid).to_dict()))
+
+
+def _shown_user(user: UserInfo) -> Any:
+    return user.to_dict() if user.extra else _user(user.name, user.groups, user.uid)
+
+
+class _Reference(msgspec.Struct, omit_defaults=True):
+    resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    apiGroup: str = ""
+    apiVersion: str = ""
+    subresource: str = ""
+
+
+class _Event(msgspec.Struct):
+    level: str
+    auditID: str
+    stage: str
+    requestURI: str
+    verb: str
+    user: Any
+    userAgent: str
+    requestReceivedTimestamp: str
+    stageTimestamp: str
+    kind: str = "Event"
+    apiVersion: str = "audit.k8s.io/v1"
+    sourceIPs: list[str] | msgspec.UnsetType = msgspec.UNSET
+    impersonatedUser: Any = msgspec.UNSET
+    objectRef: _Reference | msgspec.UnsetType = msgspec.UNSET
+    responseStatus: Any = msgspec.UNSET
+    requestObject: Any = msgspec.UNSET
+    responseObject: Any = msgspec.UNSET
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def annotate(key: str, value: str) -> None:
@@ -47,10 +102,13 @@ class Record:
     __slots__ = (
         "_asked",
         "_emit",
-        "_fixed",
+        "_head",
+        "_name",
+        "_received",
         "_response",
         "_started",
         "_status",
+        "_user",
         "annotations",
         "impersonated",
         "level",
@@ -58,33 +116,21 @@ class Record:
         "verdict",
     )
 
-    def __init__(
-        self, verdict: Verdict, emit: Emit, user: UserInfo, asked: Attributes, head: Mapping[str, Any]
-    ) -> None:
-        """`head`: auditID, requestURI, sourceIPs and userAgent of the event."""
+    def __init__(self, verdict: Verdict, emit: Emit, user: UserInfo, asked: Attributes, head: Head) -> None:
         self.verdict = verdict
         self.level = verdict.level
         self._emit = emit
         self._asked = asked
+        self._head = head
+        self._user = user
+        self._received = time.time()
         self.annotations: dict[str, str] = {}
         self.impersonated: UserInfo | None = None
-        self.request_object: Any = None
+        self.request_object: bytes | None = None
+        self._name = ""
         self._response: bytes | None = None
         self._status: Obj | None = None
         self._started = False
-        self._fixed: Obj = {
-            "kind": "Event",
-            "apiVersion": "audit.k8s.io/v1",
-            "level": verdict.level,
-            "auditID": head["auditID"],
-            "stage": "",
-            "requestURI": head["requestURI"],
-            "verb": asked.verb,
-            "user": user.to_dict(),
-            "sourceIPs": head["sourceIPs"],
-            "userAgent": head["userAgent"],
-            "requestReceivedTimestamp": micro_time(time.time()),
-        }
 
     # What the doors tell.
 
@@ -111,14 +157,14 @@ class Record:
         """The object that the request brought, decoded. A creation's name is known from it."""
         meta = obj.get("metadata") if isinstance(obj, dict) else None
         if isinstance(meta, dict) and not self._asked.name and self._asked.verb == "create":
-            self._fixed["_name"] = str(meta.get("name") or "")
+            self._name = str(meta.get("name") or "")
         if self.takes_request():
             self.request_object = msgspec.json.encode(obj)
 
     def named(self, name: str) -> None:
         """The object's name, where the request did not tell it."""
         if not self._asked.name:
-            self._fixed["_name"] = name
+            self._name = name
 
     def answered(self, raw: bytes) -> None:
         """The object of the answer, as JSON."""
@@ -135,31 +181,35 @@ class Record:
         """Tell a stage, unless the policy leaves it out."""
         if stage in self.verdict.omit_stages:
             return
-        event: Obj = {**self._fixed, "stage": stage}
-        name = event.pop("_name", "")
-        asked = self._asked
+        asked, head = self._asked, self._head
+        event = _Event(
+            self.level,
+            head.audit_id,
+            stage,
+            head.uri,
+            asked.verb,
+            _shown_user(self._user),
+            head.agent,
+            micro_time(self._received),
+            micro_time(time.time()),
+        )
+        if head.sources:
+            event.sourceIPs = head.sources
         if self.impersonated is not None:
-            event["impersonatedUser"] = self.impersonated.to_dict()
+            event.impersonatedUser = _shown_user(self.impersonated)
         if asked.is_resource:
-            parts = (
-                ("resource", asked.resource),
-                ("namespace", asked.namespace),
-                ("name", asked.name or name),
-                ("apiGroup", asked.group),
-                ("apiVersion", asked.version),
-                ("subresource", asked.subresource),
+            event.objectRef = _Reference(
+                asked.resource, asked.namespace, asked.name or self._name, asked.group, asked.version, asked.subresource
             )
-            event["objectRef"] = {key: value for key, value in parts if value}
         if code:
-            event["responseStatus"] = {"metadata": {}, **(self._status or {}), "code": code}
+            event.responseStatus = {"metadata": {}, **(self._status or {}), "code": code}
         if self.request_object is not None:
-            event["requestObject"] = self._shown(self.request_object)
+            event.requestObject = self._shown(self.request_object)
         if self._response is not None and stage == COMPLETE:
-            event["responseObject"] = self._shown(self._response)
-        event["stageTimestamp"] = micro_time(time.time())
+            event.responseObject = self._shown(self._response)
         if self.annotations:
-            event["annotations"] = self.annotations
-        self._emit(event)
+            event.annotations = self.annotations
+        self._emit(_encode(event))
 
     def started(self, code: int) -> None:
         """The head of a long answer is out; told once."""

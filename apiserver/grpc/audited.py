@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from apiserver.audit.auditor import Auditor
-from apiserver.audit.record import ANNOTATIONS, Record
+from apiserver.audit.record import ANNOTATIONS, Head, Record
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.gate import Gate
 from apiserver.auth.user import UserInfo
@@ -69,7 +69,8 @@ class _Calls:
             return None
         uri = asked.path + ("?watch=true" if verb == "watch" else "")
         agent = user.name.removeprefix("system:").partition(":")[0]
-        record = self._auditor.record(verdict, user, asked, str(uuid.uuid4()), uri, source_of(_PEER.get()), agent)
+        head = Head(str(uuid.uuid4()), uri, source_of(_PEER.get()), agent)
+        record = self._auditor.record(verdict, user, asked, head)
         if self._gate.synced:
             record.decided(self._gate.decide(user, asked))
         ANNOTATIONS.set(record.annotations)

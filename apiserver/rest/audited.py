@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from apiserver.audit.auditor import Auditor
-from apiserver.audit.record import ANNOTATIONS, Record, agent_of
+from apiserver.audit.record import ANNOTATIONS, Head, Record, agent_of
 from apiserver.auth.user import UserInfo
 from apiserver.rest.request import Request
 from apiserver.rest.responses import Send
@@ -22,15 +22,8 @@ def begin(auditor: Auditor, request: Request, *, lasting: bool = False) -> None:
     verdict = auditor.verdict(user, request.info)
     if not auditor.wants(verdict):
         return
-    record = auditor.record(
-        verdict,
-        user,
-        request.info,
-        request.audit.decode("latin-1"),
-        _uri(request),
-        _sources(request),
-        agent_of(request.user_agent),
-    )
+    head = Head(request.audit.decode("latin-1"), _uri(request), _sources(request), agent_of(request.user_agent))
+    record = auditor.record(verdict, user, request.info, head)
     if request.actor is not None and request.actor is not request.user:
         record.impersonated = request.user
     request.record = record
@@ -65,11 +58,9 @@ def _uri(request: Request) -> str:
 
 
 def _sources(request: Request) -> list[str]:
-    found = [each.strip() for each in request.header(b"x-forwarded-for").split(",") if each.strip()]
-    real = request.header(b"x-real-ip").strip()
-    if real and real not in found:
-        found.append(real)
-    client = request.scope.get("client")
-    if client and client[0] not in found:
-        found.append(client[0])
-    return found
+    headers, client = request.headers, request.scope.get("client")
+    own = [client[0]] if client else []
+    if b"x-forwarded-for" not in headers and b"x-real-ip" not in headers:
+        return own
+    named = [*request.header(b"x-forwarded-for").split(","), request.header(b"x-real-ip")]
+    return list(dict.fromkeys([*filter(None, (each.strip() for each in named)), *own]))
