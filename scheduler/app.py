@@ -84,7 +84,8 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
     recorder = EventRecorder(client, clock, next(iter(frameworks)))
     settings = configured(args)
     backoff = (settings.podInitialBackoffSeconds, settings.podMaxBackoffSeconds)
-    scheduler = Scheduler(client, clock, informers, recorder, frameworks, backoff=backoff)
+    extenders = configuration.extenders(settings)
+    scheduler = Scheduler(client, clock, informers, recorder, frameworks, backoff=backoff, extenders=extenders)
     context.health.ready("informers-synced", False)
     _expose(context, scheduler)
 
@@ -125,6 +126,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         # A mistake in the file ends the process before it opens anything.
         configuration.frameworks(configured(args), None, random.Random(0))
+        configuration.extenders(configured(args))
     except ConfigurationError as error:
         print(f"{NAME}: --config: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from api.models import core_v1
+from scheduler.extenders import TIMEOUT, Extender, ExtenderConfig, Extenders, seconds_of
 from scheduler.framework.framework import Framework, PluginEntry
 from scheduler.framework.interface import Plugin
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER
@@ -96,6 +97,7 @@ class Configuration(msgspec.Struct, forbid_unknown_fields=True):
     clientConnection: dict[str, Any] | None = None
     enableProfiling: bool | None = None
     enableContentionProfiling: bool | None = None
+    extenders: list[ExtenderConfig] = []
 
 
 def read(path: str) -> Configuration:
@@ -125,6 +127,49 @@ def parse(raw: bytes) -> Configuration:
     if made.podInitialBackoffSeconds <= 0 or made.podMaxBackoffSeconds < made.podInitialBackoffSeconds:
         raise ConfigurationError("podMaxBackoffSeconds: must be at least podInitialBackoffSeconds, and both positive")
     return made
+
+
+# --- extenders -----------------------------------------------------------------------------------------------------
+
+
+def extenders(configuration: Configuration) -> Extenders:
+    """Raises ConfigurationError."""
+    made = []
+    binders = 0
+    seen: set[str] = set()
+    for index, each in enumerate(configuration.extenders):
+        path = f"extenders[{index}]"
+        if each.prioritizeVerb and each.weight <= 0:
+            raise ConfigurationError(f"{path}.weight: must have a positive weight applied to it")
+        binders += bool(each.bindVerb)
+        for resource in each.managedResources:
+            if "/" not in resource.name:
+                raise ConfigurationError(
+                    f"{path}.managedResources: {resource.name} is an invalid extended resource name"
+                )
+            if resource.name in seen:
+                raise ConfigurationError(f"{path}.managedResources: duplicate extender managed resource name")
+            seen.add(resource.name)
+        try:
+            seconds = seconds_of(each.httpTimeout) if each.httpTimeout else TIMEOUT
+            made.append(Extender(each, seconds))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+    if binders > 1:
+        raise ConfigurationError(f"extenders: found {binders} extenders implementing bind")
+    return Extenders(made)
+
+
+def _unmanaged(profile: Profile, configuration: Configuration) -> None:
+    """What extenders account for is no matter of NodeResourcesFit, where they say so."""
+    names = [each.name for one in configuration.extenders for each in one.managedResources if each.ignoredByScheduler]
+    if not names:
+        return
+    fit = next((each for each in profile.pluginConfig if each.name == "NodeResourcesFit"), None)
+    if fit is None:
+        fit = PluginConfig("NodeResourcesFit", {})
+        profile.pluginConfig = [*profile.pluginConfig, fit]
+    fit.args = {**fit.args, "ignoredResources": [*fit.args.get("ignoredResources", ()), *names]}
 
 
 # --- arguments of plugins ------------------------------------------------------------------------------------------
@@ -301,6 +346,7 @@ def frameworks(
     """One framework per profile. Raises ConfigurationError."""
     made = {}
     for profile in configuration.profiles:
+        _unmanaged(profile, configuration)
         available = default_entries(rng=rng)
         if create_binding is not None:
             available.append(PluginEntry(DefaultBinder(create_binding)))

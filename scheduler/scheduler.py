@@ -25,10 +25,12 @@ from machinery.clock import Clock
 from machinery.errors import NotFound, ServiceUnavailable, StatusError
 from machinery.log import kv
 from machinery.meta import ObjectKey
-from scheduler import changes
+from scheduler import changes, extended
 from scheduler.binder import Binding, BindPipeline, ConditionWriter
 from scheduler.decisions import DecisionLog, DecisionRecord
 from scheduler.evictor import Eviction, Evictor
+from scheduler.extended import ExtenderBinder
+from scheduler.extenders import ExtenderError, Extenders
 from scheduler.framework import node_facts
 from scheduler.framework.decision import Decision, FitError, NodeVerdict
 from scheduler.framework.events import Action, ClusterEvent, EventResource
@@ -78,7 +80,9 @@ class Scheduler:
         *,
         pipeline: BindPipeline | None = None,
         backoff: tuple[float, float] = (INITIAL_BACKOFF, MAX_BACKOFF),
+        extenders: Extenders | None = None,
     ) -> None:
+        self._extenders = extenders if extenders is not None else Extenders()
         self._client = client
         self._clock = clock
         self._recorder = recorder
@@ -137,7 +141,10 @@ class Scheduler:
         turn_ends = 0.0
         while True:
             queued = await self.queue.pop()
-            binding = self._attempt(queued)
+            if len(self._extenders) and self._extenders.for_pod(queued.info):
+                binding = await self._attempt_extended(queued)
+            else:
+                binding = self._attempt(queued)
             if binding is not None:
                 if self._pipeline.has_room():
                     self._pipeline.submit_nowait(binding)
@@ -149,8 +156,23 @@ class Scheduler:
 
     # --- one attempt ---------------------------------------------------------------------------------------------
 
-    def _attempt(self, queued: QueuedPod) -> Binding | None:
-        """Decide about one pod; returns the binding to carry out."""
+    async def _attempt_extended(self, queued: QueuedPod) -> Binding | None:
+        """The same with the extenders' say."""
+        info = queued.info
+
+        def told(text: str) -> None:
+            _log.warning("Went on without an extender", extra=kv(pod=info.key, error=text))
+
+        try:
+            framework = self.framework_of(info)
+            decision = await extended.decide(framework, self._extenders, info, self.snapshot, told)
+        except ExtenderError as error:
+            self._retry(queued, str(error))
+            return None
+        return self._attempt(queued, decision)
+
+    def _attempt(self, queued: QueuedPod, made: Decision | None = None) -> Binding | None:
+        """Decide about one pod, if that is not done; returns the binding to carry out."""
         info = queued.info
         if self.snapshot.home_of(info.uid) is not None:
             self.queue.done(info.uid)
@@ -161,7 +183,7 @@ class Scheduler:
             return None
         framework = self.framework_of(info)
         try:
-            decision = framework.schedule(info, self.snapshot)
+            decision = made if made is not None else framework.schedule(info, self.snapshot)
             self._record(framework, queued, decision)
             if decision.error is not None:
                 self._refuse(queued, decision.error)
@@ -187,7 +209,7 @@ class Scheduler:
             held,
             [plugin for plugin in framework.pre_bind if plugin.pre_bind_pre_flight(info, decision.node)],
             partial(self._conditions.settle, info.uid),
-            framework.bind,
+            [ExtenderBinder(binder)] if (binder := self._extenders.binder(info)) is not None else framework.bind,
             lambda: self._bound(framework, queued, decision.node),
             lambda error, stage: self._not_bound(framework, queued, decision.node, error, stage),
         )

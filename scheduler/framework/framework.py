@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
+from scheduler.framework.columns import FloatArray
 from scheduler.framework.decision import Decision, FitError, NodeVerdict, VerdictTable
 from scheduler.framework.evaluation import Evaluation, WeightedScore
 from scheduler.framework.events import ClusterEvent, Registration
@@ -106,22 +108,58 @@ class Framework:
 
     # --- deciding ------------------------------------------------------------------------------------------------
 
-    def schedule(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Decision:
-        """The best node for a pod, ties broken at random; or why there is none."""
+    def schedule(
+        self,
+        pod: PodInfo,
+        snapshot: ClusterSnapshot,
+        among: Mapping[str, float] | None = None,
+        refusals: Sequence[Refusal] = (),
+    ) -> Decision:
+        """The best node for a pod, ties broken at random; or why there is none.
+
+        `among`: only these nodes, with so many points more each; `refusals`: why not the others.
+        """
         evaluation = self._evaluate(pod, snapshot)
         crowded: dict[int, Refusal] = {}
+        outside = self._outside(among, snapshot)
         if len(self.nominations):
             crowded = self._crowded(pod, snapshot, evaluation)
             promised = snapshot.column(self.nominations.node_of(pod.uid))
-            if promised is not None and promised not in crowded and evaluation.feasible[promised]:
+            barred = promised is None or promised in crowded or promised in outside
+            if promised is not None and not barred and evaluation.feasible[promised]:
                 return Decision(snapshot.name_at(promised), 1, float(evaluation.total[promised]))
-        total = evaluation.without(list(crowded)) if crowded else evaluation.total
+        left_out = [*crowded, *outside]
+        total = evaluation.without(left_out) if left_out else evaluation.total
+        if among is not None:
+            total = total + self._points(among, snapshot)
         best = evaluation.best(total)
         count = len(best)
         if not count:
-            return Decision(error=self._fail(pod, snapshot, evaluation, crowded.values()))
+            return Decision(error=self._fail(pod, snapshot, evaluation, (*crowded.values(), *refusals)))
         column = int(best[0] if count == 1 else best[self._rng.randrange(count)])
         return Decision(snapshot.name_at(column), count, float(total[column]))
+
+    @staticmethod
+    def _outside(among: Mapping[str, float] | None, snapshot: ClusterSnapshot) -> list[int]:
+        if among is None:
+            return []
+        return [column for column, name in enumerate(snapshot.names()) if name and name not in among]
+
+    @staticmethod
+    def _points(among: Mapping[str, float], snapshot: ClusterSnapshot) -> FloatArray:
+        points: FloatArray = np.zeros(snapshot.width)
+        for name, more in among.items():
+            column = snapshot.column(name)
+            if column is not None:
+                points[column] = more
+        return points
+
+    def feasible(self, pod: PodInfo, snapshot: ClusterSnapshot) -> list[str]:
+        """The names of all nodes that the pod could be put on."""
+        evaluation = self._evaluate(pod, snapshot)
+        crowded = self._crowded(pod, snapshot, evaluation) if len(self.nominations) else {}
+        columns = evaluation.feasible.nonzero()[0].tolist()
+        return [snapshot.name_at(column) for column in columns if column not in crowded]
 
     def _crowded(self, pod: PodInfo, snapshot: ClusterSnapshot, evaluation: Evaluation) -> dict[int, Refusal]:
         """Nodes that pass the filters, but not beside the pods that were promised them."""

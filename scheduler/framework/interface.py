@@ -18,6 +18,7 @@ from scheduler.framework.columns import BoolArray, FloatArray, IntArray
 from scheduler.framework.events import Registration
 from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo
+from scheduler.framework.preemption import Candidate
 from scheduler.framework.snapshot import ClusterSnapshot
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class PostFilterResult:
     nominated_node: str | None = None
     victims: tuple[PodInfo, ...] = ()
     displaced: tuple[PodInfo, ...] = ()
+    candidates: tuple[Candidate, ...] = ()  # what was chosen among, for those who have a say in it
 
 
 @runtime_checkable

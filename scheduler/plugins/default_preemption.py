@@ -18,6 +18,7 @@ from scheduler.framework.decision import FitError, available_message
 from scheduler.framework.events import Action, EventResource, Registration
 from scheduler.framework.interface import Attempt, FreeingFilterPlugin, PostFilterResult
 from scheduler.framework.node_check import NodeCheck
+from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.preemption import Budget, Candidate, candidate_count, pick, reprieve
 from scheduler.framework.room import Room
@@ -33,6 +34,15 @@ Budgets = Callable[[], Sequence[Budget]]
 
 def no_budgets() -> Sequence[Budget]:
     return ()
+
+
+def chosen_from(
+    candidates: Sequence[Candidate], pod: PodInfo, snapshot: ClusterSnapshot, nominations: Nominations
+) -> PostFilterResult:
+    """The cheapest candidate as a result."""
+    chosen = pick(candidates)
+    node = snapshot.name_at(chosen.column)
+    return PostFilterResult("", node, chosen.victims, tuple(nominations.behind(pod, node)), tuple(candidates))
 
 
 class DefaultPreemption:
@@ -68,9 +78,7 @@ class DefaultPreemption:
         if not candidates:
             reasons = {reason: count for reason, count in told.items() if count}
             return PostFilterResult(f"preemption: {available_message(error.node_count, reasons)}", "")
-        chosen = pick(candidates)
-        node = snapshot.name_at(chosen.column)
-        return PostFilterResult("", node, chosen.victims, tuple(attempt.nominations.behind(pod, node)))
+        return chosen_from(candidates, pod, snapshot, attempt.nominations)
 
     @staticmethod
     def _ineligible(pod: PodInfo, snapshot: ClusterSnapshot, error: FitError, attempt: Attempt) -> str:
