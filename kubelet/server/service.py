@@ -182,10 +182,16 @@ class KubeletService:
         except CriError as error:
             await transport.abort(context, InternalError.of(error.message))
 
+    def _started(self) -> dict[str, int]:
+        """Since when the containers run: by id, in nanoseconds of wall time."""
+        slots = (slot for worker in self._pods.workers() for slot in worker.machine.slots.values())
+        return {slot.current.id: slot.current.started_at for slot in slots if slot.current is not None}
+
     async def GetStats(self, request: pb.StatsRequest, context: Any) -> pb.StatsSummary:
         await self._check(context, METRICS_NAMES)
         try:
-            return self._usages.summary(await self._cri.container_stats())
+            stats = await self._cri.container_stats()
+            return self._usages.summary(stats, self._started())
         except CriError as error:
             await transport.abort(context, InternalError.of(error.message))
 

@@ -6,7 +6,7 @@ Owns the last sample of each counter, from which rates are made. Real time only:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kubelet.pod.cgroups import PodCgroups
@@ -14,6 +14,7 @@ from kubelet.records import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID
 from proto.cri.v1 import cri_pb2 as cri
 from proto.kubelet.v1 import kubelet_pb2 as pb
 
+NOT_KNOWN: Mapping[str, int] = {}
 MIN_WINDOW = 100_000_000  # ns: a rate over less says nothing
 
 
@@ -32,8 +33,8 @@ class Usages:
         self._cgroups = cgroups
         self._counters: dict[str, _Counter] = {}
 
-    def summary(self, stats: Iterable[cri.ContainerStats]) -> pb.StatsSummary:
-        """What is used now; rates need two samples."""
+    def summary(self, stats: Iterable[cri.ContainerStats], started: Mapping[str, int] = NOT_KNOWN) -> pb.StatsSummary:
+        """What is used now; rates need two samples. `started`: container id to the nanosecond of its start."""
         pods: dict[str, pb.PodUsage] = {}
         seen = {"node"}
         for entry in stats:
@@ -49,6 +50,7 @@ class Usages:
                     namespace=labels.get(POD_NAMESPACE, ""), name=labels.get(POD_NAME, ""), uid=uid
                 )
             usage = self._usage(entry)
+            usage.start_time_unix_nanos = started.get(entry.attributes.id, 0)
             pod.containers.append(pb.ContainerUsage(name=name, usage=usage))
             _add(pod.usage, usage)
         for gone in self._counters.keys() - seen:
