@@ -194,10 +194,21 @@ class Client:
         )
 
     async def create(
-        self, obj: T, *, namespace: str | None = None, name: str = "", subresource: str = "", dry_run: bool = False
+        self,
+        obj: T,
+        *,
+        namespace: str | None = None,
+        name: str = "",
+        subresource: str = "",
+        dry_run: bool = False,
+        resource: Resource | None = None,
     ) -> T:
-        """Create the object. With `subresource`, `name` is the parent's, whose kind follows from the subresource's."""
-        resource = parent_of(obj, subresource) if subresource else resource_of(obj)
+        """Create the object. With `subresource`, `name` is the parent's, whose kind follows from the subresource's.
+
+        `resource` is what the object is, for kinds that are not built in.
+        """
+        if resource is None:
+            resource = parent_of(obj, subresource) if subresource else resource_of(obj)
         namespace = namespace or _namespace_of(obj)
         request = pb.CreateRequest(
             ref=_ref(resource, namespace, name, subresource), json=_encode(obj), options=self._options(dry_run)
@@ -216,9 +227,9 @@ class Client:
         answer = await self._transport.create(request)
         return _decode_like(obj, answer.json)
 
-    async def update(self, obj: T, *, subresource: str = "") -> T:
+    async def update(self, obj: T, *, subresource: str = "", resource: Resource | None = None) -> T:
         """Replace the object; its metadata.resourceVersion, if set, must be the stored one (Conflict otherwise)."""
-        resource = resource_of(obj)
+        resource = resource or resource_of(obj)
         key = key_of(obj)
         request = pb.UpdateRequest(
             ref=_ref(resource, key.namespace, key.name, subresource), json=_encode(obj), options=self._options(False)

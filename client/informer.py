@@ -325,6 +325,7 @@ class Informers:
         self._clock = clock
         self._informers: dict[tuple[Any, ...], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[Informer[Any], asyncio.Task[None]] = {}
 
     @overload
     def informer(
@@ -369,10 +370,18 @@ class Informers:
             )
             self._informers[identity] = informer
             if self._group is not None:
-                self._group.create_task(informer.run())
+                self._tasks[informer] = self._group.create_task(informer.run())
         for name, indexer in (indexers or {}).items():
             informer.lister.add_indexer(name, indexer)
         return informer
+
+    def drop(self, informer: Informer[Any]) -> None:
+        """Stop an informer whose kind is gone; its cache stays as it was and is nobody's any more."""
+        self._informers = {key: each for key, each in self._informers.items() if each is not informer}
+        task = self._tasks.pop(informer, None)
+        if task is not None:
+            task.cancel()
+        informer._synced.set()  # whoever waits for it would wait for ever
 
     def all(self) -> list[Informer[Any]]:
         return list(self._informers.values())
@@ -383,10 +392,11 @@ class Informers:
             self._group = group
             try:
                 for informer in self._informers.values():
-                    group.create_task(informer.run())
+                    self._tasks[informer] = group.create_task(informer.run())
                 await asyncio.get_running_loop().create_future()  # forever: the group is open for later informers
             finally:
                 self._group = None
+                self._tasks.clear()
 
     async def wait_synced(self) -> None:
         for informer in self.all():

@@ -62,12 +62,16 @@ class Kinds:
             return found
         return next((each for each in self.all() if each.group == group and each.kind == kind), None)
 
-    def follow(self, added: Callable[[Resource], None]) -> None:
-        """Call back for every custom resource that is there or comes."""
+    def follow(self, told: Callable[[str, Resource | None], None]) -> None:
+        """Call back with the name and the resource of each definition, now and at changes; None: it went."""
 
         def tell(definition: dict[str, Any]) -> None:
-            resource = of_definition(definition)
-            if resource is not None:
-                added(resource)
+            told(definition["metadata"]["name"], of_definition(definition))
 
-        self.definitions.add_handler(EventHandler(on_add=tell, on_update=lambda _, new: tell(new)))
+        self.definitions.add_handler(
+            EventHandler(
+                on_add=tell,
+                on_update=lambda _, new: tell(new),
+                on_delete=lambda definition: told(definition["metadata"]["name"], None),
+            )
+        )

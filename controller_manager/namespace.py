@@ -60,7 +60,8 @@ def plan_conditions(
     held: Counter[str] = Counter()
     for each in remaining:
         held.update(each.finalizers)
-    content = ", ".join(f"{each.resource.qualified} has {each.left} resource instances" for each in remaining)
+    shown = sorted(f"{each.resource.plural}.{each.resource.group} has {each.left}" for each in remaining)
+    content = ", ".join(f"{text} resource instances" for text in shown)
     finalizers = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(held.items()))
     facts = [
         ("NamespaceDeletionDiscoveryFailure", False, "ResourcesDiscovered", "All resources successfully discovered"),
@@ -70,7 +71,12 @@ def plan_conditions(
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed",
         ),
-        ("NamespaceDeletionContentFailure", True, "ContentDeletionFailed", "; ".join(failures))
+        (
+            "NamespaceDeletionContentFailure",
+            True,
+            "ContentDeletionFailed",
+            f"Failed to delete all resource types, {len(failures)} remaining: {', '.join(sorted(failures))}",
+        )
         if failures
         else (
             "NamespaceDeletionContentFailure",
@@ -156,7 +162,7 @@ class NamespaceController:
         except (NotFound, MethodNotAllowed):
             return Remains(resource, 0, ())  # the kind went meanwhile, or is not served
         except StatusError as error:
-            failures.append(f"{resource.qualified}: {error.message}")
+            failures.append(error.message)
             return Remains(resource, 0, ())
         finalizers = [name for each in found.items for name in each.metadata.finalizers or ()]
         return Remains(resource, len(found.items), tuple(finalizers))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from api.resources import Resource
 from client.client import PatchType
 from client.controller import DONE, Controller, Result
+from client.events import WARNING
 from client.informer import EventHandler, Informer, Informers
 from client.kinds import View
 from controller_manager.environment import Environment, Runnable
@@ -49,6 +50,9 @@ class GarbageCollector:
         self._kinds = Kinds(env)
         self._graph = Graph()
         self._watched: dict[Resource, Informer[PartialObject]] = {}
+        self._defined: dict[str, Resource] = {}
+        """What is watched of each definition."""
+        self._events = env.recorder("garbage-collector-controller")
         self.controller = Controller(
             self.name, self.reconcile, clock=env.clock, workers=env.options.concurrent_gc_syncs
         )
@@ -58,11 +62,34 @@ class GarbageCollector:
         for resource in built_in():
             self._watch(resource)
         await self._kinds.definitions.wait_synced()
-        self._kinds.follow(self._watch)
         async with asyncio.TaskGroup() as group:
+            self._kinds.follow(lambda name, resource: self._define(group, name, resource))
             group.create_task(self._informers.run())
             await self._informers.wait_synced()
             group.create_task(self.controller.run())
+
+    def _define(self, group: asyncio.TaskGroup, definition: str, resource: Resource | None) -> None:
+        """Watch what a definition adds now; a version that is not served any more is let go."""
+        before = self._defined.get(definition)
+        if before == resource:
+            return
+        if resource is not None:
+            self._defined[definition] = resource
+            self._watch(resource)
+        else:
+            del self._defined[definition]
+        if before is not None and (informer := self._watched.pop(before, None)) is not None:
+            self._informers.drop(informer)
+            group.create_task(self._forget(before, informer, self._watched.get(resource) if resource else None))
+
+    async def _forget(
+        self, before: Resource, old: Informer[PartialObject], new: Informer[PartialObject] | None
+    ) -> None:
+        """Forget what is shown no more, once another version has shown what there is: owners may wait for it."""
+        if new is not None:
+            await new.wait_synced()
+        for obj in old.lister.list():
+            self._gone(before, obj.metadata)
 
     def _watch(self, resource: Resource) -> None:
         if resource in self._watched or (resource.group, resource.plural) in _IGNORED:
@@ -73,7 +100,7 @@ class GarbageCollector:
             EventHandler(
                 on_add=lambda obj: self._observed(Node(resource, obj.metadata)),
                 on_update=lambda _, obj: self._observed(Node(resource, obj.metadata)),
-                on_delete=lambda obj: self._gone(obj.metadata),
+                on_delete=lambda obj: self._gone(resource, obj.metadata),
             )
         )
 
@@ -82,6 +109,8 @@ class GarbageCollector:
     def _observed(self, node: Node) -> None:
         old = self._graph.put(node)
         uid = node.metadata.uid
+        if old is not None and old.resource != node.resource:
+            old = None  # what was tried in a version that has gone meanwhile may have failed
         if node.owners and (old is None or old.owners != node.owners):
             self._enqueue(COLLECT, uid)
         if old is not None and old.owners != node.owners:
@@ -95,7 +124,10 @@ class GarbageCollector:
                 self._enqueue(COLLECT, dependent.metadata.uid)
             self._enqueue(COLLECT, uid)
 
-    def _gone(self, metadata: Metadata) -> None:
+    def _gone(self, resource: Resource, metadata: Metadata) -> None:
+        known = self._graph.get(metadata.uid)
+        if known is not None and known.resource != resource:
+            return  # another version of its kind still shows it
         old = self._graph.remove(metadata.uid)
         for dependent in self._graph.dependents(metadata.uid):
             self._enqueue(COLLECT, dependent.metadata.uid)
@@ -146,6 +178,10 @@ class GarbageCollector:
         if isinstance(action, DropOwners):
             await self._drop_owners(live, action.uids)
         elif isinstance(action, Delete):
+            if action.policy == "Foreground" and any(
+                dependent.waits_for_dependents for dependent in self._graph.dependents(uid)
+            ):
+                await self._unblock(live)
             await self._delete(live, action.policy)
 
     async def _live(self, node: Node) -> Node | None:
@@ -163,11 +199,14 @@ class GarbageCollector:
         known = self._graph.get(reference.uid)
         if known is not None and _in_scope(node, known):
             return OwnerState.WAITING if known.waits_for_dependents else OwnerState.SOLID
+        if known is not None:
+            self._tell_of_namespace(node, reference)
         resource = self._kinds.by_kind(reference.apiVersion, reference.kind)
         if resource is None:
             return OwnerState.SOLID  # a kind we do not know: its objects may well exist
         if resource.namespaced and not node.metadata.namespace:
             # A cluster-scoped object cannot have a namespaced owner: its namespace is unknowable. Leave it alone.
+            self._tell_of_namespace(node, reference)
             return OwnerState.SOLID
         namespace = node.metadata.namespace if resource.namespaced else ""
         try:
@@ -178,6 +217,19 @@ class GarbageCollector:
             return OwnerState.ABSENT
         waits = Node(resource, owner.metadata).waits_for_dependents
         return OwnerState.WAITING if waits else OwnerState.SOLID
+
+    def _tell_of_namespace(self, node: Node, reference: OwnerRef) -> None:
+        """The owner is in another namespace, which no owner may be: say so on the dependent."""
+        meta = node.metadata
+        owner = f"{reference.apiVersion}/{reference.kind}, namespace: {meta.namespace}, name: {reference.name}"
+        text = f'ownerRef [{owner}, uid: {reference.uid}] does not exist in namespace "{meta.namespace}"'
+        resource = node.resource
+        involved = {
+            "apiVersion": resource.group_version,
+            "kind": resource.kind,
+            "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
+        }
+        self._events.event(involved, WARNING, "OwnerRefInvalidNamespace", text)
 
     async def _delete(self, node: Node, policy: str) -> None:
         try:
@@ -195,6 +247,24 @@ class GarbageCollector:
         kept = [reference for reference in node.owners if reference.uid not in uids]
         await self._write_owners(node, kept)
 
+    async def _unblock(self, node: Node) -> None:
+        """Let the owners go without waiting for this object: it waits for one of them itself, in a circle."""
+        live = await self._client.get(node.resource, node.metadata.name, node.metadata.namespace)
+        metadata: dict[str, Any] = live["metadata"]
+        references = [{**each, "blockOwnerDeletion": False} for each in metadata.get("ownerReferences") or ()]
+        if metadata.get("uid") == node.metadata.uid:
+            await self._patch_owners(node, references, metadata["resourceVersion"])
+
+    async def _patch_owners(self, node: Node, references: list[dict[str, Any]], version: str) -> None:
+        await self._client.patch(
+            node.resource,
+            node.metadata.name,
+            {"metadata": {"ownerReferences": references or None}},
+            node.metadata.namespace,
+            type=PatchType.MERGE,
+            resource_version=version,
+        )
+
     async def _write_owners(self, node: Node, owners: list[OwnerRef]) -> None:
         """Replace the owners; fails with Conflict if the object changed since it was read."""
         live = await self._client.get(node.resource, node.metadata.name, node.metadata.namespace)
@@ -203,14 +273,7 @@ class GarbageCollector:
             return
         wanted = {reference.uid for reference in owners}
         references = [each for each in metadata.get("ownerReferences") or () if each.get("uid") in wanted]
-        await self._client.patch(
-            node.resource,
-            node.metadata.name,
-            {"metadata": {"ownerReferences": references or None}},
-            node.metadata.namespace,
-            type=PatchType.MERGE,
-            resource_version=metadata["resourceVersion"],
-        )
+        await self._patch_owners(node, references, metadata["resourceVersion"])
 
     async def _finish_foreground(self, node: Node) -> None:
         """Lift the finalizer once nothing blocks; until then see to it that what blocks is deleted."""

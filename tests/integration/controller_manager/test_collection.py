@@ -157,7 +157,7 @@ async def test_a_deleted_namespace_is_emptied_pods_first() -> None:
             found = {each["type"]: each for each in conditions}
             return bool(
                 found["NamespaceContentRemaining"]["message"]
-                == "Some resources are remaining: configmaps has 1 resource instances"
+                == "Some resources are remaining: configmaps. has 1 resource instances"
                 and found["NamespaceFinalizersRemaining"]["status"] == "True"
             )
 

@@ -122,7 +122,7 @@ async def test_conditions_of_a_terminating_namespace() -> None:
     remains = [Remains(PODS, 2, ("example.com/a",)), Remains(MAPS, 0, ())]
     planned = {each["type"]: each for each in plan_conditions([], remains, [], clock)}
     assert planned["NamespaceContentRemaining"]["message"] == (
-        "Some resources are remaining: pods has 2 resource instances"
+        "Some resources are remaining: pods. has 2 resource instances"
     )
     assert planned["NamespaceFinalizersRemaining"]["message"] == (
         "Some content in the namespace has finalizers remaining: example.com/a in 1 resource instances"
@@ -133,7 +133,7 @@ async def test_conditions_of_a_terminating_namespace() -> None:
         core_v1.NamespaceCondition(type=each["type"], status=each["status"], lastTransitionTime=clock._start)
         for each in planned.values()
     ]
-    again = {each["type"]: each for each in plan_conditions(known, [], ["pods: boom"], clock)}
+    again = {each["type"]: each for each in plan_conditions(known, [], ["boom"], clock)}
     assert again["NamespaceDeletionDiscoveryFailure"]["lastTransitionTime"] == "2026-01-01T00:00:00Z", "unchanged"
     assert again["NamespaceContentRemaining"]["lastTransitionTime"] == "2026-01-01T00:01:00Z", "changed"
     assert (
@@ -141,7 +141,7 @@ async def test_conditions_of_a_terminating_namespace() -> None:
         again["NamespaceDeletionContentFailure"]["message"],
     ) == (
         "True",
-        "pods: boom",
+        "Failed to delete all resource types, 1 remaining: boom",
     )
 
 
