@@ -26,7 +26,8 @@ from apiserver.registry.context import (
 from apiserver.registry.hooks import Obj, Plugin
 from apiserver.registry.strategy import Strategy
 from apiserver.registry.tracking import Tracker
-from apiserver.registry.writing import Current, ResourceStore
+from apiserver.registry.writer import Current
+from apiserver.registry.writing import ResourceStore
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.entry import Event
 from apiserver.storage.feed import WatchCache

@@ -27,7 +27,7 @@ from apiserver.registry.context import (
 )
 from apiserver.registry.hooks import Obj
 from apiserver.registry.strategy import Strategy
-from apiserver.registry.writing import Current
+from apiserver.registry.writer import Current
 from apiserver.storage.entry import ADDED, BOOKMARK, DELETED, MODIFIED, Event
 from apiserver.storage.form import ObjectForm, decode
 from apiserver.storage.interface import KeyValue, OnWrite, Page, Store, StoreWatch, WriteResult

@@ -108,6 +108,7 @@ class Registry:
         self.feed.add(cache)
         found = self.make(_store_class(resource), resource, strategy, cache)
         if resource.key() == ("", "v1", "pods"):
+            found.creators["binding"] = found.bind
             found.creators["eviction"] = Evictions(self, found, self.clock).create
             self._resources["", "v1", "bindings"] = Bindings(
                 resource, strategy, self._store, self.feed, cache, self.clock, self.admission
