@@ -269,7 +269,7 @@ class HorizontalController:
         target = Target(namespace, scale.selector, scale.spec_replicas, scale.status_replicas, pods)
         found = await self._evaluator.evaluate(hpa.spec.metrics or [], target, self._tolerance(hpa))
         for failure in (each.failure for each in found.outcomes if each.failure is not None):
-            self._tell(hpa, WARNING, failure.reason, failure.message.removeprefix(status.UNABLE))
+            self._tell(hpa, WARNING, failure.reason, failure.text)
         if found.failure is not None:
             conditions.set("ScalingActive", "False", found.failure.reason, found.failure.message)
             self._tell(hpa, WARNING, "FailedComputeMetricsReplicas", found.error)

@@ -45,10 +45,16 @@ class Target:
 
 
 class Failure(NamedTuple):
-    """Why a metric gave no count: the condition's and event's reason, and the text."""
+    """Why a metric gave no count: the reason of condition and event, the event's text, and what could not be had."""
 
     reason: str
-    message: str
+    text: str
+    what: str = ""
+
+    @property
+    def message(self) -> str:
+        """The condition's."""
+        return UNABLE.format(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Evaluation:
         failures = [each.failure for each in self.outcomes if each.failure is not None]
         if not failures:
             return ""
-        first = failures[0].message
+        first = f"{failures[0].what}: {failures[0].text}" if failures[0].what else failures[0].text
         return f"invalid metrics ({len(failures)} invalid out of {len(self.outcomes)}), first error is: {first}"
 
 
@@ -138,7 +144,7 @@ class Evaluator:
             case "External" if metric.external is not None:
                 return await self._external(metric.external, target, tolerance)
         text = f'unknown metric source type "{metric.type}"'
-        return Outcome(metric.type, failure=Failure("InvalidMetricSourceType", UNABLE.format(text)))
+        return Outcome(metric.type, failure=Failure("InvalidMetricSourceType", text))
 
     async def _resource(
         self,
@@ -176,7 +182,8 @@ class Evaluator:
                 shown = _text(amount)
         except MetricError as error:
             verb = "utilization" if by_percent else "usage"
-            return Outcome(name, failure=Failure(reason, UNABLE.format(f"failed to get {resource} {verb}: {error}")))
+            failed = f"failed to get {resource} {'container' if container else 'resource'} metric value"
+            return Outcome(name, failure=Failure(reason, f"failed to get {resource} {verb}: {error}", failed))
         return Outcome(name, {"type": kind, key: {**told, "current": current}}, proposal, target=shown)
 
     async def _pods(self, metric: autoscaling_v2.PodsMetricSource, target: Target, tolerance: Tolerance) -> Outcome:
@@ -193,8 +200,8 @@ class Evaluator:
             groups = self._grouped(target, samples, cpu=False)
             proposal = replicas.average(target.spec_replicas, amount, samples, groups, tolerance)
         except MetricError as error:
-            text = UNABLE.format(f"failed to get pods metric value: {error}")
-            return Outcome(name, failure=Failure("FailedGetPodsMetric", text))
+            failure = Failure("FailedGetPodsMetric", str(error), "failed to get pods metric value")
+            return Outcome(name, failure=failure)
         current = {"averageValue": _text(proposal.usage)}
         status = {"type": "Pods", "pods": {"metric": _identifier(identifier), "current": current}}
         return Outcome(name, status, proposal, target=_text(amount))
@@ -212,12 +219,12 @@ class Evaluator:
                     identifier.name, target.namespace, plural, thing.name, _selector(identifier.selector)
                 )
             except MetricError as error:
-                where = f"{thing.kind} {target.namespace}/{thing.name}"
-                raise MetricError(f"unable to get metric {identifier.name}: {where} {error}") from error
+                where = f"{thing.kind} on {target.namespace} {thing.name}"
+                raise MetricError(f"unable to get metric {identifier.name}: {where}/{error}") from error
             proposal, current, shown = self._judged(metric.target, usage, target, tolerance)
         except MetricError as error:
-            text = UNABLE.format(f"failed to get object metric value: {error}")
-            return Outcome(name, failure=Failure("FailedGetObjectMetric", text))
+            failure = Failure("FailedGetObjectMetric", str(error), "failed to get object metric value")
+            return Outcome(name, failure=failure)
         described = {"kind": thing.kind, "name": thing.name}
         if thing.apiVersion:
             described["apiVersion"] = thing.apiVersion
@@ -238,8 +245,8 @@ class Evaluator:
                 raise MetricError(f"unable to get external metric {where}: {error}") from error
             proposal, current, shown = self._judged(metric.target, usage, target, tolerance)
         except MetricError as error:
-            text = UNABLE.format(f"failed to get {identifier.name} external metric value: {error}")
-            return Outcome(name, failure=Failure("FailedGetExternalMetric", text))
+            failed = f"failed to get {identifier.name} external metric value"
+            return Outcome(name, failure=Failure("FailedGetExternalMetric", str(error), failed))
         status = {"metric": _identifier(identifier), "current": current}
         return Outcome(name, {"type": "External", "external": status}, proposal, target=shown)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from api.models import autoscaling_v2
 from machinery.meta import rfc3339
 
-UNABLE: Final = "the HPA was unable to compute the replica count: "
 stamp = rfc3339
 
 
@@ -20,7 +19,6 @@ class Conditions:
     def __init__(self, hpa: autoscaling_v2.HorizontalPodAutoscaler, now: datetime) -> None:
         self._before: dict[str, Any] = msgspec.to_builtins(hpa.status) if hpa.status is not None else {}
         self._now = rfc3339(now)
-        self._generation = hpa.metadata.generation if hpa.metadata is not None else None
         self._after: dict[str, Any] = {}
         self._conditions = [dict(each) for each in self._before.get("conditions") or ()]
 
@@ -43,7 +41,5 @@ class Conditions:
     def patch(self) -> dict[str, Any] | None:
         """A merge patch of the status; None when nothing changed."""
         after = {**self._after, "conditions": self._conditions}
-        if self._generation is not None:
-            after["observedGeneration"] = self._generation
         changed = {key: value for key, value in after.items() if self._before.get(key) != value}
         return changed or None

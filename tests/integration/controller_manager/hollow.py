@@ -18,7 +18,7 @@ from client.client import Client, PatchType, key_of
 from client.informer import EventHandler
 from controller_manager.app import ControllerManager
 from controller_manager.daemonset.eligibility import node_of
-from controller_manager.environment import Options
+from controller_manager.environment import Options, RestReader
 from machinery.clock import Clock, RealClock
 from machinery.errors import AlreadyExists, StatusError
 from machinery.meta import rfc3339
@@ -120,6 +120,7 @@ class Cluster:
         ready = "True" if self.ready_images(pod) else "False"
         status = {
             "phase": "Running",
+            "startTime": rfc3339(self.clock.now()),
             "podIP": address,
             "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": rfc3339(self.clock.now())}],
@@ -150,13 +151,18 @@ async def eventually(probe: Callable[[], Awaitable[Any]], what: str, timeout: fl
 
 @contextlib.asynccontextmanager
 async def running_cluster(
-    *, nodes: int = 0, clock: Clock | None = None, options: Options | None = None, controllers: list[str] | None = None
+    *,
+    nodes: int = 0,
+    clock: Clock | None = None,
+    options: Options | None = None,
+    controllers: list[str] | None = None,
+    rest: RestReader | None = None,
 ) -> AsyncIterator[Cluster]:
     """API server on the memory store, controllers, hollow nodes n1…; checks that nothing is left running."""
     clock = clock or RealClock()
     async with running_apiserver() as server:
         client = Client.connect(server.grpc_target, server.admin_tls, field_manager="kube-controller-manager")
-        manager = ControllerManager(client, clock, options or Options(), controllers)
+        manager = ControllerManager(client, clock, options or Options(), controllers, rest)
         cluster = Cluster(client, clock, manager)
         task = asyncio.ensure_future(cluster.run())
         try:
