@@ -18,7 +18,7 @@ import msgspec
 
 from apiserver import joining
 from apiserver.aggregation.identity import FrontProxy
-from apiserver.aggregation.model import API_SERVICES, LOCAL, plan_condition
+from apiserver.aggregation.model import API_SERVICES
 from apiserver.aggregation.registration import built_in
 from apiserver.auth.policy import RBAC, default_objects
 from apiserver.auth.reconcile import AUTOUPDATE
@@ -29,10 +29,8 @@ from apiserver.registry.store import Registry, RequestContext, ResourceStore
 from machinery.clock import Clock
 from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
 from machinery.log import kv
-from machinery.meta import rfc3339
 
 NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
-MERGE = "application/merge-patch+json"
 KUBERNETES = "kubernetes"
 
 log = logging.getLogger("apiserver.bootstrap")
@@ -164,7 +162,6 @@ class Bootstrap:
 
     async def run(self) -> None:
         """Until everything is there. Objects that cannot be made are logged and left out."""
-        status = plan_condition({}, LOCAL, rfc3339(self._registry.clock.now()))
         # Namespaces come first, as others lie in them; all others go to the store side by side.
         rest = []
         for key, namespace, obj in initial_objects(self._service_range, self._port):
@@ -173,7 +170,7 @@ class Bootstrap:
             else:
                 rest.append(self._ensure(key, namespace, obj))
         for obj in built_in():
-            rest.append(self._ensure(API_SERVICES, "", obj, status=status))
+            rest.append(self._ensure(API_SERVICES, "", obj))
         rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", legacy_token_tracking(self._registry.clock)))
         if self._front is not None:
             rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", self._front.config_map(), replace=True))
@@ -210,7 +207,6 @@ class Bootstrap:
         obj: dict[str, Any],
         *,
         replace: bool = False,
-        status: dict[str, Any] | None = None,
     ) -> None:
         store = self._registry.resource(*key)
         name = obj["metadata"]["name"]
@@ -221,9 +217,6 @@ class Bootstrap:
                     found = msgspec.json.decode(await store.get(context, namespace, name))
                 except NotFound:
                     await store.create(context, namespace, obj)
-                    if status is not None:
-                        patch = msgspec.json.encode({"status": status})
-                        await store.patch(context, namespace, name, MERGE, patch, subresource="status")
                     return
                 if key[0] == RBAC and AUTOUPDATE in (obj["metadata"].get("annotations") or {}):
                     await self._reconcile(store, context, namespace, obj, found)

@@ -7,19 +7,19 @@ that are gone, deleted. Never touches an APIService that a user has made or take
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from api.resources import RESOURCES, Resource
-from apiserver.aggregation.model import API_SERVICES, AUTOMANAGED, LOCAL, ApiService, plan_condition
+from apiserver.aggregation.model import API_SERVICES, AUTOMANAGED, ApiService
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.discovery import group_priority, version_priority
 from apiserver.registry.context import DeleteOptions, RequestContext
 from apiserver.registry.store import Registry
 from machinery.errors import AlreadyExists, NotFound, StatusError
 from machinery.log import kv
-from machinery.meta import rfc3339
 
 log = logging.getLogger("apiserver.aggregation")
 
@@ -113,18 +113,8 @@ class Registration:
 
     async def _create(self, obj: Obj) -> None:
         store = self._registry.resource(*API_SERVICES)
-        name, now = obj["metadata"]["name"], rfc3339(self._registry.clock.now())
-        try:
+        with contextlib.suppress(AlreadyExists):
             await store.create(self._context(), "", {**obj, "metadata": dict(obj["metadata"])})
-        except AlreadyExists:
-            return
-        told = {"status": plan_condition({}, LOCAL, now)}
-        try:
-            await store.mutate(
-                self._context(), "", name, lambda current: {**current, **told}, "status", tracker=store.tracker
-            )
-        except NotFound:
-            return
 
     async def _repair(self, obj: Obj) -> None:
         store = self._registry.resource(*API_SERVICES)

@@ -29,7 +29,6 @@ RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # real seconds: this waits for the s
 RECONCILE_SECONDS = 60.0
 MANAGER = "api-priority-and-fairness-config-producer-v1"
 CONSUMER = "api-priority-and-fairness-config-consumer-v1"
-MERGE = "application/merge-patch+json"
 
 log = logging.getLogger("apiserver.flowcontrol")
 Obj = dict[str, Any]
@@ -175,17 +174,16 @@ class FlowControlFeed:
                     await self._condition(name, schema, condition)
 
     async def _condition(self, name: str, schema: Obj, condition: Obj) -> None:
-        others = [
-            each for each in (schema.get("status") or {}).get("conditions") or () if each.get("type") != "Dangling"
-        ]
-        patch = {
-            "metadata": {"resourceVersion": schema["metadata"]["resourceVersion"]},
-            "status": {"conditions": [*others, condition]},
+        config = {
+            "apiVersion": schema["apiVersion"],
+            "kind": schema["kind"],
+            "metadata": {"name": name, "resourceVersion": schema["metadata"]["resourceVersion"]},
+            "status": {"conditions": [condition]},
         }
         store = self._registry.resource(GROUP, "v1", SCHEMAS)
-        context = RequestContext(SYSTEM_API_SERVER, field_manager=CONSUMER)
+        context = RequestContext(SYSTEM_API_SERVER, field_manager=CONSUMER, force=True)
         try:
-            await store.patch(context, "", name, MERGE, msgspec.json.encode(patch), subresource="status")
+            await store.apply(context, "", name, config, subresource="status")
         except (Conflict, NotFound):
             return  # it has changed: the watch brings it again
         except StatusError as error:

@@ -12,6 +12,7 @@ from apiserver.registry.defaults import extensions as extension_defaults
 from apiserver.registry.defaults import network as network_defaults
 from apiserver.registry.defaults import storage as storage_defaults
 from apiserver.registry.defaults import workloads as workload_defaults
+from apiserver.registry.strategies.api_services import APIServiceStrategy
 from apiserver.registry.strategies.certificates import CertificateRequestStrategy
 from apiserver.registry.strategies.crds import CustomResourceDefinitionStrategy
 from apiserver.registry.strategies.custom import CustomResourceStrategy
@@ -326,14 +327,6 @@ _RULES: dict[tuple[str, str], Rules] = {
         default=extension_defaults.default_admission_binding,
         validate=extensions.validate_mutating_binding,
     ),
-    ("apiregistration.k8s.io", "apiservices"): Rules(
-        name=path_segment,
-        has_status=True,
-        allow_unconditional_update=False,
-        default=extension_defaults.default_api_service,
-        validate=extensions.validate_api_service,
-        validate_status=extensions.validate_api_service_status,
-    ),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"): Rules(
         generation=True,
         has_status=True,
@@ -381,6 +374,7 @@ _CLASSES: dict[tuple[str, str], type[Strategy]] = {
     ("", "persistentvolumes"): VolumeStrategy,
     ("", "persistentvolumeclaims"): ClaimStrategy,
     ("apiextensions.k8s.io", "customresourcedefinitions"): CustomResourceDefinitionStrategy,
+    ("apiregistration.k8s.io", "apiservices"): APIServiceStrategy,
     ("batch", "jobs"): JobStrategy,
     ("certificates.k8s.io", "certificatesigningrequests"): CertificateRequestStrategy,
 }
