@@ -64,6 +64,7 @@ def _headline(name: str, found: pb.PodExplanation) -> list[str]:
             lines.append(f"It was promised {last.nominated_node} once its victims are gone.")
     if found.queue:
         lines.append(f"Now in the queue: {found.queue}.")
+    lines += [f"Claim {claim.name} {claim.state}." for claim in found.claims]
     if found.recomputed:
         lines.append("Verdicts are of now: those of the attempt were not kept.")
     return lines

@@ -27,6 +27,7 @@ def message_of(explanation: Explanation) -> pb.PodExplanation:
         gate=explanation.gate,
         scheduler=explanation.foreign,
     )
+    made.claims.extend(pb.Claim(name=name, state=state) for name, state in explanation.claims)
     record = explanation.last
     if record is not None:
         made.last.CopyFrom(

@@ -38,6 +38,7 @@ from scheduler.framework.framework import Framework
 from scheduler.framework.interface import Refusal
 from scheduler.framework.nominations import Nominations
 from scheduler.framework.pod_info import PodInfo, is_terminal
+from scheduler.framework.pod_volumes import told
 from scheduler.framework.snapshot import ClusterSnapshot
 from scheduler.framework.waiting import NotReserved, Rejected, WaitingPods
 from scheduler.plugins.default_preemption import DefaultPreemption
@@ -65,6 +66,7 @@ class Explanation:
     gate: str = ""  # why it is not even tried
     foreign: str = ""  # the scheduler that answers for it, if it is another one
     recomputed: bool = False
+    claims: Sequence[tuple[str, str]] = ()  # the pod's claims, and how it stands with each
 
 
 class Scheduler:
@@ -160,12 +162,12 @@ class Scheduler:
         """The same with the extenders' say."""
         info = queued.info
 
-        def told(text: str) -> None:
+        def ignored(text: str) -> None:
             _log.warning("Went on without an extender", extra=kv(pod=info.key, error=text))
 
         try:
             framework = self.framework_of(info)
-            decision = await extended.decide(framework, self._extenders, info, self.snapshot, told)
+            decision = await extended.decide(framework, self._extenders, info, self.snapshot, ignored)
         except ExtenderError as error:
             self._retry(queued, str(error))
             return None
@@ -332,12 +334,14 @@ class Scheduler:
         _, gate = ("", "") if is_assigned(pod) else framework.gate(info)
         if info.scheduler_name not in self._profiles:
             return Explanation(None, (), foreign=info.scheduler_name)
+        claims = [(each, told(self.snapshot.volumes, info.namespace, each)) for each in info.claims]
         if kept or gate:
-            return Explanation(record, kept, place, gate)
+            return Explanation(record, kept, place, gate, claims=claims)
         self.snapshot.fork()
         try:
             self.snapshot.remove_pod(info.uid)
-            return Explanation(record, framework.explain(info, self.snapshot), place, gate, recomputed=True)
+            nodes = framework.explain(info, self.snapshot)
+            return Explanation(record, nodes, place, gate, recomputed=True, claims=claims)
         finally:
             self.snapshot.revert()
 

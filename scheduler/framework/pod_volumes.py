@@ -106,6 +106,21 @@ class Placement:
         return bindings, provisions
 
 
+def told(catalog: VolumeCatalog, namespace: str, name: str) -> str:
+    """How it stands with a claim, for people."""
+    claim = catalog.claim((namespace, name))
+    if claim is None:
+        return "does not exist"
+    volume = catalog.volume(claim.spec.volumeName) if claim.spec.volumeName else None
+    if rules.is_fully_bound(claim):
+        return f"is bound to {claim.spec.volumeName}" + ("" if volume is not None else ", which does not exist")
+    class_ = f"class {rules.class_of(claim)}" if rules.class_of(claim) else "no class"
+    if not rules.waits_for_consumer(claim, catalog.classes):
+        return f"is not bound yet, and does not wait for its pod ({class_})"
+    node = annotations_of(claim).get(rules.SELECTED_NODE)
+    return f"is to be provisioned on {node} ({class_})" if node else f"will be bound where its pod goes ({class_})"
+
+
 def sort_claims(catalog: VolumeCatalog, claims: Iterable[Claim]) -> Sorted | None:
     """None when one is neither bound nor waits for its pod: the pod must wait for it."""
     bound, waiting = [], []

@@ -5,11 +5,13 @@ Looked up through `strategy_for`.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.storage import default_claim, default_volume
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation import storage
+from machinery.meta import rfc3339
 
 if TYPE_CHECKING:
     from apiserver.registry.store import RequestContext
@@ -32,6 +34,20 @@ class VolumeStrategy(Strategy):
         super().prepare_create(ctx, obj)
         since = obj["metadata"].get("creationTimestamp")
         obj["status"] = {"phase": "Pending", "lastPhaseTransitionTime": since}
+
+    def make_subresource(self, name: str) -> Strategy:
+        return _VolumeStatusStrategy(self)
+
+
+class _VolumeStatusStrategy(StatusStrategy):
+    """A new phase is dated, unless whoever wrote it has done so."""
+
+    def prepare_update(self, ctx: RequestContext, new: Obj, old: Obj) -> None:
+        super().prepare_update(ctx, new, old)
+        after, before = new.get("status") or {}, old.get("status") or {}
+        field = "lastPhaseTransitionTime"
+        if after.get("phase") != before.get("phase") and after.get(field) == before.get(field):
+            after[field] = rfc3339(datetime.now(UTC))
 
 
 class ClaimStrategy(Strategy):

@@ -131,6 +131,18 @@ async def test_a_volume_may_name_its_claim_and_waits_for_it() -> None:
         assert volume["spec"]["claimRef"]["uid"] == (await v.the_claim(c))["metadata"]["uid"]
 
 
+async def test_a_new_phase_is_dated_by_the_server() -> None:
+    async with cluster() as c:
+        await make(c, v.volume("v"))
+        await v.volume_in(c, "Available", "v")
+        early = "2020-01-01T00:00:00Z"
+        patch = {"status": {"lastPhaseTransitionTime": early}}
+        kept = await c.client.patch(v.VOLUMES, "v", patch, subresource="status")
+        assert kept["status"]["lastPhaseTransitionTime"] == early
+        await make(c, v.claim())
+        assert (await v.volume_in(c, "Bound", "v"))["status"]["lastPhaseTransitionTime"] > early
+
+
 async def test_a_claim_that_loses_its_volume_is_lost() -> None:
     async with cluster() as c:
         await make(c, v.volume("only"), v.claim())

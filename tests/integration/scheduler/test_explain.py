@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from api.models import core_v1
+from cli.explain import render
 from machinery import grpc as transport
 from machinery import log
 from machinery.clock import RealClock
@@ -21,6 +22,7 @@ from machinery.health import HealthServer
 from proto.explain.v1 import explain_pb2 as pb
 from proto.explain.v1 import explain_pb2_grpc
 from scheduler import app
+from tests.integration.controller_manager import volumes as v
 from tests.integration.scheduler.cluster import DEADLINE, IDENTITY, SCALE, Cluster, bound, refused, until
 from tests.unit.scheduler.objects import node, pod
 
@@ -111,3 +113,23 @@ profiles:
         assert await bound(cluster, "packed") == home
         await cluster.add_pod(pod("spread", {"cpu": "1", "memory": "2Gi"}))
         assert await bound(cluster, "spread") != home
+
+
+async def test_the_door_tells_how_it_stands_with_claims(cluster: Cluster, tmp_path: Path) -> None:
+    socket = tmp_path / "explain"
+    await cluster.add_node(node("worker-1"))
+    await cluster.client.create(v.storage_class("late", "example.com/disk", delayed=True))
+    await cluster.client.create(v.claim("a", class_="late", accessModes=["ReadWriteOnce"]))
+    await cluster.client.create(v.claim("b", class_=""))
+    claims = [core_v1.PersistentVolumeClaimVolumeSource(claimName=name) for name in "abc"]
+    volumes = [core_v1.Volume(name=f"v{at}", persistentVolumeClaim=each) for at, each in enumerate(claims)]
+    await cluster.add_pod(pod("web", volumes=volumes))
+    async with process(cluster, "--explain", f"unix:{socket}"):
+        await refused(cluster, "web")
+        found = await ask(socket, "web")
+        assert {claim.name: claim.state for claim in found.claims} == {
+            "a": "will be bound where its pod goes (class late)",
+            "b": "is not bound yet, and does not wait for its pod (no class)",
+            "c": "does not exist",
+        }
+        assert "Claim c does not exist." in render("default/web", found)
