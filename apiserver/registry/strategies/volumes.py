@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.storage import default_claim, default_volume
-from apiserver.registry.strategy import Rules, Strategy
+from apiserver.registry.strategy import Rules, StatusStrategy, Strategy
 from apiserver.registry.validation import storage
 from machinery.meta import rfc3339
 
