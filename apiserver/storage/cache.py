@@ -153,7 +153,8 @@ class ResourceCache:
             return name, None
         if self.unreadable:
             self.unreadable.pop(name, None)
-        return name, Entry(parse_suffix(name), raw, kv_.mod_revision, kv_.create_revision)
+        revision, created = kv_.mod_revision, kv_.create_revision
+        return name, Entry(parse_suffix(name), raw, revision, revision if created == revision else created)
 
     def _put(self, kv_: KeyValue) -> Event | None:
         name, entry = self._entry(kv_)

@@ -6,6 +6,8 @@ kube-apiserver with JSON storage finds the objects where it expects them.
 
 from __future__ import annotations
 
+from sys import intern
+
 from machinery.meta import ObjectKey
 
 ROOT = b"/registry/"
@@ -65,4 +67,4 @@ def suffix(namespace: str, name: str) -> str:
 def parse_suffix(text: str) -> ObjectKey:
     """Inverse of `suffix`."""
     namespace, slash, name = text.partition("/")
-    return ObjectKey(namespace, name) if slash else ObjectKey("", namespace)
+    return ObjectKey(intern(namespace), name) if slash else ObjectKey("", namespace)  # a namespace's text exists once
