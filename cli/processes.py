@@ -251,6 +251,9 @@ def worker(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig, cgroup:
         f"--max-pods={node.max_pods}",
         f"--resolv-conf={resolver()}",
         "--cluster-domain=cluster.local",
+        # Machines share the host's disk, which may be fuller than upstream lets a node's be.
+        "--eviction-hard=memory.available<100Mi,nodefs.available<1%,nodefs.inodesFree<1%",
+        "--image-gc-high-threshold=100",
     ]
     address = f"{config.node_ip(node)}:10250"
     return [

@@ -14,6 +14,9 @@ from client.events import EventRecorder
 from client.informer import Informer, Informers
 from kubelet import admission, dns
 from kubelet.cri import Cri, CriError
+from kubelet.eviction.monitor import EvictionMonitor
+from kubelet.eviction.plan import DEFAULT_HARD, Threshold, parse_thresholds
+from kubelet.image_gc import ImageCollector
 from kubelet.images import Images
 from kubelet.log_rotation import LogRotation
 from kubelet.node.machine_facts import disk_bytes
@@ -58,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster-dns", default="", metavar="IP,…")
     parser.add_argument("--cluster-domain", default="cluster.local")
     parser.add_argument("--pod-cidr", default="", help="pod network where no controller assigns one")
+    parser.add_argument("--eviction-hard", default=DEFAULT_HARD, metavar="SIGNAL<AMOUNT,…")
+    parser.add_argument("--image-gc-high-threshold", type=int, default=85, help="percent of the disk; 100: never")
+    parser.add_argument("--image-gc-low-threshold", type=int, default=80, help="percent of the disk")
     parser.add_argument("--node-status-period", type=float, default=UPDATE_SECONDS, help="cluster seconds")
     return parser
 
@@ -108,6 +114,8 @@ class Kubelet:
         self._facts = facts
         self._listen: str = options.get("listen", "")
         self._pair: KeyPair | None = options.get("pair")
+        self._eviction: tuple[Threshold, ...] = options.get("eviction", parse_thresholds(DEFAULT_HARD))
+        self._image_gc: tuple[int, int] = options.get("image_gc", (85, 80))
         self._informers = Informers(client, clock)
         self._pod_informer: Informer[core_v1.Pod] = self._informers.informer(
             core_v1.Pod, field_selector=f"spec.nodeName={settings.name}"
@@ -129,6 +137,9 @@ class Kubelet:
         )
         self.serving = asyncio.Event()
         self.pods: NodePods | None = None
+
+    def _warn(self, reason: str, message: str) -> None:
+        self.reporter.tell(reason, message, "Warning")
 
     async def run(self) -> None:
         """Start everything that can start at once, side by side."""
@@ -175,8 +186,26 @@ class Kubelet:
                 scheme=await self._runtime_name(),
             )
             room = admission.allocatable(self._settings.cpu, self._settings.memory, self._settings.max_pods)
-            pods = self.pods = NodePods(shared, self._pod_informer, lambda: self.reporter.labels, room)
+            images = ImageCollector(self._cri, clock, facts.root, *self._image_gc, self._warn)
+            monitor = EvictionMonitor(
+                self._cri,
+                clock,
+                cgroups,
+                facts.root,
+                facts.memory,
+                self._eviction,
+                lambda: self.pods.workers() if self.pods is not None else [],
+                self.reporter.look,
+                self._warn,
+                images.reclaim,
+            )
+            self.reporter.pressures = lambda: monitor.pressures
+            pods = self.pods = NodePods(
+                shared, self._pod_informer, lambda: self.reporter.labels, room, lambda: monitor.pressures
+            )
             tasks.create_task(pods.run())
+            tasks.create_task(images.run())
+            tasks.create_task(monitor.run())
             tasks.create_task(LogRotation(self._cri, clock, pods.workers).run())
             if self._listen:
                 service = KubeletService(
@@ -207,6 +236,8 @@ async def run(ctx: ComponentContext, args: argparse.Namespace, settings: NodeSet
         pair=pair,
         update_seconds=args.node_status_period,
         pod_cidr=args.pod_cidr,
+        eviction=parse_thresholds(args.eviction_hard),
+        image_gc=(args.image_gc_high_threshold, args.image_gc_low_threshold),
     )
     ctx.log.info("Started kubelet", extra=kv(node=settings.name, listen=args.listen))
 
@@ -231,6 +262,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     try:
         settings, facts = settings_from(args)
+        parse_thresholds(args.eviction_hard)
     except ValueError as error:
         parser.error(str(error))
     return component.run("kubelet", args, lambda ctx: run(ctx, args, settings, facts))

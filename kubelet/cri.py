@@ -221,6 +221,10 @@ class Cri:
         )
         return list(answer.images)
 
+    async def remove_image(self, image: str) -> None:
+        request = cri.RemoveImageRequest(image=cri.ImageSpec(image=image))
+        await self._ask(self._images.RemoveImage(request, timeout=WORK_SECONDS))
+
     # ---- statistics ----
 
     async def container_stats(self) -> list[cri.ContainerStats]:

@@ -14,6 +14,7 @@ from api.models import core_v1
 from client.informer import EventHandler, Informer
 from kubelet import admission
 from kubelet.cri import Cri, CriError
+from kubelet.eviction.plan import refusal
 from kubelet.pod import events as ev
 from kubelet.pod.services import Services
 from kubelet.pod.worker import PodWorker
@@ -48,11 +49,14 @@ class NodePods:
         informer: Informer[core_v1.Pod],
         node_labels: Callable[[], dict[str, str]],
         room: admission.Allocatable,
+        pressures: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
+        """`pressures`: the conditions under which the node takes fewer pods."""
         self._shared = shared
         self._informer = informer
         self._node_labels = node_labels
         self._room = room
+        self._pressures = pressures
         self._workers: dict[str, PodWorker] = {}
         self._found: dict[str, PodRecord] = {}  # what the runtime held when we started
         self._orphans: set[str] = set()
@@ -169,6 +173,8 @@ class NodePods:
             rejection = admission.admit(
                 pod, self._active(meta.uid), self._node_labels(), self._shared.node.name, self._room
             )
+            if rejection is None and (why := refusal(pod, self._pressures())):
+                rejection = admission.Rejection("Evicted", why)
             if rejection is not None:
                 worker.tell("Warning", rejection.reason, rejection.message)
                 worker.post(ev.Rejected(rejection.reason, rejection.message))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from api.models import coordination_v1, core_v1, meta_v1
@@ -33,6 +35,9 @@ RUNTIME_GRACE = 30.0  # upstream's threshold for a runtime that does not answer
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0  # real seconds
 EVENT_REASONS = {
+    ("MemoryPressure", "True"): "NodeHasInsufficientMemory",
+    ("DiskPressure", "True"): "NodeHasDiskPressure",
+    ("PIDPressure", "True"): "NodeHasInsufficientPID",
     ("MemoryPressure", "False"): "NodeHasSufficientMemory",
     ("DiskPressure", "False"): "NodeHasNoDiskPressure",
     ("PIDPressure", "False"): "NodeHasSufficientPID",
@@ -76,6 +81,7 @@ class NodeReporter:
         self._found: dict[str, Any] = {}  # what a former life left in the API server
         self._written_at = 0.0
         self._images: list[dict[str, Any]] = []
+        self.pressures: Callable[[], frozenset[str]] = frozenset
         self.registered = asyncio.Event()
         self.ready = asyncio.Event()
         self.uid = ""
@@ -102,11 +108,15 @@ class NodeReporter:
         self._written = None
         self._look.set()
 
-    def tell(self, reason: str, message: str) -> None:
+    def look(self) -> None:
+        """Something about the node has changed: report it now."""
+        self._look.set()
+
+    def tell(self, reason: str, message: str, kind: str = "Normal") -> None:
         """An event about this node; upstream puts the node's name where the uid goes."""
         name = self._settings.name
         reference = core_v1.ObjectReference(kind="Node", name=name, uid=name)
-        self._recorder.event(reference, "Normal", reason, message)
+        self._recorder.event(reference, kind, reason, message)
 
     def _tell_changes(self, status: dict[str, Any]) -> None:
         for condition in status["conditions"]:
@@ -187,8 +197,8 @@ class NodeReporter:
             self._asked_at = now
         except CriError as error:
             if self._asked_at is None or now - self._asked_at > RUNTIME_GRACE:
-                return Health(f"container runtime is down: {error.message}")
-        return self._health_seen
+                return Health(f"container runtime is down: {error.message}", pressures=self.pressures())
+        return replace(self._health_seen, pressures=self.pressures())
 
     async def _ask_runtime(self) -> Health:
         if self._given_cidr and self._given_cidr != self._cidr:

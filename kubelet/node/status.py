@@ -17,6 +17,21 @@ MAX_IMAGES = 50  # nodeStatusMaxImages
 MAX_NAMES_PER_IMAGE = 5
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 READY_MESSAGE = "kubelet is posting ready status"
+# condition -> (reason, message) without and with it
+PRESSURES = {
+    "MemoryPressure": (
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +68,7 @@ class Health:
 
     runtime_problem: str = ""
     network_problem: str = ""
+    pressures: frozenset[str] = frozenset()  # MemoryPressure, DiskPressure, PIDPressure where they hold
 
     @property
     def problems(self) -> str:
@@ -93,10 +109,9 @@ def capacity(settings: NodeSettings) -> tuple[dict[str, str], dict[str, str]]:
 def conditions(health: Health, known: Iterable[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
     """The four conditions; transition times are kept where the status is."""
     before = {condition.get("type"): condition for condition in known}
-    facts: list[tuple[str, str, str, str]] = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    facts = [
+        (kind, "True", *bad) if kind in health.pressures else (kind, "False", *good)
+        for kind, (good, bad) in PRESSURES.items()
     ]
     if health.problems:
         facts.append(("Ready", "False", "KubeletNotReady", health.problems))

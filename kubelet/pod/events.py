@@ -35,10 +35,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The node does not take this pod, or does not keep it."""
+    """The node does not take this pod, or does not keep it; `grace` replaces the pod's own."""
 
     reason: str
     message: str
+    grace: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class PodMachine:
         self.old_sandboxes: set[str] = set()
         self.volumes_ready = False
         self.verdict: tuple[str, str] | None = None
+        self._verdict_grace: int | None = None
         self.frozen = False  # the API server already holds a final status that we do not touch
         self.over = False  # all containers have ended for good
         self.deleting = False
@@ -85,9 +86,9 @@ class PodMachine:
                 self._shorten(now, max(grace if grace is not None else grace_of(self.spec), 1))
             case ev.Observed():
                 self._observe(event, now)
-            case ev.Rejected(reason, message):
+            case ev.Rejected(reason, message, grace):
                 if self.verdict is None and not self.over:
-                    self.verdict = (reason, message)
+                    self.verdict, self._verdict_grace = (reason, message), grace
             case ev.VolumesReady():
                 self._volumes_busy, self.volumes_ready = False, True
                 self._volume_backoff.reset()
@@ -359,7 +360,8 @@ class PodMachine:
         if self.deleting or self.gone:
             self._plan_end(now)
         elif self.verdict is not None or self.frozen:
-            self._plan_stop(now, grace_of(self.spec))
+            own = grace_of(self.spec)
+            self._plan_stop(now, own if self._verdict_grace is None else min(self._verdict_grace, own))
         else:
             self._plan_alive(now)
         if self._wake != wake and self._wake != math.inf:
@@ -581,6 +583,10 @@ class PodMachine:
 
     def _wake_at(self, when: float) -> None:
         self._wake = min(self._wake, when)
+
+    def slots_begun(self) -> bool:
+        """Whether any container was ever made here."""
+        return any(slot.current is not None for slot in self.slots.values())
 
     def idle(self) -> bool:
         """Nothing is under way: a complete listing may be believed."""

@@ -17,6 +17,7 @@ from machinery.meta import rfc3339
 
 READY_TO_START, INITIALIZED, READY = "PodReadyToStartContainers", "Initialized", "Ready"
 CONTAINERS_READY, SCHEDULED = "ContainersReady", "PodScheduled"
+DISRUPTED, EVICTED = "DisruptionTarget", "Evicted"
 RESIZE_PENDING, RESIZE_IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 PASSING = (RESIZE_PENDING, RESIZE_IN_PROGRESS)  # conditions that are there only while they hold
 OWNED = (READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED)
@@ -110,6 +111,8 @@ def _conditions(
         (CONTAINERS_READY, *containers_ready),
         (SCHEDULED, True, "", ""),
     ]
+    if machine.verdict is not None and machine.verdict[0] == EVICTED and machine.slots_begun():
+        facts.append((DISRUPTED, True, "TerminationByKubelet", machine.verdict[1]))
     before = {
         condition.type: condition for condition in (machine.pod.status.conditions if machine.pod.status else None) or ()
     }
