@@ -35,6 +35,12 @@ def without_tokens(headers: Iterable[Header]) -> Iterable[Header]:
             yield name, b", ".join(kept)
 
 
+def refuse_redirects(code: int, headers: Iterable[Header]) -> None:
+    """A backend must not send clients, and what they tell of themselves, elsewhere. Raises PlainRefusal."""
+    if 300 <= code < 400 and any(name.lower() == b"location" for name, _ in headers):
+        raise PlainRefusal("the backend attempted to redirect this request, which is not permitted", code=502)
+
+
 class AggregationProxy:
     """Passes requests on."""
 
@@ -66,6 +72,7 @@ class AggregationProxy:
                 *user_headers(request.user),
             ],
             answer=lambda headers: answer_headers(headers, (), ""),
+            refuse=refuse_redirects,
             server_name=ref.host,
         )
         tunnel: Tunnel | None = scope["state"].get("tunnel")

@@ -36,6 +36,7 @@ class Exchange:
     target: str
     headers: list[Header]
     answer: Callable[[list[Header]], list[Header]]
+    refuse: Callable[[int, list[Header]], None] = lambda code, headers: None  # raises StatusError on a bad answer
     server_name: str | None = None  # what the backend's certificate is checked for, where it is not the host
 
 
@@ -96,8 +97,7 @@ async def relay(request: Request, exchange: Exchange) -> None:
         for task in (sending, answering):
             task.cancel()
         await asyncio.gather(sending, answering, return_exceptions=True)
-        writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        with contextlib.suppress(OSError):
             writer.transport.abort()
 
 
@@ -175,6 +175,7 @@ def _broken(request: Request, error: Exception) -> None:
 
 async def _write(request: Request, exchange: Exchange, answer: _Answer) -> None:
     if not request.code:
+        exchange.refuse(answer.code, answer.headers)
         request.code = answer.code
         headers: list[Any] = exchange.answer(answer.headers)
         await request.send({"type": "http.response.start", "status": answer.code, "headers": headers})

@@ -81,6 +81,8 @@ class Extension:
                 return 200, self._swagger()
             case _ if path == f"/openapi/v3{BASE}":
                 return 200, {"openapi": "3.0.0", "components": {"schemas": {SCHEMA: {"type": "object"}}}}
+        if path.endswith("/flunders/moved"):
+            return 302, {"location": "https://elsewhere.example/"}
         return self._flunder(asked, path)
 
     def _flunder(self, asked: Asked, path: str) -> tuple[int, Any]:
@@ -172,7 +174,10 @@ class Extension:
         kind = "application/json"
         if document.get("kind") == "APIGroupDiscoveryList":
             kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        head = f"HTTP/1.1 {code} X\r\ncontent-type: {kind}\r\ncontent-length: {len(raw)}\r\nx-flunder: yes\r\n\r\n"
+        moved = f"location: {document['location']}\r\n" if code == 302 else ""
+        head = (
+            f"HTTP/1.1 {code} X\r\n{moved}content-type: {kind}\r\ncontent-length: {len(raw)}\r\nx-flunder: yes\r\n\r\n"
+        )
         writer.write(head.encode() + raw)
         await writer.drain()
 

@@ -127,6 +127,12 @@ async def test_the_extension_learns_who_asks(site: tuple[RunningApiServer, Exten
     assert not any(name.startswith("impersonate-") for name in asked.headers)
 
 
+async def test_redirects_are_refused(site: tuple[RunningApiServer, Extension]) -> None:
+    answer = await site[0].rest().get(f"{FLUNDERS}/moved")
+    assert answer.status == 502
+    assert answer.body == b"the backend attempted to redirect this request, which is not permitted\n"
+
+
 async def test_authorization_comes_before(site: tuple[RunningApiServer, Extension]) -> None:
     server, wardle = site
     before = len(wardle.asked)

@@ -133,3 +133,28 @@ async def test_resources_are_located(apiserver: RunningApiServer) -> None:
         found = (await rest.get(f"/apis/{groups[name]['preferredVersion']['groupVersion']}")).json
         assert found["groupVersion"] == groups[name]["preferredVersion"]["groupVersion"]
         assert plural in [each["name"] for each in found["resources"]]
+
+
+EXTENSIONS = {
+    "apiextensions.k8s.io": ("customresourcedefinitions",),
+    "admissionregistration.k8s.io": ("mutatingwebhookconfigurations", "validatingwebhookconfigurations"),
+}
+
+
+@pytest.mark.conformance(
+    "[sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] should include custom resource "
+    "definition resources in discovery documents [Conformance]"
+)
+@pytest.mark.conformance(
+    "[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should include webhook resources in discovery "
+    "documents [Conformance]"
+)
+@pytest.mark.parametrize("group", EXTENSIONS)
+async def test_what_extends_the_api_is_told(apiserver: RunningApiServer, group: str) -> None:
+    rest = apiserver.rest()
+    version = {"groupVersion": f"{group}/v1", "version": "v1"}
+    listed = next(each for each in (await rest.get("/apis")).json["groups"] if each["name"] == group)
+    assert version in listed["versions"]
+    assert version in (await rest.get(f"/apis/{group}")).json["versions"]
+    names = {each["name"] for each in (await rest.get(f"/apis/{group}/v1")).json["resources"]}
+    assert set(EXTENSIONS[group]) <= names
