@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--proxy-client-ca", type=Path, help="CA that aggregated servers know the API server by")
     made.add_argument("--proxy-client-cert", type=Path, help="client certificate towards aggregated servers")
     made.add_argument("--proxy-client-key", type=Path, help="its key")
+    made.add_argument("--request-timeout", type=float, default=60.0, metavar="SECONDS", help="of requests that end")
+    made.add_argument("--min-request-timeout", type=float, default=1800.0, metavar="SECONDS", help="of watches")
+    made.add_argument(
+        "--shutdown-delay-duration", type=float, default=0.0, metavar="SECONDS", help="serve on, unready, before a stop"
+    )
     made.add_argument("--audit-policy-file", type=Path, help="what is recorded: audit.k8s.io/v1 Policy")
     made.add_argument("--audit-log-path", default="", metavar="PATH", help="where it is recorded; - is standard output")
     made.add_argument("--audit-log-maxage", type=int, default=0, metavar="DAYS", help="older files are deleted")
@@ -92,6 +97,10 @@ def check(args: argparse.Namespace) -> str:
         path: Path | None = getattr(args, name)
         if path is not None and not path.is_file():
             return f"--{name.replace('_', '-')}: no such file: {path}"
+    if args.request_timeout <= 0 or args.min_request_timeout <= 0:
+        return "--request-timeout and --min-request-timeout must be positive"
+    if not 0 <= args.shutdown_delay_duration <= 3600:
+        return "--shutdown-delay-duration must lie between 0 and 3600"
     return check_audit(args)
 
 
@@ -146,6 +155,9 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "proxy_pair": _pair(args, "proxy_client", "proxy_client_ca"),
         "reuse_port": args.reuse_port,
         "auditor": _auditor(args),
+        "request_timeout": args.request_timeout,
+        "min_request_timeout": args.min_request_timeout,
+        "shutdown_delay": args.shutdown_delay_duration,
     }
 
 

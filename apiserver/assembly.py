@@ -44,12 +44,13 @@ from apiserver.registry.component_status import ComponentStatuses
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
 from apiserver.registry.strategies.services import connect_allocators
+from apiserver.rest.deadlines import REQUEST_TIMEOUT, Deadlines
 from apiserver.rest.door import RestDoor
 from apiserver.rest.limits import InFlight
 from apiserver.rest.resources import Connect, ResourceHandlers
 from apiserver.rest.server import RestServer, listen, tls_context
 from apiserver.rest.system import Check, SystemHandlers
-from apiserver.rest.watch import WatchStreams
+from apiserver.rest.watch import MIN_SECONDS, WatchStreams
 from apiserver.streams.targets import Kubelets
 from machinery.clock import Clock
 from machinery.errors import NotFound, ServiceUnavailable, StatusError
@@ -89,6 +90,9 @@ class Settings:
     proxy_pair: KeyPair | None = None  # towards aggregated servers; ca = the authority that signed it
     reuse_port: bool = False
     auditor: Auditor | None = None  # None = no audit log
+    request_timeout: float = REQUEST_TIMEOUT  # real seconds
+    min_request_timeout: float = MIN_SECONDS  # cluster seconds; of watches that name none
+    shutdown_delay: float = 0.0  # real seconds for which a stopping server serves on
 
 
 class ApiServer:
@@ -109,6 +113,7 @@ class ApiServer:
         self.metrics = RequestMetrics()
         self.in_flight = InFlight()
         self.flow = FlowControl()
+        self.deadlines = Deadlines(settings.request_timeout)
         self.flow_feed = FlowControlFeed(self.registry, self.flow, clock)
         self.rbac = RBACAuthorizer()
         self.pods = PodGraph()
@@ -130,7 +135,7 @@ class ApiServer:
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
         self.virtual = VirtualResources(clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens)
-        self.streams = WatchStreams(clock)
+        self.streams = WatchStreams(clock, settings.min_request_timeout)
         self.kubelets = Kubelets(self.registry, settings.kubelet_pair)
         self._stopping = False
         self._bootstrapped = False
@@ -221,6 +226,7 @@ class ApiServer:
             self.aggregator,
             self.settings.auditor,
             self.flow,
+            self.deadlines,
         )
 
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
@@ -271,6 +277,7 @@ class ApiServer:
                 tasks.append(group.create_task(self._get_ready()))
                 tasks.append(group.create_task(self.feed.run()))
                 tasks.append(group.create_task(self.flow_feed.run()))
+                tasks.append(group.create_task(self.deadlines.run()))
                 tasks.append(group.create_task(self.customs.run()))
                 tasks.append(group.create_task(self.aggregator.run()))
                 yield
@@ -334,6 +341,8 @@ class ApiServer:
 
     async def _stop_doors(self) -> None:
         self._stopping = True
+        if self.settings.shutdown_delay:  # those who balance load need a moment to see that /readyz fails
+            await asyncio.sleep(self.settings.shutdown_delay)
         await self.streams.stop()
         if self._service is not None:
             await self._service.stop()

@@ -94,7 +94,7 @@ def run(name: str, args: argparse.Namespace, main: Callable[[ComponentContext], 
             await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 log.info("Stopping")
-                await asyncio.wait({task}, timeout=STOP_GRACE)
+                await asyncio.wait({task}, timeout=STOP_GRACE + getattr(args, "shutdown_delay_duration", 0.0))
             if not task.done():
                 log.warning("Cancelled work that did not stop in time")
         finally:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Coroutine, MutableMapping
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from apiserver.aggregation.aggregator import Aggregator
@@ -23,8 +23,9 @@ from apiserver.auth.gate import EXTRA, GROUP, UID, USER, Gate
 from apiserver.auth.user import MASTERS, UserInfo
 from apiserver.flowcontrol.control import FlowControl, Place, seats_of
 from apiserver.metrics import RequestMetrics, Series
-from apiserver.rest import audited, paths, query
+from apiserver.rest import audited, deadlines, paths, query
 from apiserver.rest.bodies import ClientGone
+from apiserver.rest.deadlines import Deadlines
 from apiserver.rest.limits import InFlight
 from apiserver.rest.request import Request
 from apiserver.rest.resources import ResourceHandlers
@@ -60,7 +61,9 @@ class RestDoor:
         aggregator: Aggregator | None = None,
         auditor: Auditor | None = None,
         flow: FlowControl | None = None,
+        limits: Deadlines | None = None,
     ) -> None:
+        self._deadlines = limits if limits is not None else Deadlines()
         self._flow = flow if flow is not None else FlowControl()
         self._auditor = auditor
         self._aggregator = aggregator
@@ -99,7 +102,10 @@ class RestDoor:
         except ClientGone:
             request.code = CLIENT_GONE
         except asyncio.CancelledError:
-            raise
+            task = asyncio.current_task()
+            if task is None or not self._deadlines.is_late(task) or request.code:
+                raise
+            await self._tell_late(request)
         except Exception as error:
             log.exception("Failed a request", extra=kv(method=request.method, path=request.scope["path"]))
             if request.record is not None:
@@ -163,6 +169,12 @@ class RestDoor:
         finally:
             level.leave(seats)
 
+    async def _tell_late(self, request: Request) -> None:
+        error = deadlines.allotted()
+        if request.record is not None:
+            request.record.status(error.to_status())
+        await send_error(request, error)
+
     def _place(self, request: Request) -> Place | None:
         """Where the request belongs; its answer names it."""
         place = self._flow.place(request.user, request.info)
@@ -200,10 +212,19 @@ class RestDoor:
         request.turn, request.send = over, begun
 
     async def _counted(self, request: Request, elsewhere: ApiService | None) -> None:
+        seconds = deadlines.asked_for(query.text(request.query, "timeout")) if "timeout" in request.query else None
         lane = self._in_flight.enter(request.method, request.user)
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines.begin(task, monotonic())
         try:
-            await self._serve_resource(request, elsewhere)
+            if seconds is None:
+                await self._serve_resource(request, elsewhere)
+            else:
+                work = self._serve_resource(request, elsewhere)
+                await self._deadlines.within(seconds, work, lambda: bool(request.code))
         finally:
+            self._deadlines.end(task)
             self._in_flight.leave(lane)
 
     async def _serve_path(self, request: Request, elsewhere: ApiService | None) -> None:

@@ -177,7 +177,7 @@ class ResourceHandlers:
             raise negotiation.not_acceptable()
         name = info.name if info.legacy_watch else ""
         options = query.watch_options(request.query, name=name)
-        seconds = duration(query.number(request.query, "timeoutSeconds"))
+        seconds = duration(query.number(request.query, "timeoutSeconds"), self._streams.least_seconds)
         render: Render = render_lines
         if accepted.kind:
             include = self._include(request, accepted)

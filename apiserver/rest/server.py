@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 
 from apiserver.auth.authentication import user_from_peer_cert
 from apiserver.auth.user import UserInfo
+from apiserver.rest.connections import HANDSHAKE_SECONDS, HEAD_LIMIT, TOO_LARGE, PlainAnswering, Sweep, head_is_open
 from apiserver.rest.responses import Header
 from apiserver.rest.upgrade import Tunnel
 
@@ -46,6 +47,12 @@ class PeerProtocol(HttpToolsProtocol):
     """Puts the verified client certificate's user into the request scope, and lets streams take connections over."""
 
     tunnel: Tunnel | None = None
+    head_bytes = 0  # of a head that has not ended yet
+    # What the sweep remembers.
+    head_scope: Any = None
+    head_since = 0.0
+    stuck_since = 0.0
+    stuck_size = 0
     passes_on: Callable[[bytes], bool] = staticmethod(lambda url: False)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,6 +60,16 @@ class PeerProtocol(HttpToolsProtocol):
         tls = transport.get_extra_info("ssl_object")
         cert, der = (tls.getpeercert(), tls.getpeercert(binary_form=True)) if tls is not None else (None, None)
         self.app_state = {"peer": Peer(user_from_peer_cert(cert, der))}
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if head_is_open(self):
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_LIMIT and not self.transport.is_closing():
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
+        elif self.head_bytes:
+            self.head_bytes = 0
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         state = cycle.scope["state"]
@@ -118,7 +135,7 @@ def write_chunk(cycle: RequestResponseCycle, framed: bytes) -> bool:
 
 def tls_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """TLS 1.2 and newer; a client certificate is asked for and, if given, must verify."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = PlainAnswering(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(cert, key)
     # Strong suites only; the level lets clients in that name no signature algorithms, such as busybox's wget in a pod:
@@ -180,6 +197,7 @@ class RestServer:
         )
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the door logs its own failures
         self._state = ServerState()
+        self._sweep = Sweep()
         self._servers: list[asyncio.Server] = []
         self._ticker: asyncio.Task[None] | None = None
 
@@ -194,7 +212,14 @@ class RestServer:
         self._ticker = asyncio.create_task(self._keep_date())
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            self._servers.append(await loop.create_server(self._protocol, sock=sock, ssl=self._tls))
+            self._servers.append(await self._listen(loop, sock))
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> asyncio.Server:
+        if self._tls is None:
+            return await loop.create_server(self._protocol, sock=sock)
+        return await loop.create_server(
+            self._protocol, sock=sock, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
 
     def _protocol(self) -> asyncio.Protocol:
         protocol = PeerProtocol(config=self._config, server_state=self._state, app_state={})
@@ -209,6 +234,7 @@ class RestServer:
         while True:
             await asyncio.sleep(1)
             self._tick()
+            self._sweep.look(self._state.connections, time.monotonic())
 
     async def stop(self, grace: float) -> None:
         """Accept nothing more, let requests under way finish for `grace` real seconds, then cut."""

@@ -37,17 +37,19 @@ def error_line(error: StatusError) -> bytes:
     return b'{"type":"ERROR","object":%b}\n' % encode_json(error.to_status())
 
 
-def duration(options_seconds: int | None) -> float:
+def duration(options_seconds: int | None, least: float = MIN_SECONDS) -> float:
     """How long a watch lasts in cluster seconds; spread where the client did not say, so that not all end at once."""
     if options_seconds is not None and options_seconds > 0:
         return float(options_seconds)
-    return uniform(MIN_SECONDS, 2 * MIN_SECONDS)
+    return uniform(least, 2 * least)
 
 
 class WatchStreams:
     """All watches of a door, so that a stop can end them."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, least_seconds: float = MIN_SECONDS) -> None:
+        """`least_seconds`: how long a watch lasts at least, and half of the most, when the client names no time."""
+        self.least_seconds = least_seconds
         self._clock = clock
         self._open: set[Watcher] = set()
         self._stopping = False

@@ -247,6 +247,7 @@ async def running_apiserver(
     kubelet: bool = False,
     service_range: str = "10.96.0.0/16",
     auditor: Auditor | None = None,
+    shutdown_delay: float = 0.0,
 ) -> AsyncIterator[RunningApiServer]:
     """An API server that is ready. `store="etcd"` needs a target in `etcd`."""
     if (store == "etcd") != bool(etcd):
@@ -264,6 +265,7 @@ async def running_apiserver(
         proxy_pair=pki.front_proxy,
         kubelet_pair=pki.client("kube-apiserver-kubelet-client", "system:masters") if kubelet else None,
         auditor=auditor,
+        shutdown_delay=shutdown_delay,
     )
     server = ApiServer(settings, clock or RealClock())
     async with server.running():
