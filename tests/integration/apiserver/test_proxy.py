@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.harness.apiserver import RestClient, RunningApiServer
+from tests.harness.apiserver import USER_TOKEN, RestClient, RunningApiServer
 from tests.integration.apiserver.stream_site import POD, EchoKubelet, streaming_cluster
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -174,6 +174,50 @@ async def test_a_client_that_leaves_frees_the_backend(site: RunningApiServer) ->
         await left.wait()
 
 
+UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "a2V5", "sec-websocket-version": "13"}
+
+
+async def test_upgrades_pass_and_bytes_cross_both_ways(site: RunningApiServer) -> None:
+    heard: list[bytes] = []
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+        writer.write(switching + b"sec-websocket-accept: yes\r\n\r\nhello")
+        while data := await reader.read(100):
+            writer.write(data.upper())
+        left.set()
+
+    rest = site.rest()
+    async with backend(serve) as port, asyncio.timeout(10):
+        reader, writer = await rest.connect()
+        writer.write(rest.head("GET", f"{PODS}/web:{port}/proxy/chat?x=1", b"", UPGRADE))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"sec-websocket-accept: yes" in head.lower()
+        assert await reader.readexactly(5) == b"hello"
+        writer.write(b"\x81\x02hi")
+        assert await reader.readexactly(4) == b"\x81\x02HI"
+        writer.close()
+        await left.wait()
+    assert heard[0].startswith(b"GET /chat?x=1 HTTP/1.1\r\n")
+    assert b"sec-websocket-key: a2V5" in heard[0]
+    assert b"authorization" not in heard[0].lower()
+
+
+async def test_a_backend_may_refuse_an_upgrade(site: RunningApiServer) -> None:
+    answer = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"
+    async with backend(saying(answer)) as port:
+        got = await site.rest().request("GET", f"{PODS}/web:{port}/proxy/", headers=UPGRADE)
+        assert (got.status, got.body) == (403, b"no")
+
+
+async def test_an_upgrade_needs_the_right_to_the_proxy(site: RunningApiServer) -> None:
+    got = await site.rest(USER_TOKEN).request("GET", f"{PODS}/web:80/proxy/", headers=UPGRADE)
+    assert got.status == 403
+
+
 async def test_a_bare_path_gets_its_slash(site: RunningApiServer) -> None:
     got = await site.rest().get(f"{POD}/proxy?x=1")
     assert (got.status, got.header("location")) == (301, f"{POD}/proxy/?x=1")
@@ -184,8 +228,8 @@ async def test_services(site: RunningApiServer) -> None:
     spec = {"ports": [{"name": "http", "port": 80}]}
     await rest.post("/api/v1/namespaces/default/services", {"metadata": {"name": "web"}, "spec": spec})
     services = "/api/v1/namespaces/default/services"
-    empty = await rest.get(f"{services}/web:80/proxy/")
-    assert (empty.status, empty.json["message"]) == (503, 'no endpoints available for service "web:80"')
+    unknown = await rest.get(f"{services}/web:80/proxy/")  # no controller has looked at it yet
+    assert (unknown.status, unknown.json["reason"]) == (404, "NotFound")
     async with backend(saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")) as port:
         made = await rest.post(
             "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
