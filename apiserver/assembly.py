@@ -51,6 +51,7 @@ from apiserver.rest.resources import Connect, ResourceHandlers
 from apiserver.rest.server import RestServer, listen, tls_context
 from apiserver.rest.system import Check, SystemHandlers
 from apiserver.rest.watch import MIN_SECONDS, WatchStreams
+from apiserver.streams.proxy import passes_on
 from apiserver.streams.targets import Kubelets
 from machinery.clock import Clock
 from machinery.errors import NotFound, ServiceUnavailable, StatusError
@@ -229,6 +230,10 @@ class ApiServer:
             self.deadlines,
         )
 
+    def _passes_on(self, url: bytes) -> bool:
+        """Whether an upgrade is another server's: of an aggregated API, or behind a proxy."""
+        return passes_on(url) or self.aggregator.claims(url)
+
     def _connects(self) -> tuple[dict[Key, Connect], dict[Key, Connect]]:
         from apiserver.streams.logs import LogStreams
         from apiserver.streams.port_forward import PortForwards
@@ -321,7 +326,7 @@ class ApiServer:
             settings.auditor.open()
         tls = tls_context(settings.tls.cert, settings.tls.key, settings.tls.ca) if settings.tls else None
         sockets = [listen(address, reuse_port=settings.reuse_port) for address in settings.binds]
-        self._rest = RestServer(self._rest_door(), sockets, tls, self.aggregator.claims)
+        self._rest = RestServer(self._rest_door(), sockets, tls, self._passes_on)
         await self._rest.start()
         if settings.grpc_binds:
             from apiserver.grpc.service import ResourceService

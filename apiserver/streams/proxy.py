@@ -1,12 +1,13 @@
 """`proxy` of pods, services and nodes: an HTTP request passed on to what an object names.
 
-Owns: finding the backend and which headers cross. `streams.http_relay` carries the request. Upgrades are not passed
-on. Called by the REST door.
+Owns: finding the backend and which headers cross. `streams.http_relay` carries the request, `aggregation.upgrade` those
+that leave HTTP (WebSockets among them). Called by the REST door.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import ssl
 from collections.abc import Iterable
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from apiserver.aggregation.upgrade import relay_upgrade
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.registry.context import ListOptions, RequestContext
 from apiserver.registry.store import Registry
@@ -40,6 +42,7 @@ HOP_BY_HOP = frozenset(
 _REQUEST_DROPS = HOP_BY_HOP | {b"authorization", b"expect", b"x-forwarded-for", b"content-length"}
 _PRIVATE_PREFIXES = (b"impersonate-", b"x-remote-")
 _ANSWER_DROPS = HOP_BY_HOP | {b"date"}
+_PROXIED = re.compile(rb"/api/v1/(?:namespaces/[^/?]+/(?:pods|services)|nodes)/[^/?]+/proxy(?:[/?]|$)")
 _CORS_PREFIX = b"access-control-allow-"
 
 
@@ -83,6 +86,11 @@ def _unverified() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def passes_on(url: bytes) -> bool:
+    """Whether a request's path leads through a proxy, so that its upgrade is the backend's to answer."""
+    return _PROXIED.match(url) is not None
 
 
 class Proxies:
@@ -147,4 +155,8 @@ class Proxies:
             headers=request_headers(scope["headers"], client, own, scope["scheme"]),
             answer=lambda headers: answer_headers(headers, hosts, prefix),
         )
-        await relay(request, exchange)
+        tunnel = scope["state"].get("tunnel")
+        if tunnel is not None:
+            await relay_upgrade(request, exchange, tunnel, request.headers.get(b"upgrade", b""))
+        else:
+            await relay(request, exchange)
