@@ -134,7 +134,10 @@ def _explain(options: argparse.Namespace) -> int:
     from cli import explain
 
     paths, _ = control.required(options.name)
-    print(explain.pod(paths, options.namespace, options.object))
+    if options.kind == "pod":
+        print(explain.pod(paths, options.namespace, options.object))
+    else:
+        print(explain.decision(paths, options.kind, options.namespace, options.object))
     return 0
 
 
@@ -218,8 +221,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--no-pods", dest="pods", action="store_false", help="only nodes: bound pods stay Pending")
     one.set_defaults(run=_hollow)
 
-    one = commands.add_parser("explain", parents=[named], help="say why a pod is on its node, or on none")
-    one.add_argument("kind", choices=("pod",))
+    one = commands.add_parser(
+        "explain", parents=[named], help="say why: a pod is on its node or on none, an HPA scaled"
+    )
+    one.add_argument("kind", choices=("pod", "hpa"))
     one.add_argument("object", metavar="NAME")
     one.add_argument("-n", "--namespace", default="default")
     one.set_defaults(run=_explain)

@@ -1,6 +1,7 @@
-"""`explain pod NAME`: the scheduler's last decision about a pod, with every node's verdict and scores.
+"""`explain KIND NAME`: the last decision about an object, by the component that made it.
 
-Owns how an explanation is printed. The scheduler computes it and answers on its Unix socket.
+Owns how an explanation is printed: a pod's with every node's verdict and scores, others' as they are told. Components
+compute it and answer on their Unix sockets.
 """
 
 from __future__ import annotations
@@ -16,6 +17,43 @@ from machinery.errors import ServiceUnavailable, StatusError
 from proto.explain.v1 import explain_pb2 as pb
 
 TIMEOUT = 10.0
+DECIDERS = {"hpa": "controller-manager"}
+"""Which component decides about objects of a kind, where it is not the scheduler."""
+NAMESPACED = frozenset({"hpa"})
+
+
+def decision(paths: ClusterPaths, kind: str, namespace: str, name: str) -> str:
+    """What to print. Raises CommandError."""
+    component = DECIDERS[kind]
+    where = namespace if kind in NAMESPACED else ""
+    try:
+        found = asyncio.run(_decided(explain_socket(paths, component), kind, where, name))
+    except ServiceUnavailable as error:
+        raise CommandError(f"the {component} does not answer: {error.message}") from error
+    except StatusError as error:
+        raise CommandError(error.message) from error
+    lines = [found.headline, *([f"Decided at {found.time}."] if found.time else [])]
+    width = max((len(fact.what) for fact in found.facts), default=0)
+    lines += [f"  {fact.what:<{width}}  {fact.value}" for fact in found.facts]
+    for each in found.tables:
+        lines += ["", *([each.title] if each.title else []), table(each.header, [list(row.cells) for row in each.rows])]
+    return "\n".join(lines)
+
+
+async def _decided(socket: str, kind: str, namespace: str, name: str) -> pb.Decision:
+    import grpc.aio
+
+    from proto.explain.v1 import explain_pb2_grpc
+
+    async with transport.channel(f"unix:{socket}") as channel:
+        stub = explain_pb2_grpc.DecisionServiceStub(channel)
+        try:
+            answer: pb.Decision = await stub.Explain(
+                pb.DecisionRequest(kind=kind, namespace=namespace, name=name), timeout=TIMEOUT
+            )
+        except grpc.aio.AioRpcError as error:
+            raise transport.status_of(error) from error
+        return answer
 
 
 def pod(paths: ClusterPaths, namespace: str, name: str) -> str:

@@ -133,6 +133,7 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
             *_common(config, paths, "controller-manager"),
             *_client(config, paths, "controller-manager"),
             f"--rest-server=https://127.0.0.1:{config.rest_port}",
+            f"--explain=unix:{explain_socket(paths, 'controller-manager')}",
             f"--cluster-cidr={config.pod_cidr}",
             f"--root-ca={paths.pki / 'ca.crt'}",
             f"--cluster-signing-cert-file={paths.pki / 'ca.crt'}",
@@ -188,9 +189,9 @@ def hollow(config: ClusterConfig, paths: ClusterPaths, wanted: HollowConfig) -> 
     return _forked("kubelet.hollow", "hollow", HOST, argv, paths, listen)
 
 
-def explain_socket(paths: ClusterPaths) -> str:
-    """Where the scheduler answers why pods are where they are."""
-    return str(paths.run / "scheduler.explain")
+def explain_socket(paths: ClusterPaths, component: str = "scheduler") -> str:
+    """Where a component answers why it decided as it did."""
+    return str(paths.run / f"{component}.explain")
 
 
 def kube_proxy(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig | None) -> ProcessSpec:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,7 @@ from controller_manager.tokens import bootstrap, service_accounts
 from machinery import component, log
 from machinery.clock import Clock
 from machinery.component import ComponentContext
+from machinery.decisions import DecisionServer
 from machinery.log import kv
 from machinery.tls import KeyPair
 
@@ -152,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--controllers", default="*", help="which to run: *, name, -name; comma-separated")
     made.add_argument("--leader-elect", action="store_true", help="work only while holding the lease")
     made.add_argument("--rest-server", default="", metavar="URL", help="the API server's REST door (metrics)")
+    made.add_argument("--explain", default="", metavar="unix:PATH", help="where to answer why it decided as it did")
     made.add_argument("--cluster-cidr", default="", help="range of pod addresses that nodes get a share of")
     made.add_argument("--node-cidr-mask-size", type=int, default=defaults.node_cidr_mask_size)
     made.add_argument(
@@ -238,7 +241,9 @@ def main(argv: Sequence[str]) -> int:
         async def work() -> None:
             manager = ControllerManager(client, context.clock, options, names, rest)
             _expose(context, manager)
-            async with asyncio.TaskGroup() as group:
+            async with AsyncExitStack() as doors, asyncio.TaskGroup() as group:
+                if args.explain:
+                    await doors.enter_async_context(DecisionServer(args.explain, manager.environment.explains))
                 group.create_task(manager.run())
                 await manager.environment.informers.wait_synced()
                 context.health.ready("informers")

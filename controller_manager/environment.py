@@ -15,6 +15,7 @@ from client.client import Client
 from client.events import EventRecorder
 from client.informer import Informers
 from machinery.clock import Clock
+from machinery.decisions import Explain
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Environment:
     informers: Informers
     options: Options = field(default_factory=Options)
     rest: RestReader | None = None
+    explains: dict[str, Explain] = field(default_factory=dict)
+    """By kind, who can say why; filled by controllers that remember their decisions."""
     rng: random.Random = field(default_factory=random.Random)
     recorders: dict[str, EventRecorder] = field(default_factory=dict)
 

@@ -30,6 +30,7 @@ from controller_manager.kinds import Kinds
 from machinery.errors import NotFound, StatusError
 from machinery.meta import ObjectKey
 from machinery.selectors import LabelSelector
+from proto.explain.v1 import explain_pb2 as pb
 
 COMPONENT: Final = "horizontal-pod-autoscaler"
 BY_LABEL: Final = "label"
@@ -113,6 +114,13 @@ class HorizontalController:
         """The last decision about an autoscaler."""
         memory = self._memories.get(key)
         return memory.decision if memory is not None else None
+
+    def explain(self, namespace: str, name: str) -> pb.Decision | None:
+        """The last decision, for people."""
+        from controller_manager.horizontal.explain import explained
+
+        found = self.decision(ObjectKey(namespace, name))
+        return explained(f"{namespace}/{name}", found) if found is not None else None
 
     def _added(self, hpa: autoscaling_v2.HorizontalPodAutoscaler) -> None:
         self.controller.queue.add(key_of(hpa))
@@ -369,5 +377,6 @@ def build(env: Environment) -> list[Controller]:
     """Nothing where no REST door is known: metrics are served there only."""
     if env.rest is None:
         return []
-    source = MetricsSource(env.rest, env.clock.monotonic)
-    return [HorizontalController(env, source).controller]
+    made = HorizontalController(env, MetricsSource(env.rest, env.clock.monotonic))
+    env.explains["hpa"] = made.explain
+    return [made.controller]

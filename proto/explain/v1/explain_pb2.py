@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eproto/explain/v1/explain.proto\x12\x13nanokube.explain.v1\"4\n\x11\x45xplainPodRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xdd\x01\n\x0ePodExplanation\x12*\n\x04last\x18\x01 \x01(\x0b\x32\x1c.nanokube.explain.v1.Attempt\x12/\n\x05nodes\x18\x02 \x03(\x0b\x32 .nanokube.explain.v1.NodeVerdict\x12\x12\n\nrecomputed\x18\x03 \x01(\x08\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x0c\n\x04gate\x18\x05 \x01(\t\x12\x11\n\tscheduler\x18\x06 \x01(\t\x12*\n\x06\x63laims\x18\x07 \x03(\x0b\x32\x1a.nanokube.explain.v1.Claim\"$\n\x05\x43laim\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\"\x8f\x01\n\x07\x41ttempt\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x12\n\nnode_count\x18\x03 \x01(\x05\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0c\n\x04ties\x18\x05 \x01(\x05\x12\r\n\x05score\x18\x06 \x01(\x01\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x16\n\x0enominated_node\x18\x08 \x01(\t\"r\n\x0bNodeVerdict\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nrefused_by\x18\x02 \x01(\t\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\x30\n\x06scores\x18\x04 \x03(\x0b\x32 .nanokube.explain.v1.PluginScore\",\n\x0bPluginScore\x12\x0e\n\x06plugin\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x32k\n\x0e\x45xplainService\x12Y\n\nExplainPod\x12&.nanokube.explain.v1.ExplainPodRequest\x1a#.nanokube.explain.v1.PodExplanationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eproto/explain/v1/explain.proto\x12\x13nanokube.explain.v1\"4\n\x11\x45xplainPodRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xdd\x01\n\x0ePodExplanation\x12*\n\x04last\x18\x01 \x01(\x0b\x32\x1c.nanokube.explain.v1.Attempt\x12/\n\x05nodes\x18\x02 \x03(\x0b\x32 .nanokube.explain.v1.NodeVerdict\x12\x12\n\nrecomputed\x18\x03 \x01(\x08\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x0c\n\x04gate\x18\x05 \x01(\t\x12\x11\n\tscheduler\x18\x06 \x01(\t\x12*\n\x06\x63laims\x18\x07 \x03(\x0b\x32\x1a.nanokube.explain.v1.Claim\"$\n\x05\x43laim\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\"\x8f\x01\n\x07\x41ttempt\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x12\n\nnode_count\x18\x03 \x01(\x05\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0c\n\x04ties\x18\x05 \x01(\x05\x12\r\n\x05score\x18\x06 \x01(\x01\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x16\n\x0enominated_node\x18\x08 \x01(\t\"r\n\x0bNodeVerdict\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nrefused_by\x18\x02 \x01(\t\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\x30\n\x06scores\x18\x04 \x03(\x0b\x32 .nanokube.explain.v1.PluginScore\",\n\x0bPluginScore\x12\x0e\n\x06plugin\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"@\n\x0f\x44\x65\x63isionRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x80\x01\n\x08\x44\x65\x63ision\x12\x10\n\x08headline\x18\x01 \x01(\t\x12\x0c\n\x04time\x18\x02 \x01(\t\x12(\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32\x19.nanokube.explain.v1.Fact\x12*\n\x06tables\x18\x04 \x03(\x0b\x32\x1a.nanokube.explain.v1.Table\"#\n\x04\x46\x61\x63t\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"N\n\x05Table\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0e\n\x06header\x18\x02 \x03(\t\x12&\n\x04rows\x18\x03 \x03(\x0b\x32\x18.nanokube.explain.v1.Row\"\x14\n\x03Row\x12\r\n\x05\x63\x65lls\x18\x01 \x03(\t2k\n\x0e\x45xplainService\x12Y\n\nExplainPod\x12&.nanokube.explain.v1.ExplainPodRequest\x1a#.nanokube.explain.v1.PodExplanation2a\n\x0f\x44\x65\x63isionService\x12N\n\x07\x45xplain\x12$.nanokube.explain.v1.DecisionRequest\x1a\x1d.nanokube.explain.v1.Decisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEVERDICT']._serialized_end=631
   _globals['_PLUGINSCORE']._serialized_start=633
   _globals['_PLUGINSCORE']._serialized_end=677
-  _globals['_EXPLAINSERVICE']._serialized_start=679
-  _globals['_EXPLAINSERVICE']._serialized_end=786
+  _globals['_DECISIONREQUEST']._serialized_start=679
+  _globals['_DECISIONREQUEST']._serialized_end=743
+  _globals['_DECISION']._serialized_start=746
+  _globals['_DECISION']._serialized_end=874
+  _globals['_FACT']._serialized_start=876
+  _globals['_FACT']._serialized_end=911
+  _globals['_TABLE']._serialized_start=913
+  _globals['_TABLE']._serialized_end=991
+  _globals['_ROW']._serialized_start=993
+  _globals['_ROW']._serialized_end=1013
+  _globals['_EXPLAINSERVICE']._serialized_start=1015
+  _globals['_EXPLAINSERVICE']._serialized_end=1122
+  _globals['_DECISIONSERVICE']._serialized_start=1124
+  _globals['_DECISIONSERVICE']._serialized_end=1221
 # @@protoc_insertion_point(module_scope)

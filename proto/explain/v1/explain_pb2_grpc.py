@@ -95,3 +95,78 @@ class ExplainService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class DecisionServiceStub(object):
+    """The last decision about one object, for people to read: of an autoscaler of pods or of nodes.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Explain = channel.unary_unary(
+                '/nanokube.explain.v1.DecisionService/Explain',
+                request_serializer=proto_dot_explain_dot_v1_dot_explain__pb2.DecisionRequest.SerializeToString,
+                response_deserializer=proto_dot_explain_dot_v1_dot_explain__pb2.Decision.FromString,
+                _registered_method=True)
+
+
+class DecisionServiceServicer(object):
+    """The last decision about one object, for people to read: of an autoscaler of pods or of nodes.
+    """
+
+    def Explain(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DecisionServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=proto_dot_explain_dot_v1_dot_explain__pb2.DecisionRequest.FromString,
+                    response_serializer=proto_dot_explain_dot_v1_dot_explain__pb2.Decision.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'nanokube.explain.v1.DecisionService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('nanokube.explain.v1.DecisionService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DecisionService(object):
+    """The last decision about one object, for people to read: of an autoscaler of pods or of nodes.
+    """
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.explain.v1.DecisionService/Explain',
+            proto_dot_explain_dot_v1_dot_explain__pb2.DecisionRequest.SerializeToString,
+            proto_dot_explain_dot_v1_dot_explain__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
