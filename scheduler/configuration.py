@@ -8,29 +8,20 @@ percentageOfNodesToScore: all nodes are always scored) are accepted. Called by t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from api.models import core_v1
 from scheduler.extenders import TIMEOUT, Extender, ExtenderConfig, Extenders, seconds_of
 from scheduler.framework.framework import Framework, PluginEntry
 from scheduler.framework.interface import Plugin
 from scheduler.framework.pod_info import DEFAULT_SCHEDULER
-from scheduler.framework.scoring import MAX_SHAPE_SCORE, Scoring, Strategy
-from scheduler.plugins.balanced_allocation import BalancedAllocation
+from scheduler.plugin_args import API_VERSION, ArgumentError, plugin_with
 from scheduler.plugins.default_binder import CreateBinding, DefaultBinder
-from scheduler.plugins.default_preemption import DefaultPreemption
-from scheduler.plugins.inter_pod_affinity import HARD_AFFINITY_WEIGHT, InterPodAffinity
-from scheduler.plugins.node_resources_fit import NodeResourcesFit
-from scheduler.plugins.pod_topology_spread import SYSTEM_DEFAULTS, PodTopologySpread
 from scheduler.plugins.registry import default_entries
 from scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF
 
-API_VERSION: Final = "kubescheduler.config.k8s.io/v1"
 KIND: Final = "KubeSchedulerConfiguration"
 ALL: Final = "*"
 
@@ -172,123 +163,10 @@ def _unmanaged(profile: Profile, configuration: Configuration) -> None:
     fit.args = {**fit.args, "ignoredResources": [*fit.args.get("ignoredResources", ()), *names]}
 
 
-# --- arguments of plugins ------------------------------------------------------------------------------------------
-
-
-class ResourceWeight(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    weight: int = 1
-
-
-class ShapePoint(msgspec.Struct, forbid_unknown_fields=True):
-    utilization: int
-    score: int
-
-
-class Ratio(msgspec.Struct, forbid_unknown_fields=True):
-    shape: list[ShapePoint] = []
-
-
-class ScoringStrategyArgs(msgspec.Struct, forbid_unknown_fields=True):
-    type: Strategy = Strategy.LEAST_ALLOCATED
-    resources: list[ResourceWeight] = []
-    requestedToCapacityRatio: Ratio | None = None
-
-
-class _Args(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    apiVersion: str = API_VERSION
-    kind: str = ""
-
-
-class FitArgs(_Args, kw_only=True):
-    scoringStrategy: ScoringStrategyArgs = msgspec.field(default_factory=ScoringStrategyArgs)
-    ignoredResources: list[str] = []
-    ignoredResourceGroups: list[str] = []
-
-
-class AffinityArgs(_Args, kw_only=True):
-    hardPodAffinityWeight: int = HARD_AFFINITY_WEIGHT
-    ignorePreferredTermsOfExistingPods: bool = False
-
-
-class SpreadArgs(_Args, kw_only=True):
-    defaultConstraints: list[dict[str, Any]] = []
-    defaultingType: str = "System"
-
-
-class PreemptionArgs(_Args, kw_only=True):
-    minCandidateNodesPercentage: int = 10
-    minCandidateNodesAbsolute: int = 100
-
-
-class NoArgs(_Args, kw_only=True):
-    pass
-
-
-def _scoring(args: ScoringStrategyArgs) -> Scoring:
-    weights = tuple((each.name, each.weight) for each in args.resources) or Scoring().weights
-    if any(not 1 <= weight <= 100 for _, weight in weights):
-        raise ConfigurationError("scoringStrategy.resources[*].weight: must be between 1 and 100")
-    shape: tuple[tuple[int, int], ...] = ()
-    if args.type is Strategy.REQUESTED_TO_CAPACITY_RATIO:
-        points = args.requestedToCapacityRatio.shape if args.requestedToCapacityRatio is not None else []
-        shape = tuple((point.utilization, point.score) for point in points)
-        rising = all(low[0] < high[0] for low, high in pairwise(shape))
-        inside = all(0 <= at <= 100 and 0 <= score <= MAX_SHAPE_SCORE for at, score in shape)
-        if not shape or not rising or not inside:
-            raise ConfigurationError(
-                "scoringStrategy.requestedToCapacityRatio.shape: wants points of rising utilization (0-100) with "
-                "scores of 0-10"
-            )
-    return Scoring(args.type, weights, shape)
-
-
-def _fit(args: FitArgs) -> Plugin:
-    if args.ignoredResourceGroups:
-        raise ConfigurationError("ignoredResourceGroups: not supported")
-    return NodeResourcesFit(_scoring(args.scoringStrategy), args.ignoredResources)
-
-
-def _affinity(args: AffinityArgs) -> Plugin:
-    if not 0 <= args.hardPodAffinityWeight <= 100:
-        raise ConfigurationError("hardPodAffinityWeight: must be between 0 and 100")
-    return InterPodAffinity(args.hardPodAffinityWeight, args.ignorePreferredTermsOfExistingPods)
-
-
-def _spread(args: SpreadArgs) -> Plugin:
-    if args.defaultingType == "System":
-        if args.defaultConstraints:
-            raise ConfigurationError("defaultingType: when .defaultConstraints are not empty, it must be List")
-        return PodTopologySpread(SYSTEM_DEFAULTS)
-    if args.defaultingType != "List":
-        raise ConfigurationError(f'defaultingType: Unsupported value: "{args.defaultingType}"')
-    made = msgspec.convert(args.defaultConstraints, list[core_v1.TopologySpreadConstraint])
-    if any(each.labelSelector is not None for each in made):
-        raise ConfigurationError("defaultConstraints[*].labelSelector: Forbidden: it is deduced from the pod")
-    return PodTopologySpread(made, system_defaults=False)
-
-
-def _preemption(args: PreemptionArgs) -> Plugin:
-    return DefaultPreemption(percentage=args.minCandidateNodesPercentage, least=args.minCandidateNodesAbsolute)
-
-
-_CONFIGURABLE: Final[Mapping[str, tuple[type[_Args], Callable[[Any], Plugin]]]] = {
-    "NodeResourcesFit": (FitArgs, _fit),
-    "NodeResourcesBalancedAllocation": (NoArgs, lambda args: BalancedAllocation()),
-    "InterPodAffinity": (AffinityArgs, _affinity),
-    "PodTopologySpread": (SpreadArgs, _spread),
-    "DefaultPreemption": (PreemptionArgs, _preemption),
-}
-
-
 def _configured(config: PluginConfig) -> Plugin:
-    known = _CONFIGURABLE.get(config.name)
-    if known is None:
-        raise ConfigurationError(f"pluginConfig[{config.name}]: this plugin takes no arguments here")
-    type_, make = known
     try:
-        return make(msgspec.convert(config.args, type_))
-    except (ConfigurationError, msgspec.ValidationError) as error:
+        return plugin_with(config.name, config.args)
+    except ArgumentError as error:
         raise ConfigurationError(f"pluginConfig[{config.name}].args: {error}") from error
 
 

@@ -16,7 +16,13 @@ from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.snapshot import ClusterSnapshot
 
 REASON = "node(s) didn't match Pod's node affinity/selector"
+ENFORCED = "node(s) didn't match scheduler-enforced node affinity"
 CONFLICT = "pod affinity terms conflict"
+EVERYWHERE = RequiredNodes((), None)
+
+
+def _compiled(spec: core_v1.PodSpec) -> list[tuple[int, Term]]:
+    return [(each.weight, Term.compile(each.preference)) for each in preferred_terms(spec) if each.weight]
 
 
 class NodeAffinity:
@@ -26,6 +32,13 @@ class NodeAffinity:
     reads = Reads.NODE
     normalization = Normalization.LINEAR
 
+    def __init__(self, added: core_v1.NodeAffinity | None = None) -> None:
+        """`added`: what the configuration demands of nodes for every pod."""
+        affinity = core_v1.Affinity(nodeAffinity=added) if added is not None else None
+        spec = core_v1.PodSpec(containers=[], affinity=affinity)
+        self._added = RequiredNodes.of(spec)
+        self._added_preferred = _compiled(spec)
+
     def registrations(self) -> Sequence[Registration]:
         return (
             Registration(EventResource.NODE, Action.ADD | Action.UPDATE_NODE_LABEL, self._after_node_change),
@@ -33,12 +46,11 @@ class NodeAffinity:
             Registration(EventResource.TARGET_POD, Action.UPDATE_OTHER),
         )
 
-    @staticmethod
-    def _after_node_change(pod: PodInfo, old: core_v1.Node | None, new: core_v1.Node) -> bool:
-        required = RequiredNodes.of(pod.spec)
-        if required is None:
-            return True
-        return required.matches(new) and (old is None or not required.matches(old))
+    def _after_node_change(self, pod: PodInfo, old: core_v1.Node | None, new: core_v1.Node) -> bool:
+        demands = [each for each in (RequiredNodes.of(pod.spec), self._added) if each is not None]
+        if not all(each.matches(new) for each in demands):
+            return False
+        return not demands or old is None or not all(each.matches(old) for each in demands)
 
     def sign(self, pod: PodInfo) -> Any:
         affinity = pod.spec.affinity
@@ -47,24 +59,29 @@ class NodeAffinity:
     def pre_filter(self, pod: PodInfo, snapshot: ClusterSnapshot) -> PreFilterResult | None:
         required = RequiredNodes.of(pod.spec)
         if required is None:
-            return None
+            return PreFilterResult(EVERYWHERE) if self._added is not None else None
         names = names_of(required_terms(pod.spec) or ())
         if names is not None and not names:
             return PreFilterResult(rejection=CONFLICT)
         return PreFilterResult(required, names)
 
     def filter(self, state: RequiredNodes, snapshot: ClusterSnapshot) -> BoolArray:
-        return state.mask(snapshot)
+        mask = state.mask(snapshot)
+        return mask if self._added is None else mask & self._added.mask(snapshot)
 
     def filter_at(self, state: RequiredNodes, snapshot: ClusterSnapshot, column: int) -> bool:
-        return bool(state.mask(snapshot)[column])
+        return bool(self.filter(state, snapshot)[column])
 
     def refusals(self, state: RequiredNodes, snapshot: ClusterSnapshot, columns: IntArray) -> Iterable[Refusal]:
-        yield Refusal(columns, (REASON,), resolvable=False)
+        enforced = (
+            ~self._added.mask(snapshot)[columns] if self._added is not None else np.zeros(len(columns), dtype=bool)
+        )
+        for reason, chosen in ((ENFORCED, columns[enforced]), (REASON, columns[~enforced])):
+            if len(chosen):
+                yield Refusal(chosen, (reason,), resolvable=False)
 
     def pre_score(self, pod: PodInfo, snapshot: ClusterSnapshot) -> list[tuple[int, Term]] | None:
-        terms = [(each.weight, Term.compile(each.preference)) for each in preferred_terms(pod.spec) if each.weight]
-        return terms or None
+        return [*_compiled(pod.spec), *self._added_preferred] or None
 
     def score(self, state: list[tuple[int, Term]], snapshot: ClusterSnapshot) -> FloatArray:
         total: FloatArray = np.zeros(snapshot.width)

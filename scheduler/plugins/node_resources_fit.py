@@ -33,11 +33,22 @@ class NodeResourcesFit:
     reads = Reads.PODS_OF_NODE
     normalization = Normalization.NONE
 
-    def __init__(self, scoring: Scoring | Strategy = Strategy.LEAST_ALLOCATED, ignored: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        scoring: Scoring | Strategy = Strategy.LEAST_ALLOCATED,
+        ignored: Collection[str] = (),
+        ignored_groups: Collection[str] = (),
+    ) -> None:
         self._scoring = scoring if isinstance(scoring, Scoring) else Scoring(scoring)
         self._most = self._scoring.strategy is Strategy.MOST_ALLOCATED
         self._plain = self._scoring.is_plain
         self._ignored = frozenset(ignored)
+        self._ignored_groups = frozenset(ignored_groups)  # the parts before the slash
+
+    def _counts(self, resource: str) -> bool:
+        if resource in self._ignored:
+            return False
+        return "/" not in resource or resource.partition("/")[0] not in self._ignored_groups
 
     def registrations(self) -> Sequence[Registration]:
         return (
@@ -76,9 +87,7 @@ class NodeResourcesFit:
         rows = snapshot.rows
         # A resource that no node has ever offered has no row (-1): no node passes.
         needs = [
-            (rows.get(name, -1), amount, name)
-            for name, amount in pod.requests.items()
-            if amount and name not in self._ignored
+            (rows.get(name, -1), amount, name) for name, amount in pod.requests.items() if amount and self._counts(name)
         ]
         return PreFilterResult(((PODS_ROW, 1, resources.PODS), *needs))
 

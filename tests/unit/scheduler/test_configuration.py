@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler import app
-from scheduler.configuration import ConfigurationError, frameworks, parse
+from scheduler.configuration import ConfigurationError, extenders, frameworks, parse
 from scheduler.framework.framework import Framework
 from scheduler.framework.scoring import Scoring, Strategy, score, wanted
 from scheduler.framework.snapshot import ClusterSnapshot
@@ -123,7 +123,7 @@ profiles:
         ),
         pytest.param(
             "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 101}}]}]",
-            "between 0 and 100",
+            "hardPodAffinityWeight: Invalid value: 101: not in valid range [0, 100]",
             id="weight out of range",
         ),
         pytest.param("podInitialBackoffSeconds: 5\npodMaxBackoffSeconds: 1", "podMaxBackoffSeconds", id="back-off"),
@@ -133,6 +133,125 @@ def test_what_is_refused(text: str, told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         made(text)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "args", "told"),
+    [
+        ("DefaultPreemption", "{minCandidateNodesPercentage: 101}", "not in valid range [0, 100]"),
+        ("DefaultPreemption", "{minCandidateNodesAbsolute: -1}", "not in valid range [0, inf)"),
+        (
+            "DefaultPreemption",
+            "{minCandidateNodesPercentage: 0, minCandidateNodesAbsolute: 0}",
+            "cannot both be zero",
+        ),
+        ("VolumeBinding", "{bindTimeoutSeconds: -1}", "should not be a negative value"),
+        ("VolumeBinding", "{shape: [{utilization: 0, score: 0}]}", "StorageCapacityScoring"),
+        ("NodeResourcesBalancedAllocation", "{resources: [{name: cpu, weight: 2}]}", "must be 1"),
+        ("NodeResourcesBalancedAllocation", "{resources: [{name: a}, {name: a}]}", 'Duplicate value: "a"'),
+        ("NodeResourcesBalancedAllocation", "{resources: [{name: cpu}]}", "only the balance of cpu and memory"),
+        ("NodeResourcesFit", "{ignoredResourceGroups: [a/b]}", "can't contain '/'"),
+        (
+            "NodeResourcesFit",
+            "{scoringStrategy: {resources: [{name: cpu, weight: 101}]}}",
+            "scoringStrategy.resources[0].weight: Invalid value: 101",
+        ),
+        (
+            "NodeAffinity",
+            "{addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}",
+            "must have at least one node selector term",
+        ),
+        ("PodTopologySpread", "{defaultingType: Maybe}", 'Unsupported value: "Maybe"'),
+        (
+            "PodTopologySpread",
+            "{defaultingType: List, defaultConstraints: "
+            "[{maxSkew: 0, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]}",
+            "maxSkew: Invalid value: 0",
+        ),
+        (
+            "PodTopologySpread",
+            "{defaultingType: List, defaultConstraints: "
+            "[{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}, "
+            "{maxSkew: 2, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}",
+            "Duplicate value",
+        ),
+        ("ImageLocality", "{}", "takes no arguments"),
+        ("InterPodAffinity", "{kind: NodeAffinityArgs}", "wanted InterPodAffinityArgs"),
+    ],
+)
+def test_arguments_out_of_their_limits(plugin: str, args: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        made(f"profiles: [{{pluginConfig: [{{name: {plugin}, args: {args}}}]}}]")
+    assert f"pluginConfig[{plugin}].args" in str(caught.value) and told in str(caught.value)
+
+
+def test_added_affinity_holds_for_every_pod() -> None:
+    (framework,) = made(
+        """
+profiles:
+- pluginConfig:
+  - name: NodeAffinity
+    args:
+      addedAffinity:
+        requiredDuringSchedulingIgnoredDuringExecution:
+          nodeSelectorTerms: [{matchExpressions: [{key: pool, operator: In, values: [blue]}]}]
+        preferredDuringSchedulingIgnoredDuringExecution:
+        - weight: 5
+          preference: {matchExpressions: [{key: disk, operator: Exists}]}
+"""
+    ).values()
+    snapshot = ClusterSnapshot()
+    for name, labels in (("n1", {"pool": "blue"}), ("n2", {"pool": "blue", "disk": "ssd"}), ("n3", {"disk": "ssd"})):
+        snapshot.set_node(node(name, labels=labels))
+    assert framework.schedule(info("plain", {"cpu": "1"}), snapshot).node == "n2"
+    picky = info("picky", {"cpu": "1"}, nodeSelector={"disk": "none"})
+    error = framework.schedule(picky, snapshot).error
+    assert error is not None and error.reasons == {
+        "node(s) didn't match scheduler-enforced node affinity": 1,
+        "node(s) didn't match Pod's node affinity/selector": 2,
+    }
+
+
+def test_resources_of_ignored_groups_are_not_counted() -> None:
+    (framework,) = made(
+        """
+profiles:
+- pluginConfig: [{name: NodeResourcesFit, args: {ignoredResourceGroups: [example.com], ignoredResources: [a/b]}}]
+"""
+    ).values()
+    snapshot = ClusterSnapshot()
+    snapshot.set_node(node("n1"))
+    assert framework.schedule(info("p", {"example.com/gpu": "1", "a/b": "1"}), snapshot).node == "n1"
+    assert framework.schedule(info("q", {"other.com/gpu": "1"}), snapshot).error is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{urlPrefix: http://x, prioritizeVerb: p}", "weight: must have a positive weight applied to it"),
+        ("{urlPrefix: http://x, managedResources: [{name: gpu}]}", "invalid extended resource name"),
+        ("{urlPrefix: http://x, managedResources: [{name: a/b}, {name: a/b}]}", "duplicate extender managed resource"),
+        ("{urlPrefix: http://x, httpTimeout: soon}", "invalid duration"),
+        ("{urlPrefix: https://x, tlsConfig: {caFile: /no/such/file}}", "No such file"),
+        (
+            "{urlPrefix: http://x, bindVerb: b}, {urlPrefix: http://y, bindVerb: b}",
+            "found 2 extenders implementing bind",
+        ),
+        ("{filterVerb: f}", "urlPrefix"),
+    ],
+)
+def test_extenders_out_of_their_limits(text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        extenders(parse((HEAD + f"extenders: [{text}]").encode()))
+
+
+def test_resources_that_extenders_account_for_are_ignored_by_filters() -> None:
+    (framework,) = made(
+        "extenders: [{urlPrefix: http://x, managedResources: [{name: a.com/gpu, ignoredByScheduler: true}]}]"
+    ).values()
+    snapshot = ClusterSnapshot()
+    snapshot.set_node(node("n1"))
+    assert framework.schedule(info("p", {"a.com/gpu": "1"}), snapshot).node == "n1"
 
 
 def test_another_kind_is_refused() -> None:
