@@ -1,7 +1,8 @@
-"""CEL expressions: is the text at least complete?
+"""CEL expressions in objects: can they be compiled?
 
-Owns the coarse check that refuses what no compiler would take: an operator or dot with nothing after it, brackets and
-quotes left open. Never compiles, never checks types. Called wherever objects carry expressions.
+Owns the coarse check that refuses what no compiler would take, in upstream's words (an operator or dot with nothing
+after it, brackets and quotes left open); the compiler is asked only about what passes it. Called wherever objects carry
+expressions.
 """
 
 import re
@@ -50,8 +51,18 @@ def _located(expression: str, position: int, why: str) -> str:
     return f"ERROR: <input>:{line}:{column}: Syntax error: {why}\n | {shown}\n | {'.' * (column - 1)}^"
 
 
-def check_expression(path: str, expression: str) -> list[FieldError]:
-    """The finding about an expression that cannot be compiled."""
-    if problem := syntax_error(expression):
-        return [FieldError.invalid(path, expression, f"compilation failed: {problem}")]
+def check_expression(
+    path: str, expression: str, result: str = "", variables: tuple[str, ...] = (), *, shown: object = None
+) -> list[FieldError]:
+    """The finding about an expression that cannot be compiled. Without variables only the syntax is looked at."""
+    problem = syntax_error(expression)
+    if not problem and variables:
+        from apiserver.expressions.compiling import ExpressionError, compile_expression
+
+        try:
+            compile_expression(expression, variables, result)
+        except ExpressionError as error:
+            problem = str(error)
+    if problem:
+        return [FieldError.invalid(path, expression if shown is None else shown, f"compilation failed: {problem}")]
     return []

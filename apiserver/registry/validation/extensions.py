@@ -1,7 +1,6 @@
-"""Admission configuration, API services, flow control and device claims.
+"""Webhook configurations, API services, flow control and device claims.
 
-Called by the rules of those kinds in the strategy table. Expressions (CEL) are only checked for
-being complete, not compiled.
+Called by the rules of those kinds in the strategy table.
 """
 
 from typing import Any
@@ -10,12 +9,15 @@ from urllib.parse import urlsplit
 from apiserver.registry.validation import names
 from apiserver.registry.validation.expressions import check_expression
 from apiserver.registry.validation.fields import check_enum, check_label_selector, invalid_each, unsupported
+from apiserver.registry.validation.policies import validate_admission_policy as validate_admission_policy
+from apiserver.registry.validation.policies import validate_conditions, validate_rule
+from apiserver.registry.validation.policies import validate_mutating_binding as validate_mutating_binding
+from apiserver.registry.validation.policies import validate_mutating_policy as validate_mutating_policy
+from apiserver.registry.validation.policies import validate_policy_binding as validate_policy_binding
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 
-_OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
-_SCOPES = ("*", "Cluster", "Namespaced")
 _REVIEW_VERSIONS = ("v1", "v1beta1")
 
 
@@ -46,7 +48,7 @@ def _qualified(path: str, name: str) -> list[FieldError]:
 def _validate_hook(hook: Obj, path: str) -> list[FieldError]:
     errors = _qualified(f"{path}.name", hook.get("name") or "")
     for index, rule in enumerate(hook.get("rules") or ()):
-        errors += _validate_rule(rule, f"{path}.rules[{index}]")
+        errors += validate_rule(rule, f"{path}.rules[{index}]")
     errors += check_enum(f"{path}.failurePolicy", hook.get("failurePolicy"), ("Fail", "Ignore"))
     errors += check_enum(f"{path}.matchPolicy", hook.get("matchPolicy"), ("Equivalent", "Exact"))
     effects = hook.get("sideEffects")
@@ -61,6 +63,7 @@ def _validate_hook(hook: Obj, path: str) -> list[FieldError]:
         errors.append(FieldError.invalid(f"{path}.timeoutSeconds", timeout, detail))
     errors += check_label_selector(f"{path}.namespaceSelector", hook.get("namespaceSelector"))
     errors += check_label_selector(f"{path}.objectSelector", hook.get("objectSelector"))
+    errors += validate_conditions(hook.get("matchConditions") or [], f"{path}.matchConditions")
     versions = hook.get("admissionReviewVersions") or []
     if not versions:
         detail = f"must specify one of {', '.join(_REVIEW_VERSIONS)}"
@@ -104,103 +107,6 @@ def _validate_client(client: Obj, path: str) -> list[FieldError]:
             )
         )
     return errors
-
-
-def _validate_rule(rule: Obj, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for field in ("apiGroups", "apiVersions", "resources"):
-        values = rule.get(field) or []
-        if not values:
-            errors.append(FieldError.required(f"{path}.{field}"))
-        elif len(values) > 1 and "*" in values:
-            detail = (
-                "if '*' is present, must not specify other "
-                + {
-                    "apiGroups": "API groups",
-                    "apiVersions": "API versions",
-                    "resources": "resources",
-                }[field]
-            )
-            errors.append(FieldError.invalid(f"{path}.{field}", values, detail))
-    operations = rule.get("operations") or []
-    if not operations:
-        errors.append(FieldError.required(f"{path}.operations"))
-    elif len(operations) > 1 and "*" in operations:
-        detail = "if '*' is present, must not specify other operations"
-        errors.append(FieldError.invalid(f"{path}.operations", operations, detail))
-    for index, operation in enumerate(operations):
-        if operation not in _OPERATIONS:
-            errors.append(unsupported(f"{path}.operations[{index}]", operation, _OPERATIONS))
-    return errors + check_enum(f"{path}.scope", rule.get("scope"), _SCOPES)
-
-
-def validate_admission_policy(obj: Obj) -> list[FieldError]:
-    """ValidatingAdmissionPolicy."""
-    spec = obj.get("spec") or {}
-    errors = check_enum("spec.failurePolicy", spec.get("failurePolicy"), ("Fail", "Ignore"))
-    errors += _validate_constraints(spec.get("matchConstraints"), "spec.matchConstraints")
-    validations, annotations = spec.get("validations") or [], spec.get("auditAnnotations") or []
-    if not validations and not annotations:
-        detail = "validations or auditAnnotations must contain at least one item"
-        errors += [
-            FieldError.required("spec.validations", detail),
-            FieldError.required("spec.auditAnnotations", detail),
-        ]
-    for index, validation in enumerate(validations):
-        if not (validation.get("expression") or "").strip():
-            errors.append(FieldError.required(f"spec.validations[{index}].expression", "expression is not specified"))
-        else:
-            errors += check_expression(f"spec.validations[{index}].expression", validation["expression"])
-    return errors
-
-
-def _validate_constraints(match: Obj | None, path: str) -> list[FieldError]:
-    if match is None:
-        return [FieldError.required(path)]
-    errors = check_enum(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
-    rules = match.get("resourceRules") or []
-    if not rules:
-        errors.append(FieldError.required(f"{path}.resourceRules"))
-    for index, rule in enumerate(rules):
-        errors += _validate_rule(rule, f"{path}.resourceRules[{index}]")
-    return errors
-
-
-def validate_mutating_policy(obj: Obj) -> list[FieldError]:
-    """MutatingAdmissionPolicy."""
-    spec = obj.get("spec") or {}
-    errors = _validate_constraints(spec.get("matchConstraints"), "spec.matchConstraints")
-    if not spec.get("mutations"):
-        errors.append(FieldError.required("spec.mutations", "mutations must contain at least one item"))
-    policies = ("IfNeeded", "Never")
-    return errors + check_enum("spec.reinvocationPolicy", spec.get("reinvocationPolicy"), policies, required=True)
-
-
-def validate_policy_binding(obj: Obj) -> list[FieldError]:
-    """ValidatingAdmissionPolicyBinding."""
-    spec = obj.get("spec") or {}
-    errors = [] if spec.get("policyName") else [FieldError.required("spec.policyName")]
-    actions = spec.get("validationActions") or []
-    if not actions:
-        errors.append(FieldError.required("spec.validationActions", "at least one validation action is required"))
-    for index, action in enumerate(actions):
-        path = f"spec.validationActions[{index}]"
-        if action not in ("Audit", "Deny", "Warn"):
-            errors.append(unsupported(path, action, ("Audit", "Deny", "Warn")))
-        elif action in actions[:index]:
-            errors.append(FieldError.duplicate(path, action))
-    if "Deny" in actions and "Warn" in actions:
-        detail = (
-            "must not contain both Deny and Warn (repeating the same validation failure information in the API "
-            "response and headers serves no purpose)"
-        )
-        errors.append(FieldError.invalid("spec.validationActions", actions, detail))
-    return errors
-
-
-def validate_mutating_binding(obj: Obj) -> list[FieldError]:
-    """MutatingAdmissionPolicyBinding."""
-    return [] if (obj.get("spec") or {}).get("policyName") else [FieldError.required("spec.policyName")]
 
 
 def validate_api_service(obj: Obj) -> list[FieldError]:
