@@ -78,7 +78,7 @@ class Aggregator:
         return self.of_path(url.decode("latin-1").partition("?")[0]) is not None
 
     async def serve(self, request: Request, service: ApiService) -> None:
-        """Pass a request on. Raises PlainRefusal, ClientGone or OSError."""
+        """Pass a request on. Raises StatusError, ClientGone or OSError."""
         await self._proxy.serve(request, service)
 
     async def swaggers(self) -> list[Remote]:

@@ -128,14 +128,12 @@ class Backend:
         clock, failures = self._registry.clock, 0
         while True:
             self._wake.clear()
-            verdict = await self._judge()
-            if verdict != self.spec.condition:
-                await write_condition(self._registry, self.spec.name, verdict)
-            passed = verdict.status == "True"
-            if not passed:
-                self._fresh, self._learned_at = False, None
-            elif self._learned_at is None or clock.monotonic() - self._learned_at >= LEARN_AGAIN:
-                passed = await self._learn()
+            try:
+                passed = await self._look()
+            except Exception:
+                # Whatever a backend sends must not end the server.
+                log.exception("Failed to look at a backend", extra=kv(apiservice=self.spec.name))
+                passed = False
             self._tell()
             failures = 0 if passed else failures + 1
             pause = min(FIRST_BACKOFF * 2 ** min(failures, 16), LAST_BACKOFF) if failures else RECHECK
@@ -144,6 +142,19 @@ class Backend:
                 await self._wake.wait()
             finally:
                 timer.cancel()
+
+    async def _look(self) -> bool:
+        """Judge, note it down, and hear what there is when it is time for that. Whether all went well."""
+        now = self._registry.clock.monotonic()
+        verdict = await self._judge()
+        if verdict != self.spec.condition:
+            await write_condition(self._registry, self.spec.name, verdict)
+        if verdict.status != "True":
+            self._fresh, self._learned_at = False, None
+            return False
+        if self._learned_at is None or now - self._learned_at >= LEARN_AGAIN:
+            return await self._learn()
+        return True
 
     def _tell(self) -> None:
         if self.version != self._told:

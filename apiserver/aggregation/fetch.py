@@ -47,7 +47,8 @@ async def fetch(
             try:
                 return await _ask(reader, writer, host, path, headers or {})
             finally:
-                writer.transport.abort()
+                if not writer.is_closing():
+                    writer.transport.abort()
     except TimeoutError:
         raise FetchError(f"{shown}: context deadline exceeded") from None
     except ssl.SSLCertVerificationError as error:

@@ -6,6 +6,7 @@ the framing are `streams.http_relay`'s and `aggregation.upgrade`'s. Called by th
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable
 
@@ -17,8 +18,9 @@ from apiserver.rest.request import Request
 from apiserver.rest.responses import Header, PlainRefusal
 from apiserver.streams.http_relay import Exchange, relay
 from apiserver.streams.proxy import answer_headers, request_headers
-from machinery.errors import ServiceUnavailable
+from machinery.errors import ServiceUnavailable, Timeout
 
+DOCUMENT_SECONDS = 60.0  # real: for discovery and OpenAPI
 UNAVAILABLE = "service unavailable"
 BEARER_PROTOCOL = b"base64url.bearer.authorization.k8s.io."
 WEBSOCKET_PROTOCOL = b"sec-websocket-protocol"
@@ -49,7 +51,7 @@ class AggregationProxy:
         self._front = front
 
     async def serve(self, request: Request, service: ApiService) -> None:
-        """Raises PlainRefusal before anything is answered, ClientGone, or OSError when the answer breaks off."""
+        """Raises StatusError before anything is answered, ClientGone, or OSError when the answer breaks off."""
         ref = service.service
         backends = self._locator.backends(ref) if ref is not None and service.available else []
         if ref is None or not backends:
@@ -79,7 +81,11 @@ class AggregationProxy:
         try:
             if tunnel is not None:
                 await relay_upgrade(request, exchange, tunnel, request.headers.get(b"upgrade", b""))
-            else:
+                return
+            # How long a request for resources may take is the door's business.
+            async with asyncio.timeout(None if request.info.is_resource else DOCUMENT_SECONDS):
                 await relay(request, exchange)
+        except TimeoutError as error:
+            raise Timeout("Timeout: request did not complete within the allotted timeout", details={}) from error
         except ServiceUnavailable as error:
             raise PlainRefusal(error.message, code=503) from error

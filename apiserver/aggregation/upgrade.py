@@ -63,7 +63,7 @@ async def relay_upgrade(request: Request, exchange: Exchange, tunnel: Tunnel, up
             await _carry(reader, writer, tunnel, rest)
         await tunnel.close()
     finally:
-        with contextlib.suppress(OSError):
+        if not writer.is_closing():
             writer.transport.abort()
 
 

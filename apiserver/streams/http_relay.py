@@ -7,7 +7,6 @@ Never chooses the backend nor the headers. Called by `streams.proxy`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ async def relay(request: Request, exchange: Exchange) -> None:
         for task in (sending, answering):
             task.cancel()
         await asyncio.gather(sending, answering, return_exceptions=True)
-        with contextlib.suppress(OSError):
+        if not writer.is_closing():
             writer.transport.abort()
 
 

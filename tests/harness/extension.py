@@ -55,6 +55,8 @@ class Extension:
     healthy: bool = True
     watchers: list[asyncio.Queue[dict[str, Any]]] = field(default_factory=list)
     openapi_v2_asked: int = 0
+    hangs: set[str] = field(default_factory=set)
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def told(self, path: str) -> Asked:
         """The last request for a path."""
@@ -147,9 +149,15 @@ class Extension:
             "definitions": {SCHEMA: schema, "unused": {"type": "object"}},
         }
 
+    def cut(self) -> None:
+        """Break off every connection that is open."""
+        for writer in list(self.writers):
+            writer.transport.abort()
+
     # -- wire ---------------------------------------------------------------------------------------------------------
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, path, _ = lines[0].split(" ")
@@ -160,13 +168,16 @@ class Extension:
             body = await reader.readexactly(int(headers.get("content-length", ["0"])[0]))
             asked = Asked(method, path, headers, body)
             self.asked.append(asked)
-            if "upgrade" in headers:
+            if path in self.hangs:
+                await asyncio.Event().wait()
+            elif "upgrade" in headers:
                 await self._echo(reader, writer, headers)
             elif "watch=true" in path or "watch=1" in path:
                 await self._watch(writer)
             else:
                 code, document = self.answer(asked)
                 await self._write(writer, code, document)
+        self.writers.discard(writer)
         writer.close()
 
     async def _write(self, writer: asyncio.StreamWriter, code: int, document: Any) -> None:

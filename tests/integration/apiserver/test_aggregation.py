@@ -17,6 +17,7 @@ from tests.harness.apiserver import (
     RestClient,
     RunningApiServer,
     _read_head,
+    eventually,
     running_apiserver,
     shared_pki,
     until_status,
@@ -125,6 +126,28 @@ async def test_the_extension_learns_who_asks(site: tuple[RunningApiServer, Exten
     assert not asked.header("x-remote-extra-foo")
     assert not asked.header("authorization")
     assert not any(name.startswith("impersonate-") for name in asked.headers)
+
+
+async def test_a_backend_that_hangs(site: tuple[RunningApiServer, Extension], monkeypatch: pytest.MonkeyPatch) -> None:
+    server, wardle = site
+    wardle.hangs = {BASE}
+    monkeypatch.setattr("apiserver.aggregation.proxy.DOCUMENT_SECONDS", 0.1)
+    answer = await server.rest().get(BASE)
+    assert (answer.status, answer.json["reason"]) == (504, "Timeout")
+
+
+async def test_a_backend_that_goes_away_midway(site: tuple[RunningApiServer, Extension]) -> None:
+    """Clients see the end of a watch, and the server goes on."""
+    server, wardle = site
+    rest = server.rest()
+    async with rest.watch(f"{FLUNDERS}?watch=true") as events:
+        await eventually(lambda: bool(wardle.watchers))
+        wardle.watchers[0].put_nowait({"type": "ADDED", "object": FLUNDER})
+        assert (await asyncio.wait_for(anext(events), DEADLINE))["type"] == "ADDED"
+        wardle.cut()
+        with pytest.raises((StopAsyncIteration, asyncio.IncompleteReadError, ConnectionError, ValueError)):
+            await asyncio.wait_for(anext(events), DEADLINE)
+    assert (await rest.get(FLUNDERS)).status == 200
 
 
 async def test_redirects_are_refused(site: tuple[RunningApiServer, Extension]) -> None:
