@@ -10,8 +10,9 @@ configured); answers `explain` on a socket of its own.
     queue.py      who is next, who backs off, who waits for which event
     scheduler.py  event handlers and the loop;  relations.py  what else decisions depend on
     binder.py     bindings and conditions;  volume_writer.py  what PreBind writes;  evictor.py  preemption's writes
-    decisions.py  the last decisions;  explain.py  the door that tells them
-    configuration.py  the KubeSchedulerConfiguration file;  app.py  the process
+    extenders.py  other people's filters, over HTTP;  extended.py  decisions in which they have a say
+    decisions.py  the last decisions;  explanations.py  why;  explain.py  the door that tells it
+    configuration.py  the KubeSchedulerConfiguration file;  plugin_args.py  its plugins' arguments;  app.py  the process
 """
 
 import os

@@ -12,7 +12,8 @@ from machinery import grpc as transport
 from machinery.errors import NotFound, ServiceUnavailable
 from machinery.meta import ObjectKey, rfc3339
 from proto.explain.v1 import explain_pb2 as pb
-from scheduler.scheduler import Explanation, Scheduler
+from scheduler.explanations import Explanation
+from scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
     import grpc.aio

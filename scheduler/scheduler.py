@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -24,21 +23,20 @@ from machinery import log
 from machinery.clock import Clock
 from machinery.errors import NotFound, ServiceUnavailable, StatusError
 from machinery.log import kv
-from machinery.meta import ObjectKey
 from scheduler import changes, extended
 from scheduler.binder import Binding, BindPipeline, ConditionWriter
 from scheduler.decisions import DecisionLog, DecisionRecord
 from scheduler.evictor import Eviction, Evictor
+from scheduler.explanations import Explainer
 from scheduler.extended import ExtenderBinder
 from scheduler.extenders import ExtenderError, Extenders
 from scheduler.framework import node_facts
-from scheduler.framework.decision import Decision, FitError, NodeVerdict
+from scheduler.framework.decision import Decision, FitError
 from scheduler.framework.events import Action, ClusterEvent, EventResource
 from scheduler.framework.framework import Framework
 from scheduler.framework.interface import Refusal
 from scheduler.framework.nominations import Nominations
-from scheduler.framework.pod_info import PodInfo, is_terminal
-from scheduler.framework.pod_volumes import told
+from scheduler.framework.pod_info import PodInfo, is_assigned, is_terminal
 from scheduler.framework.snapshot import ClusterSnapshot
 from scheduler.framework.waiting import NotReserved, Rejected, WaitingPods
 from scheduler.plugins.default_preemption import DefaultPreemption
@@ -54,19 +52,6 @@ SCHEDULED: Final = "Scheduled"
 PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
 _TURN: Final = 0.005  # real seconds of deciding before other tasks get the loop
 _log = log.get(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a pod is where it is, or nowhere. `recomputed`: the verdicts are of now, not of the last attempt."""
-
-    last: DecisionRecord | None
-    nodes: Sequence[NodeVerdict]
-    place: str = ""  # in the queue
-    gate: str = ""  # why it is not even tried
-    foreign: str = ""  # the scheduler that answers for it, if it is another one
-    recomputed: bool = False
-    claims: Sequence[tuple[str, str]] = ()  # the pod's claims, and how it stands with each
 
 
 class Scheduler:
@@ -117,6 +102,8 @@ class Scheduler:
             for plugin in framework.post_filters:
                 if isinstance(plugin, DefaultPreemption):
                     plugin.budgets = self.relations.budgets
+        explainer = Explainer(self.snapshot, self.decisions, self.queue, self._pods.lister, profiles, self.framework_of)
+        self.explain = explainer.explain
         self.evictor = Evictor(client, clock, recorder, self.nominations, self._not_evicted)
 
     @property
@@ -312,39 +299,6 @@ class Scheduler:
             core_v1.Pod, info.name, patch, info.namespace, type=PatchType.STRATEGIC, subresource="status"
         )
 
-    # --- explaining ----------------------------------------------------------------------------------------------
-
-    def explain(self, key: ObjectKey) -> Explanation | None:
-        """The last decision about a pod with every node's verdict and scores; None for a pod nobody knows.
-
-        Verdicts that were not kept are computed as of now, for an assigned pod as if it were not there.
-        """
-        record = self.decisions.get(str(key))
-        pod = self._pods.lister.get(key)
-        table = self.decisions.table(str(key))
-        kept = table.verdicts() if table is not None else ()
-        if pod is None:
-            return Explanation(record, kept) if record is not None else None
-        info = PodInfo(pod)
-        if record is not None and record.uid != info.uid:
-            record, kept = None, ()  # of an earlier pod of this name
-        queued = self.queue.get(info.uid)
-        place = queued.place.value if queued is not None else ""
-        framework = self.framework_of(info)
-        _, gate = ("", "") if is_assigned(pod) else framework.gate(info)
-        if info.scheduler_name not in self._profiles:
-            return Explanation(None, (), foreign=info.scheduler_name)
-        claims = [(each, told(self.snapshot.volumes, info.namespace, each)) for each in info.claims]
-        if kept or gate:
-            return Explanation(record, kept, place, gate, claims=claims)
-        self.snapshot.fork()
-        try:
-            self.snapshot.remove_pod(info.uid)
-            nodes = framework.explain(info, self.snapshot)
-            return Explanation(record, nodes, place, gate, recomputed=True, claims=claims)
-        finally:
-            self.snapshot.revert()
-
     # --- informer events -----------------------------------------------------------------------------------------
 
     def _pod_added(self, pod: core_v1.Pod) -> None:
@@ -410,7 +364,3 @@ class Scheduler:
     def _node_deleted(self, node: core_v1.Node) -> None:
         self.snapshot.remove_node(node_facts.name(node))
         self.queue.on_event(ClusterEvent(EventResource.NODE, Action.DELETE, node, None))
-
-
-def is_assigned(pod: core_v1.Pod) -> bool:
-    return pod.spec is not None and bool(pod.spec.nodeName)

@@ -52,6 +52,10 @@ def disks(spec: core_v1.PodSpec) -> tuple[Disk, ...]:
     return tuple(found)
 
 
+def is_assigned(pod: core_v1.Pod) -> bool:
+    return pod.spec is not None and bool(pod.spec.nodeName)
+
+
 def is_terminal(pod: core_v1.Pod) -> bool:
     """A pod that has ended holds no resources and is not scheduled."""
     return pod.status is not None and pod.status.phase in ("Succeeded", "Failed")
