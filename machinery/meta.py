@@ -25,7 +25,7 @@ class ObjectKey(NamedTuple):
 
 def rfc3339(moment: datetime) -> str:
     """metav1.Time: whole seconds, UTC, `2026-01-01T00:00:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat()[:19] + "Z"
 
 
 def rfc3339_micro(moment: datetime) -> str:

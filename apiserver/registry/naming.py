@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import uuid
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 SUFFIX = 5
 LONGEST_PREFIX = 63 - SUFFIX
 
@@ -19,5 +19,6 @@ def generated_name(prefix: str) -> str:
 
 
 def new_uid() -> str:
-    """A random UUID."""
-    return str(uuid.UUID(bytes=os.urandom(16), version=4))
+    """A random UUID of version 4."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"

@@ -33,6 +33,7 @@ from apiserver.storage.interface import (
     prefix_end,
 )
 from apiserver.storage.rpc import Call, Channel
+from apiserver.storage.transactions import conditional_write
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ class EtcdStore:
         if opened is not None:
             await opened.close()
 
-    async def _call(self, name: str, request: Any, seconds: float) -> Any:
+    async def _call(self, name: str, request: bytes, seconds: float) -> Any:
         channel = self._channel or self._connect()
         method, decode = self._methods[name]
-        response = decode(await channel.unary(method, request.SerializeToString(), seconds))
+        response = decode(await channel.unary(method, request, seconds))
         self._seen = max(self._seen, response.header.revision)
         return response
 
@@ -120,11 +121,12 @@ class EtcdStore:
 
     async def _read(self, name: str, request: Any) -> Any:
         """Send until answered; requests without an effect may be repeated freely."""
+        message = request.SerializeToString()
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + self._timeout, RETRY_FIRST
         while True:
             try:
-                return await self._call(name, request, max(deadline - loop.time(), 0.001))
+                return await self._call(name, message, max(deadline - loop.time(), 0.001))
             except RpcError as error:
                 failure = _failure(error)
                 if not isinstance(failure, StoreUnavailable) or loop.time() + delay >= deadline:
@@ -155,7 +157,7 @@ class EtcdStore:
         return number
 
     async def _write(self, key: bytes, value: bytes | None, expected: int, lease: int = 0) -> WriteResult:
-        request = self._transaction(key, value, expected, lease)
+        request = conditional_write(key, value, expected, lease)
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + self._timeout, RETRY_FIRST
         seen_before, in_doubt = self._seen, False
@@ -182,18 +184,6 @@ class EtcdStore:
             current = _key_value(kvs[0]) if kvs else None
             result = WriteResult(False, revision, current)
             return settle(result, value, expected, seen_before) if in_doubt else result
-
-    def _transaction(self, key: bytes, value: bytes | None, expected: int, lease: int) -> pb.TxnRequest:
-        messages = self._messages
-        if value is None:
-            success = messages.RequestOp(request_delete_range=messages.DeleteRangeRequest(key=key))
-        else:
-            success = messages.RequestOp(request_put=messages.PutRequest(key=key, value=value, lease=lease))
-        target, equal = messages.Compare.MOD, messages.Compare.EQUAL
-        unchanged = messages.Compare(target=target, result=equal, key=key, mod_revision=expected)
-        read = messages.RequestOp(request_range=messages.RangeRequest(key=key))
-        request: pb.TxnRequest = messages.TxnRequest(compare=[unchanged], success=[success], failure=[read])
-        return request
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
