@@ -78,7 +78,9 @@ def test_server_side_apply_and_conflict(client: Client, namespace: str) -> None:
 def test_a_deployment_by_its_subresources(client: Client, namespace: str) -> None:
     body = workload("Deployment", "web", replicas=1)
     body["metadata"]["namespace"] = namespace
-    client.create(Deployment.from_dict(body))
+    made = Deployment.from_dict(body)
+    assert isinstance(made, Deployment)
+    client.create(made)
     client.wait(Deployment, "web", for_conditions=["Available"], namespace=namespace)
     scale = Deployment.Scale(metadata=ObjectMeta(name="web", namespace=namespace), spec=ScaleSpec(replicas=2))
     assert client.replace(scale, "web", namespace=namespace).spec == ScaleSpec(replicas=2)
@@ -96,6 +98,6 @@ def test_logs(client: Client, talker: tuple[str, str]) -> None:
 def test_generic_resources(client: Client, namespace: str) -> None:
     lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
     made = lease(metadata=ObjectMeta(name="turn", namespace=namespace), spec={"holderIdentity": "me"})
-    client.create(made)  # type: ignore[call-overload]
+    client.create(made)
     assert client.get(lease, "turn", namespace=namespace)["spec"]["holderIdentity"] == "me"
     assert namespace in [each.metadata.name for each in client.list(Namespace) if each.metadata]
