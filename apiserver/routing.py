@@ -36,7 +36,8 @@ def check_route(info: Attributes, resource: Resource) -> None:
             if isinstance(resource, CustomResource):
                 raise NotFound.of(resource.plural, info.name, resource.group)
             raise NotFound.path()
-        if verb not in subresource.verbs:
+        # Methods without a verb (OPTIONS) are for proxies to pass on.
+        if verb not in subresource.verbs and (verb or info.subresource != "proxy"):
             raise MethodNotAllowed
         return
     if verb not in resource.verbs:

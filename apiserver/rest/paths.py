@@ -43,7 +43,7 @@ def parse(method: str, path: str) -> RequestInfo:
         count -= 1
         if count <= first:
             return RequestInfo(path, method.lower())
-    info = RequestInfo(path, VERBS.get(method, method.lower()), True, group, version)
+    info = RequestInfo(path, VERBS.get(method, ""), True, group, version)
     if segments[first] == "watch" and count > first + 1:
         info.legacy_watch = True
         first += 1

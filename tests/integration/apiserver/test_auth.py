@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -178,3 +180,115 @@ async def test_the_token_issuer_tells_its_keys(apiserver: RunningApiServer) -> N
     assert document["issuer"] == "https://kubernetes.default.svc.cluster.local"
     keys = (await rest.get("/openid/v1/jwks")).json["keys"]
     assert [key["alg"] for key in keys] == ["ES256"]
+
+
+async def test_projected_tokens_outlive_their_file_by_a_year(apiserver: RunningApiServer) -> None:
+    """Upstream's rule for tokens of 3607 seconds that are bound to a pod; `warnafter` says when they should be new."""
+    rest = apiserver.rest()
+    await rest.post(ACCOUNTS, {"metadata": {"name": "robot"}})
+    spec = {"containers": [{"name": "c", "image": "i"}], "serviceAccountName": "robot"}
+    pod = {"metadata": {"name": "web"}, "spec": {**spec, "automountServiceAccountToken": False}}
+    assert (await rest.post(PODS, pod)).status == 201
+
+    async def claims(seconds: int, **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": "web"}
+        body = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "spec": {"expirationSeconds": seconds, "boundObjectRef": bound, **spec},
+        }
+        answer = (await rest.post(f"{ACCOUNTS}/robot/token", body)).json
+        middle = answer["status"]["token"].split(".")[1]
+        return answer, json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+
+    answer, said = await claims(3607)
+    assert said["exp"] - said["iat"] == 365 * 24 * 3600
+    assert said["kubernetes.io"]["warnafter"] - said["iat"] == 3607
+    assert answer["spec"]["expirationSeconds"] == 3607
+    for seconds, audiences in ((3600, []), (3607, ["vault"])):
+        _, said = await claims(seconds, audiences=audiences)
+        assert said["exp"] - said["iat"] == seconds
+        assert "warnafter" not in said["kubernetes.io"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "field", "message"),
+    [
+        pytest.param(
+            {"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "Exists"}]},
+            "spec.resourceAttributes.fieldSelector.rawSelector",
+            "may not specified at the same time as requirements",
+            id="both",
+        ),
+        pytest.param(
+            {},
+            "spec.resourceAttributes.fieldSelector.requirements",
+            "when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
+            id="neither",
+        ),
+        pytest.param(
+            {"requirements": [{"key": "a", "operator": "In"}]},
+            "spec.resourceAttributes.fieldSelector.requirements[0].values",
+            "must be specified when `operator` is 'In' or 'NotIn'",
+            id="no-values",
+        ),
+    ],
+)
+async def test_selectors_of_reviews_are_checked(
+    apiserver: RunningApiServer, selector: dict[str, Any], field: str, message: str
+) -> None:
+    attributes = {"resource": "pods", "verb": "list", "fieldSelector": selector}
+    body = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+    spec = {"resourceAttributes": attributes}
+    answer = await apiserver.rest().post(f"{AUTHORIZATION}/selfsubjectaccessreviews", {**body, "spec": spec})
+    (cause,) = answer.json["details"]["causes"]
+    assert (answer.status, cause["field"]) == (422, field)
+    assert cause["message"].endswith(message)
+
+
+async def test_a_node_is_judged_by_the_selector_of_a_review(apiserver: RunningApiServer) -> None:
+    node = {"user": "system:node:n1", "groups": ["system:nodes"]}
+    requirement = {"key": "spec.nodeName", "operator": "In", "values": ["n1"]}
+    for values, allowed in ((["n1"], True), (["n2"], False)):
+        selector = {"requirements": [{**requirement, "values": values}]}
+        attributes = {"resource": "pods", "verb": "list", "version": "v1", "fieldSelector": selector}
+        body = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+        spec = {"resourceAttributes": attributes, **node}
+        answer = await apiserver.rest().post(f"{AUTHORIZATION}/subjectaccessreviews", {**body, "spec": spec})
+        assert answer.json["status"]["allowed"] is allowed
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [
+        pytest.param(
+            {"rules": [{"verbs": ["get", "list"], "nonResourceURLs": ["/x"]}]},
+            '{NonResourceURLs:["/x"], Verbs:["get"]}\n{NonResourceURLs:["/x"], Verbs:["list"]}',
+            id="paths",
+        ),
+        pytest.param(
+            {"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a", "b"]}]},
+            '{APIGroups:[""], Resources:["secrets"], ResourceNames:["a"], Verbs:["get"]}\n'
+            '{APIGroups:[""], Resources:["secrets"], ResourceNames:["b"], Verbs:["get"]}',
+            id="names",
+        ),
+        pytest.param(
+            {"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}},
+            "must have cluster-admin privileges to use the aggregationRule",
+            id="aggregation",
+        ),
+    ],
+)
+async def test_what_refusals_of_escalation_say(apiserver: RunningApiServer, role: dict[str, Any], message: str) -> None:
+    admin, alice = apiserver.rest(), apiserver.rest(USER_TOKEN)
+    rule = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["create", "get"]}
+    base = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "granter"}}
+    await admin.post(f"{RBAC}/clusterroles", {**base, "kind": "ClusterRole", "rules": [rule]})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "granter"}
+    bound = {**base, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [ALICE]}
+    await admin.post(f"{RBAC}/clusterrolebindings", bound)
+    assert await until_allowed(alice, f"{RBAC}/clusterroles/granter") == 200
+    body = {**base, "kind": "ClusterRole", "metadata": {"name": "up"}, **role}
+    refused = await alice.post(f"{RBAC}/clusterroles", body)
+    assert refused.status == 403
+    assert refused.json["message"].endswith(message)

@@ -71,7 +71,8 @@ def test_only_proxies_go_deeper() -> None:
 @given(st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "BREW"]), st.text("/abnspiw", max_size=40))
 def test_no_path_breaks_the_parser(method: str, path: str) -> None:
     info = parse(method, f"/api{path}")
-    assert info.verb
+    # Upstream has no verb for other methods on resources; on plain paths the method is the verb.
+    assert bool(info.verb) is (method != "BREW" or not info.is_resource or info.legacy_watch)
 
 
 @pytest.mark.parametrize(
