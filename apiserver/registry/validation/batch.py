@@ -16,6 +16,7 @@ from apiserver.registry.validation.fields import (
 )
 from apiserver.registry.validation.metadata import IMMUTABLE
 from apiserver.registry.validation.pod import validate_template
+from apiserver.registry.validation.pod_dump import template_value
 from apiserver.registry.validation.schedule import schedule_error
 from apiserver.registry.validation.workloads import validate_template_labels
 from machinery.field_errors import FieldError
@@ -188,7 +189,7 @@ def validate_job_update(new: Obj, old: Obj) -> list[FieldError]:
     errors += check_immutable("spec.selector", after.get("selector"), before.get("selector"))
     loose = bool(before.get("suspend")) and not (old.get("status") or {}).get("startTime")
     if _comparable(after.get("template") or {}, loose) != _comparable(before.get("template") or {}, loose):
-        errors.append(FieldError.invalid("spec.template", after.get("template"), IMMUTABLE))
+        errors.append(FieldError.invalid("spec.template", template_value(after.get("template") or {}), IMMUTABLE))
     for field in ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
         errors += check_immutable(f"spec.{field}", after.get(field), before.get(field))
     return errors

@@ -18,6 +18,7 @@ _SCOPES = (
     "Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 )  # fmt: skip
+_POD_COMPUTE = ("cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory")
 _CONFLICTING = ({"Terminating", "NotTerminating"}, {"BestEffort", "NotBestEffort"})
 _POSITIVE_SCOPES = ("Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "CrossNamespacePodAffinity")
 
@@ -32,12 +33,24 @@ def validate_quota(obj: Obj) -> list[FieldError]:
         if "/" not in name and name not in STANDARD and not name.startswith(("hugepages-", "requests.hugepages-")):
             errors.append(FieldError.invalid(path, name, "must be a standard resource for quota"))
         errors += check_quantity(path, name, amount)
-    errors += _validate_scopes(spec.get("scopes") or [], "spec.scopes")
+    errors += _validate_scopes(spec.get("scopes") or [], "spec.scopes", spec.get("hard") or {})
     return errors + _validate_scope_selector(spec.get("scopeSelector") or {}, "spec.scopeSelector.matchExpressions")
 
 
-def _validate_scopes(scopes: list[str], path: str) -> list[FieldError]:
-    errors = [FieldError.invalid(path, scopes, "unsupported scope") for scope in scopes if scope not in _SCOPES]
+def _fits(scope: str, name: str) -> bool:
+    """Can objects in the scope be charged for the resource?"""
+    if scope == "VolumeAttributesClass":
+        return name in ("persistentvolumeclaims", "requests.storage")
+    return name == "pods" or (scope != "BestEffort" and name in _POD_COMPUTE)
+
+
+def _validate_scopes(scopes: list[str], path: str, hard: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for scope in scopes:
+        if scope not in _SCOPES:
+            errors.append(FieldError.invalid(path, scopes, "unsupported scope"))
+        elif any(name in STANDARD and not _fits(scope, name) for name in hard):
+            errors.append(FieldError.invalid(path, scopes, "unsupported scope applied to resource"))
     errors += [FieldError.invalid(path, scopes, "conflicting scopes") for pair in _CONFLICTING if pair <= set(scopes)]
     return errors
 

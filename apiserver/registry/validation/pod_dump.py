@@ -35,9 +35,19 @@ _ORDER: Mapping[str, str] = {
     "Volume": "name hostPath emptyDir gcePersistentDisk awsElasticBlockStore gitRepo secret nfs iscsi glusterfs "
     "persistentVolumeClaim rbd quobyte flexVolume cinder cephfs flocker downwardAPI fc azureFile configMap "
     "vsphereVolume azureDisk photonPersistentDisk projected portworxVolume scaleIO storageos csi ephemeral image",
+    "PersistentVolumeSpec": "gcePersistentDisk awsElasticBlockStore hostPath glusterfs nfs rbd quobyte iscsi "
+    "flexVolume cinder cephfs fc flocker azureFile vsphereVolume azureDisk photonPersistentDisk portworxVolume scaleIO local "
+    "storageos csi",
     "VolumeMount": "name readOnly recursiveReadOnly mountPath subPath mountPropagation subPathExpr",
 }
-_LEFT_OUT: Mapping[str, tuple[str, ...]] = {"PodSpec": (*_HOST, "serviceAccount")}
+_LEFT_OUT: Mapping[str, tuple[str, ...]] = {
+    "PodSpec": (*_HOST, "serviceAccount"),
+    # Only its source, which is a struct of its own inside, is ever compared.
+    "PersistentVolumeSpec": (
+        "accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
+        "storageClassName", "volumeAttributesClassName", "volumeMode",
+    ),
+}  # fmt: skip
 _NAMES = {
     "apiGroup": "APIGroup",
     "apiVersion": "APIVersion",
@@ -68,7 +78,11 @@ _NAMES = {
     "tcpSocket": "TCPSocket",
     "tty": "TTY",
 }
-_BY_VALUE = {("Container", "resources"), ("EphemeralContainer", "resources")}
+_BY_VALUE = {
+    ("Container", "resources"),
+    ("EphemeralContainer", "resources"),
+    ("PersistentVolumeClaimSpec", "resources"),
+}
 _SELECTOR = "LabelSelector"
 # Texts that are pointers in Go; of other optional texts, those are that keep an empty value.
 _POINTERS: Mapping[str, str] = {
@@ -93,6 +107,24 @@ def spec_diff(old: Obj, new: Obj) -> str:
 def ephemeral_diff(old: Obj, new: Obj) -> str:
     """Two ephemeral containers."""
     return _diff("EphemeralContainer", old, new)
+
+
+def claim_diff(old: Obj, new: Obj) -> str:
+    """Two specs of persistent volume claims."""
+    return _diff("PersistentVolumeClaimSpec", old, new)
+
+
+def volume_source_diff(old: Obj, new: Obj) -> str:
+    """What two persistent volumes are made of."""
+    return _diff("PersistentVolumeSpec", old, new)
+
+
+def template_value(template: Obj) -> Obj:
+    """A pod template as a value in findings: its metadata lies on the level of its spec."""
+    return {
+        **template.get("metadata", {}),
+        "Spec": _shown(_internal(template.get("spec") or {}), schema.definition(f"{_CORE}PodSpec")),
+    }
 
 
 def _diff(definition: str, old: Obj, new: Obj) -> str:

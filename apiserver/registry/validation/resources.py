@@ -22,6 +22,12 @@ STANDARD = frozenset(
         "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage",
     }
 )  # fmt: skip
+_COUNTS = frozenset(
+    {
+        "pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps",
+        "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
+    }
+)  # fmt: skip
 _HUGE = "hugepages-"
 
 
@@ -54,8 +60,8 @@ def check_container_resource_name(path: str, name: str) -> list[FieldError]:
 
 
 def check_quantity(path: str, name: str, amount: Any) -> list[FieldError]:
-    """Not negative; whole for extended resources."""
-    problem = _quantity_problem(str(amount), is_extended(name))
+    """Not negative; whole for extended resources and counts of objects."""
+    problem = _quantity_problem(str(amount), name in _COUNTS or is_extended(name))
     return [FieldError.invalid(path, str(amount), problem)] if problem else []
 
 

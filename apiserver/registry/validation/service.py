@@ -25,6 +25,7 @@ _FAMILIES = ("IPv4", "IPv6")
 _POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
 _ONCE = "may not change once set"
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _ONLY_BALANCER = "may only be used when `type` is 'LoadBalancer'"
 
 
@@ -74,9 +75,25 @@ def validate_service(obj: Obj) -> list[FieldError]:
         errors += invalid_each(path, address, texts) if texts else reserved_address(path, address)
     errors += check_enum("spec.type", kind, _TYPES, required=True)
     errors += _validate_node_ports(spec, ports)
-    for index, cidr in enumerate(spec.get("loadBalancerSourceRanges") or ()):
-        errors += invalid_each(f"spec.LoadBalancerSourceRanges[{index}]", cidr, names.cidr(cidr.strip()))
+    errors += _validate_source_ranges(obj["metadata"].get("annotations") or {}, spec)
     return errors + _validate_traffic(spec)
+
+
+def _validate_source_ranges(annotations: Obj, spec: Obj) -> list[FieldError]:
+    """Of load balancers only; the annotation counts where the field is not set. Blanks around ranges are allowed."""
+    if ranges := spec.get("loadBalancerSourceRanges"):
+        path = "spec.LoadBalancerSourceRanges"
+        given = [(f"{path}[{index}]", cidr) for index, cidr in enumerate(ranges)]
+    elif _SOURCE_RANGES in annotations:
+        path = f"metadata.annotations[{_SOURCE_RANGES}]"
+        given = [(path, cidr) for cidr in annotations[_SOURCE_RANGES].split(",")]
+        given = given if annotations[_SOURCE_RANGES].strip() else []
+    else:
+        return []
+    errors = [] if spec.get("type") == "LoadBalancer" else [FieldError.forbidden(path, _ONLY_BALANCER)]
+    for where, cidr in given:
+        errors += invalid_each(where, cidr.strip(), names.cidr(cidr.strip()))
+    return errors
 
 
 def _validate_external(spec: Obj) -> list[FieldError]:

@@ -3,12 +3,21 @@
 Called by the rules of those kinds in the strategy table; `validate_claim_spec` by pods and stateful sets too.
 """
 
+import posixpath
+from fractions import Fraction
 from typing import Any
 
 from apiserver.registry.validation import names
 from apiserver.registry.validation.deprecations import DEPRECATED_NODE_LABELS
-from apiserver.registry.validation.fields import check_enum, check_immutable, invalid_each, unsupported
+from apiserver.registry.validation.fields import (
+    check_enum,
+    check_immutable,
+    check_label_selector,
+    invalid_each,
+    unsupported,
+)
 from apiserver.registry.validation.metadata import IMMUTABLE
+from apiserver.registry.validation.pod_dump import claim_diff, volume_source_diff
 from apiserver.registry.validation.resources import check_quantity
 from apiserver.registry.validation.scheduling import validate_node_selector
 from machinery import quantity
@@ -16,6 +25,15 @@ from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 
+_BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
+_NOT_UNSET = "update from non-nil value to nil is forbidden"
+_NEWER_LABELS = {
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+    "beta.kubernetes.io/os": "kubernetes.io/os",
+    "beta.kubernetes.io/arch": "kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
+}
 _MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _VOLUME_MODES = ("Block", "Filesystem")
 _VOLUME_SOURCES: dict[str, tuple[str, ...]] = {
@@ -76,7 +94,21 @@ def validate_volume(obj: Obj) -> list[FieldError]:
     errors += check_enum("spec.persistentVolumeReclaimPolicy", reclaim, ("Delete", "Recycle", "Retain"))
     if name := spec.get("storageClassName"):
         errors += invalid_each("spec.storageClassName", name, names.dns_subdomain(name))
-    return errors + check_enum("spec.volumeMode", spec.get("volumeMode"), _VOLUME_MODES)
+    errors += check_enum("spec.volumeMode", spec.get("volumeMode"), _VOLUME_MODES)
+    return errors + _validate_attributes(spec)
+
+
+def _validate_attributes(spec: Obj) -> list[FieldError]:
+    """volumeAttributesClassName: a class of what a CSI driver made."""
+    if (name := spec.get("volumeAttributesClassName")) is None:
+        return []
+    path = "spec.volumeAttributesClassName"
+    errors = invalid_each(path, name, names.dns_subdomain(name))
+    if not name:
+        errors = [FieldError.required(path, "an empty string is disallowed")]
+    if spec.get("csi") is None:
+        errors.append(FieldError.required("spec.csi", "has to be specified when using volumeAttributesClassName"))
+    return errors
 
 
 def _positive(path: str, amount: Any) -> list[FieldError]:
@@ -105,17 +137,51 @@ def _validate_volume_source(spec: Obj) -> list[FieldError]:
             errors.append(FieldError.invalid("spec.hostPath.path", source["path"], "must not contain '..'"))
     if not count:
         errors.append(FieldError.required("spec", "must specify a volume type"))
+    root = posixpath.normpath((spec.get("hostPath") or {}).get("path") or ".") == "/"
+    if root and spec.get("persistentVolumeReclaimPolicy") == "Recycle":
+        detail = "may not be 'recycle' for a hostPath mount of '/'"
+        errors.append(FieldError.forbidden("spec.persistentVolumeReclaimPolicy", detail))
     return errors
 
 
 def validate_volume_update(new: Obj, old: Obj) -> list[FieldError]:
-    """The source stays."""
+    """The source stays, and node affinity once it is set."""
     errors = validate_volume(new)
     after, before = new.get("spec") or {}, old.get("spec") or {}
-    if any(after.get(kind) != before.get(kind) for kind in _VOLUME_SOURCES):
-        detail = "spec.persistentvolumesource is immutable after creation"
+    source, was = ({kind: spec[kind] for kind in _VOLUME_SOURCES if kind in spec} for spec in (after, before))
+    secret = "controllerExpandSecretRef"
+    if secret in source.get("csi", {}) and "csi" in was and secret not in was["csi"]:  # may be added later
+        source["csi"] = {key: value for key, value in source["csi"].items() if key != secret}
+    if source != was:
+        detail = f"spec.persistentvolumesource is immutable after creation\n{volume_source_diff(was, source)}"
         errors.append(FieldError.forbidden("spec.persistentvolumesource", detail))
-    return errors + check_immutable("spec.volumeMode", after.get("volumeMode"), before.get("volumeMode"))
+    errors += check_immutable("volumeMode", after.get("volumeMode"), before.get("volumeMode"))
+    affinity, was_affinity = after.get("nodeAffinity"), before.get("nodeAffinity")
+    if was_affinity is not None and affinity != was_affinity and not _only_newer_labels(affinity, was_affinity):
+        detail = f"{IMMUTABLE}, except for updating from beta label to GA"
+        errors.append(FieldError.invalid("nodeAffinity", affinity, detail))
+    if before.get("volumeAttributesClassName") is not None and after.get("volumeAttributesClassName") is None:
+        errors.append(FieldError.forbidden("spec.volumeAttributesClassName", _NOT_UNSET))
+    return errors
+
+
+def _only_newer_labels(new: Obj | None, old: Obj) -> bool:
+    """Is the change of a volume's node affinity just from deprecated node labels to those that follow them?"""
+
+    def renamed(affinity: Obj) -> Any:
+        terms = (affinity.get("required") or {}).get("nodeSelectorTerms") or ()
+        return [
+            {
+                **term,
+                "matchExpressions": [
+                    {**each, "key": _NEWER_LABELS.get(each.get("key") or "", each.get("key"))}
+                    for each in term.get("matchExpressions") or ()
+                ],
+            }
+            for term in terms
+        ]
+
+    return new is not None and renamed(old) == renamed(new)
 
 
 def volume_warnings(obj: Obj, old: Obj | None) -> list[str]:
@@ -147,6 +213,8 @@ def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     if not modes:
         errors.append(FieldError.required(f"{path}.accessModes", "at least 1 access mode is required"))
+    if (selector := spec.get("selector")) is not None:
+        errors += check_label_selector(f"{path}.selector", selector)
     errors += _validate_modes(modes, f"{path}.accessModes")
     amount = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
     if amount is None:
@@ -165,6 +233,12 @@ def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
             if not group and source.get("kind") not in (None, "", "PersistentVolumeClaim"):
                 detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
                 errors.append(FieldError.invalid(f"{path}.{field}", source.get("kind"), detail))
+            if group:
+                errors += invalid_each(f"{path}.{field}.apiGroup", group, names.dns_subdomain(group))
+            if namespace := source.get("namespace"):
+                errors += invalid_each(f"{path}.{field}.namespace", namespace, names.dns_label(namespace))
+    if name := spec.get("volumeAttributesClassName"):
+        errors += invalid_each(f"{path}.volumeAttributesClassName", name, names.dns_subdomain(name))
     return errors
 
 
@@ -174,25 +248,51 @@ _CLAIM_IMMUTABLE = (
 
 
 def validate_claim_update(new: Obj, old: Obj) -> list[FieldError]:
-    """Bound claims may grow; a claim is bound to its volume once."""
+    """Bound claims may grow and change their class; a claim is bound to its volume once."""
     errors = validate_claim(new)
     after, before = dict(new.get("spec") or {}), dict(old.get("spec") or {})
-    if not before.get("volumeName"):
-        before["volumeName"] = after.get("volumeName")
-        if not before.get("storageClassName"):
-            before["storageClassName"] = after.get("storageClassName")
-    bound = (old.get("status") or {}).get("phase") == "Bound"
-    grown, was = after.pop("resources", None) or {}, before.pop("resources", None) or {}
-    after.pop("volumeAttributesClassName", None)
-    before.pop("volumeAttributesClassName", None)
-    if _present(after) != _present(before) or (not bound and grown != was):
-        errors.append(FieldError.forbidden("spec", _CLAIM_IMMUTABLE))
-        return errors
-    size, before_size = (grown.get("requests") or {}).get("storage"), (was.get("requests") or {}).get("storage")
-    if size is not None and before_size is not None and quantity.parse(size) < quantity.parse(before_size):
-        detail = "field can not be less than status.capacity"
-        errors.append(FieldError.forbidden("spec.resources.requests.storage", detail))
+    annotations, had = (each["metadata"].get("annotations") or {} for each in (new, old))
+    size, was_size = ((spec.get("resources") or {}).get("requests", {}).get("storage") for spec in (after, before))
+    if not before.get("volumeName") and "volumeName" in after:
+        before["volumeName"] = after["volumeName"]
+    given, was = after.get("storageClassName"), before.get("storageClassName")
+    if was is None and given is not None and given == had.get(_BETA_CLASS) == annotations.get(_BETA_CLASS, given):
+        del after["storageClassName"]  # from the annotation to the field
+    else:
+        if annotations.get(_BETA_CLASS, "") != had.get(_BETA_CLASS, ""):
+            path = f"metadata.annotations[{_BETA_CLASS}]"
+            errors.append(FieldError.invalid(path, annotations.get(_BETA_CLASS, ""), IMMUTABLE))
+        if was is None and given is not None and had.get(_BETA_CLASS, given) == given:
+            del after["storageClassName"]  # a class that was made the default one later
+    if (new.get("status") or {}).get("phase") == "Bound":
+        if requests := (after.get("resources") or {}).get("requests"):
+            after["resources"] = {**after["resources"], "requests": {**requests, "storage": was_size}}
+        if after.get("volumeAttributesClassName") is not None:
+            after["volumeAttributesClassName"] = before.get("volumeAttributesClassName")
+    if _present(after) != _present(before):
+        difference = claim_diff(_present(before), _present(after))
+        errors.append(FieldError.forbidden("spec", f"{_CLAIM_IMMUTABLE}\n{difference}"))
+    errors += _validate_shrinking(size, was_size, ((old.get("status") or {}).get("capacity") or {}).get("storage"))
+    errors += check_immutable("volumeMode", after.get("volumeMode"), before.get("volumeMode"))
+    kind, was_kind = ((each.get("spec") or {}).get("volumeAttributesClassName") for each in (new, old))
+    if was_kind is not None and kind != was_kind and not kind:
+        detail = _NOT_UNSET if kind is None else "update from non-nil value to an empty string is forbidden"
+        errors.append(FieldError.forbidden("spec.volumeAttributesClassName", detail))
     return errors
+
+
+def _validate_shrinking(size: Any, before: Any, capacity: Any) -> list[FieldError]:
+    """A claim whose expansion failed may ask for less again, but not for what it has."""
+    try:
+        numbers = [
+            quantity.parse(str(amount)) if amount is not None else Fraction(0) for amount in (size, before, capacity)
+        ]
+    except ValueError:
+        return []  # told by the rules for new claims
+    if numbers[0] < numbers[1] and numbers[0] <= numbers[2]:
+        detail = "field can not be less than status.capacity"
+        return [FieldError.forbidden("spec.resources.requests.storage", detail)]
+    return []
 
 
 def _present(spec: Obj) -> Obj:
