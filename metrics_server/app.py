@@ -19,7 +19,7 @@ from metrics_server.access import Access, ApiReviews, Authorities
 from metrics_server.cluster import Cluster
 from metrics_server.door import Door, tls_context
 from metrics_server.handlers import Handlers
-from metrics_server.scraper import PERIOD, Kubelets, Scraper
+from metrics_server.scraper import MIN_TIMEOUT, PERIOD, TIMEOUT, Kubelets, Scraper
 from metrics_server.storage import Storage
 
 NAME = "metrics-server"
@@ -48,7 +48,8 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
     clock = context.clock
     informers = Informers(client, clock)
     cluster, storage = Cluster(informers), Storage(clock.real(PERIOD))
-    kubelets = Kubelets(KeyPair(args.ca, args.cert, args.key) if args.ca else None)
+    timeout = max(MIN_TIMEOUT, clock.real(TIMEOUT))
+    kubelets = Kubelets(KeyPair(args.ca, args.cert, args.key) if args.ca else None, timeout)
     scraper = Scraper(cluster, storage, kubelets, clock)
     names = tuple(name for name in args.requestheader_allowed_names.split(",") if name)
     authorities = Authorities(args.ca.read_text(), args.requestheader_client_ca.read_text(), names)

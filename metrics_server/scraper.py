@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from machinery.clock import Clock
-from machinery.errors import StatusError, Timeout
+from machinery.errors import StatusError
 from machinery.log import kv
 from machinery.tls import KeyPair
 from metrics_server.cluster import Cluster, Node
@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("metrics-server")
 
 PERIOD = 15.0  # cluster seconds between scrapes
-TIMEOUT = 10.0  # real seconds for one kubelet
+TIMEOUT = 10.0  # cluster seconds for one kubelet
+MIN_TIMEOUT = 1.0  # real seconds: kubelets are no faster in a cluster whose timers are
 DELAY_PER_NODE, MAX_DELAY = 0.008, 4.0  # cluster seconds over which questions are spread
 AT_ONCE = 64
-
-Ask = Callable[[str, str], Awaitable[pb.StatsSummary]]  # address, node
 
 
 class Kubelets:
     """The gRPC side: who is asked how."""
 
-    def __init__(self, pair: KeyPair | None) -> None:
+    def __init__(self, pair: KeyPair | None, timeout: float) -> None:
+        """`timeout`: real seconds."""
         self._pair = pair
+        self.timeout = timeout
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def ask(self, address: str, node: str) -> pb.StatsSummary:
@@ -52,7 +53,7 @@ class Kubelets:
             found = self._channels[address] = channel(address, self._pair)
         stub: Any = kubelet_pb2_grpc.KubeletServiceStub(found)
         try:
-            summary: pb.StatsSummary = await stub.GetStats(pb.StatsRequest(node=node), timeout=TIMEOUT)
+            summary: pb.StatsSummary = await stub.GetStats(pb.StatsRequest(node=node), timeout=self.timeout)
             return summary
         except grpc.RpcError as error:
             raise status_of(error) from error  # type: ignore[arg-type]
@@ -106,13 +107,11 @@ class Scraper:
         name = node.metadata.name
         async with limit:
             try:
-                async with asyncio.timeout(TIMEOUT):
-                    summary = await self._kubelets.ask(node.kubelet, name)
-            except (StatusError, TimeoutError) as error:
+                summary = await self._kubelets.ask(node.kubelet, name)
+            except StatusError as error:
                 self.failures += 1
                 if node.is_ready:  # of others that is to be expected
-                    why = Timeout("timeout to access kubelet") if isinstance(error, TimeoutError) else error
-                    log.warning("Could not scrape a node", extra=kv(node=name, error=why))
+                    log.warning("Could not scrape a node", extra=kv(node=name, error=error.message))
                 return
         self._take(name, summary, batch)
 
