@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.interface import (
@@ -21,6 +20,7 @@ from apiserver.storage.interface import (
     Store,
     StoreError,
     StoreEvent,
+    StoreUnavailable,
     StoreWatch,
     prefix_end,
 )
@@ -43,13 +43,6 @@ BOOKMARK_SECONDS = 60.0
 _log = log.get(__name__)
 
 
-def _observed(question: Coroutine[Any, Any, int]) -> asyncio.Task[int]:
-    """A shared question: its failure counts as seen even when everybody who waited for it has left."""
-    task = asyncio.ensure_future(question)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return task
-
-
 class WatchCache:
     """All resources' caches. `run` must be running for them to move."""
 
@@ -67,8 +60,8 @@ class WatchCache:
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._sequence = itertools.count()
         self._watch: StoreWatch | None = None
-        self._asking: asyncio.Task[int] | None = None
-        self._next_ask: asyncio.Task[int] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._readers: list[asyncio.Future[int]] = []
 
     # -- resources ----------------------------------------------------------------------------------------------------
 
@@ -149,22 +142,33 @@ class WatchCache:
 
     async def _ask_revision(self) -> int:
         """Readers that arrive while a question is on its way share the next one: an answer may predate them."""
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._readers.append(answer)
         if self._asking is None:
-            self._asking = _observed(self._ask())
-            return await asyncio.shield(self._asking)
-        if self._next_ask is None:
-            self._next_ask = _observed(self._ask_after(self._asking))
-        return await asyncio.shield(self._next_ask)
+            self._asking = asyncio.ensure_future(self._ask())
+        return await answer
 
-    async def _ask(self) -> int:
+    async def _ask(self) -> None:
+        readers: list[asyncio.Future[int]] = []
         try:
-            return await self._store.current_revision()
+            while self._readers:
+                readers, self._readers = self._readers, []
+                try:
+                    revision = await self._store.current_revision()
+                except StoreError as error:
+                    for reader in readers:
+                        if not reader.done():
+                            reader.set_exception(error)
+                else:
+                    for reader in readers:
+                        if not reader.done():
+                            reader.set_result(revision)
         finally:
-            self._asking, self._next_ask = self._next_ask, None
-
-    async def _ask_after(self, previous: asyncio.Task[int]) -> int:
-        await asyncio.wait((previous,))
-        return await self._ask()
+            self._asking = None
+            left, self._readers = [*readers, *self._readers], []
+            for reader in left:
+                if not reader.done():
+                    reader.set_exception(StoreUnavailable("the server is stopping"))
 
     # -- own writes ---------------------------------------------------------------------------------------------------
 
@@ -200,9 +204,8 @@ class WatchCache:
                 group.create_task(self._feed())
                 group.create_task(self._bookmarks())
         finally:
-            for task in (self._asking, self._next_ask):
-                if task is not None:
-                    task.cancel()
+            if self._asking is not None:
+                self._asking.cancel()
 
     async def _feed(self) -> None:
         delay, current = RETRY_FIRST, False
