@@ -34,11 +34,12 @@ from apiserver.auth.service_accounts import DEFAULT_ISSUER, ServiceAccountTokens
 from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.auth.virtual import VirtualResources
-from apiserver.bootstrap import Bootstrap
+from apiserver.bootstrap import Bootstrap, is_reachable
 from apiserver.crd.catalog import Catalog
 from apiserver.crd.serving import CustomResources
 from apiserver.flowcontrol.control import FlowControl
 from apiserver.flowcontrol.feed import FlowControlFeed
+from apiserver.master_leases import LEASE_SECONDS, MasterLeases
 from apiserver.metrics import RequestMetrics
 from apiserver.registry.component_status import ComponentStatuses
 from apiserver.registry.context import RequestContext
@@ -91,6 +92,7 @@ class Settings:
     proxy_pair: KeyPair | None = None  # towards aggregated servers; ca = the authority that signed it
     reuse_port: bool = False
     auditor: Auditor | None = None  # None = no audit log
+    master_lease: float = LEASE_SECONDS  # real seconds after which a killed server is no endpoint any more
     request_timeout: float = REQUEST_TIMEOUT  # real seconds
     min_request_timeout: float = MIN_SECONDS  # cluster seconds; of watches that name none
     shutdown_delay: float = 0.0  # real seconds for which a stopping server serves on
@@ -140,6 +142,7 @@ class ApiServer:
         self.kubelets = Kubelets(self.registry, settings.kubelet_pair)
         self._stopping = False
         self._bootstrapped = False
+        self._masters: MasterLeases | None = None
         self._ready = asyncio.Event()
         self._rest: RestServer | None = None
         self._grpc: grpc.aio.Server | None = None
@@ -313,12 +316,24 @@ class ApiServer:
             ca=settings.tls.ca if settings.tls else None,
         )
         await bootstrap.run()
+        if is_reachable(settings.advertise):
+            self._masters = MasterLeases(
+                self.registry,
+                self.store,
+                settings.advertise,
+                port,
+                lease_seconds=settings.master_lease,
+                renew_seconds=settings.master_lease * 2 / 3,
+            )
+            await self._masters.once()
         self._bootstrapped = True
         await self.feed.wait_synced()
         await self.customs.wait_synced()
         await self.aggregator.wait_synced()
         self.gate.synced = True
         self._ready.set()
+        if self._masters is not None:
+            await self._masters.run()
 
     async def _start_doors(self) -> None:
         settings = self.settings
@@ -346,6 +361,10 @@ class ApiServer:
 
     async def _stop_doors(self) -> None:
         self._stopping = True
+        if self._masters is not None and self.registry.feed.ready:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._masters.leave()
         if self.settings.shutdown_delay:  # those who balance load need a moment to see that /readyz fails
             await asyncio.sleep(self.settings.shutdown_delay)
         await self.streams.stop()

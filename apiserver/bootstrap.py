@@ -1,8 +1,8 @@
 """What every cluster starts with: namespaces, roles, priority classes, APIServices, the `kubernetes` Service.
 
-Owns: these objects (`initial_objects`) and their creation at start if missing; the endpoints of the `kubernetes`
-Service, and what aggregated servers are told of the front proxy, are also brought up to date. Never changes what a user
-has changed. Called by `apiserver.app` before the server is ready.
+Owns: these objects (`initial_objects`) and their creation at start if missing; what aggregated servers are told of the
+front proxy is also brought up to date. Never changes what a user has changed. Where the `kubernetes` Service leads is
+kept by `master_leases`. Called by `apiserver.app` before the server is ready.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,8 @@ def initial_objects(service_range: str, port: int) -> Iterator[tuple[Key, str, d
     )
 
 
-def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any]]]:
-    """Where the `kubernetes` Service leads."""
+def endpoints(addresses: Sequence[str], port: int) -> Iterator[tuple[Key, str, dict[str, Any]]]:
+    """Where the `kubernetes` Service leads: to all API servers."""
     meta = {"name": KUBERNETES, "namespace": "default"}
     yield (
         ("", "v1", "endpoints"),
@@ -110,7 +110,10 @@ def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any
             "kind": "Endpoints",
             "metadata": {**meta, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
             "subsets": [
-                {"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}
+                {
+                    "addresses": [{"ip": address} for address in addresses],
+                    "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+                }
             ],
         },
     )
@@ -121,8 +124,8 @@ def endpoints(address: str, port: int) -> Iterator[tuple[Key, str, dict[str, Any
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {**meta, "labels": {"kubernetes.io/service-name": KUBERNETES}},
-            "addressType": "IPv6" if ":" in address else "IPv4",
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "addressType": "IPv6" if ":" in addresses[0] else "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         },
     )
@@ -137,6 +140,11 @@ def legacy_token_tracking(clock: Clock) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": "kube-system"},
         "data": {"since": f"{clock.now():%Y-%m-%d}"},
     }
+
+
+def is_reachable(address: str) -> bool:
+    """An address that only this machine can use is no place to send pods to."""
+    return bool(address) and not ipaddress.ip_address(address).is_loopback
 
 
 class Bootstrap:
@@ -174,13 +182,9 @@ class Bootstrap:
         rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", legacy_token_tracking(self._registry.clock)))
         if self._front is not None:
             rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", self._front.config_map(), replace=True))
-        # An address that only this machine can use is no place to send pods to.
-        if self._advertise and not ipaddress.ip_address(self._advertise).is_loopback:
-            for key, namespace, obj in endpoints(self._advertise, self._port):
-                rest.append(self._ensure(key, namespace, obj, replace=True))
-            if self._ca is not None:
-                for key, namespace, obj in joining.objects(self._advertise, self._port, self._ca):
-                    rest.append(self._ensure(key, namespace, obj))
+        if is_reachable(self._advertise) and self._ca is not None:
+            for key, namespace, obj in joining.objects(self._advertise, self._port, self._ca):
+                rest.append(self._ensure(key, namespace, obj))
         async with asyncio.TaskGroup() as group:
             for work in rest:
                 group.create_task(work)

@@ -2,13 +2,14 @@
 
 Owns an in-memory index per kind of value, rebuilt from the stored services when first needed, and reservations that a
 write keeps or gives back. Never persists anything: the services themselves are the record. Safe for concurrent requests
-in one API server because every step runs in one event loop without waiting. Called by the service strategy only.
+in one API server because every step runs in one event loop without waiting; services of other API servers are known as
+soon as the watch cache has them. Called by the service strategy only.
 """
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 Obj = dict[str, Any]
 
@@ -132,37 +133,105 @@ class AddressAllocator:
         self._taken.discard(int(ipaddress.ip_address(address)))
 
 
+Key = tuple[str, str]  # namespace and name of a service
+Value = str | tuple[str, int]  # an address, or a node port with its protocol
+
+
+class Changes(Protocol):
+    """The stored services, for whoever keeps an index of them."""
+
+    def everything(self) -> tuple[int, Iterable[tuple[Key, Obj]]]:
+        """All of them and the revision they are of."""
+
+    def since(self, revision: int) -> list[tuple[int, Key, Obj | None]] | None:
+        """Revision, key and service (None: deleted) of each change after `revision`; None when that is too long ago."""
+
+
 class ServiceAllocators:
-    """Both allocators, filled from the stored services at first use. `services` reads the API server's cache."""
+    """Both allocators, filled from the stored services at first use and kept up with them.
+
+    Services that another API server writes come as changes; the own ones are noted at once, so that a value is never
+    given twice before its change comes round.
+    """
 
     def __init__(
         self,
         cidr: str = "10.96.0.0/16",
         node_ports: tuple[int, int] = (30000, 32767),
-        services: Callable[[], Iterable[Obj]] = tuple,
+        services: Changes | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.addresses = AddressAllocator(cidr, rng)
         self.ports = PortAllocator(*node_ports, rng=rng)
         self._services = services
-        self._loaded = False
+        self._seen = -1  # the revision up to which changes are known
+        self._stored: dict[Key, frozenset[Value]] = {}
+        self._owner: dict[Value, Key] = {}
 
     def load(self) -> None:
-        """Fill the index once; later calls do nothing."""
-        if not self._loaded:
+        """Know all that is stored by now."""
+        if self._services is None:
+            return
+        changes = self._services.since(self._seen) if self._seen >= 0 else None
+        if changes is None:
             self.rebuild()
+            return
+        for revision, key, service in changes:
+            self._seen = max(self._seen, revision)
+            self._take_over(key, service)
 
     def rebuild(self) -> None:
         """Forget what is known and read the stored services again."""
+        pending = {value: key for value, key in self._owner.items() if value not in self._stored.get(key, ())}
         self.addresses.clear()
         self.ports.clear()
-        for service in self._services():
-            for address in addresses_of(service):
-                if ipaddress.ip_address(address) in self.addresses.network:
-                    self.addresses.hold(address)
-            for protocol, port in ports_of(service):
-                self.ports.hold(protocol, port)
-        self._loaded = True
+        self._stored.clear()
+        self._owner.clear()
+        if self._services is not None:
+            self._seen, services = self._services.everything()
+            for key, service in services:
+                self._take_over(key, service)
+        for value, key in pending.items():  # given by this server, and not seen in the store yet
+            if value not in self._owner:
+                self._hold(value)
+                self._owner[value] = key
+
+    def note(self, key: Key, values: Iterable[Value]) -> None:
+        """The service is about to hold these values, which have been reserved."""
+        for value in values:
+            self._owner[value] = key
+
+    def give_back(self, values: Iterable[Value]) -> None:
+        """These values are free."""
+        for value in values:
+            self._owner.pop(value, None)
+            if isinstance(value, str):
+                self.addresses.release(value)
+            else:
+                self.ports.release(*value)
+
+    def _take_over(self, key: Key, service: Obj | None) -> None:
+        before = self._stored.pop(key, frozenset())
+        after = frozenset(self._values(service)) if service is not None else frozenset()
+        if after:
+            self._stored[key] = after
+        for value in after:
+            if value not in self._owner:
+                self._hold(value)
+            self._owner[value] = key
+        self.give_back(value for value in before - after if self._owner.get(value) == key)
+
+    def _hold(self, value: Value) -> None:
+        if isinstance(value, str):
+            self.addresses.hold(value)
+        else:
+            self.ports.hold(*value)
+
+    def _values(self, service: Obj) -> Iterable[Value]:
+        for address in addresses_of(service):
+            if ipaddress.ip_address(address) in self.addresses.network:
+                yield address
+        yield from ports_of(service)
 
 
 def addresses_of(service: Obj) -> list[str]:

@@ -248,6 +248,8 @@ async def running_apiserver(
     service_range: str = "10.96.0.0/16",
     auditor: Auditor | None = None,
     shutdown_delay: float = 0.0,
+    advertise: str = "127.0.0.1",
+    master_lease: float = 15.0,
 ) -> AsyncIterator[RunningApiServer]:
     """An API server that is ready. `store="etcd"` needs a target in `etcd`."""
     if (store == "etcd") != bool(etcd):
@@ -261,11 +263,12 @@ async def running_apiserver(
         token_file=pki.token_file,
         service_range=service_range,
         service_account_key=pki.service_account_key,
-        advertise="127.0.0.1",
+        advertise=advertise,
         proxy_pair=pki.front_proxy,
         kubelet_pair=pki.client("kube-apiserver-kubelet-client", "system:masters") if kubelet else None,
         auditor=auditor,
         shutdown_delay=shutdown_delay,
+        master_lease=master_lease,
     )
     server = ApiServer(settings, clock or RealClock())
     async with server.running():

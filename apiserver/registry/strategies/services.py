@@ -6,7 +6,10 @@ sets `allocators` before it serves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from apiserver.registry.allocators import AllocationError, ServiceAllocators, addresses_of, ports_of
 from apiserver.registry.defaults.network import default_service
@@ -22,12 +25,14 @@ from apiserver.registry.validation.service import (
     validate_service_status,
     validate_service_update,
 )
-from apiserver.storage.entry import Selection
+from apiserver.storage.entry import DELETED, Selection
+from machinery.errors import Expired
 from machinery.field_errors import FieldError, invalid
 
 if TYPE_CHECKING:
     from api.resources import Resource
     from apiserver.registry.store import Registry, RequestContext
+    from apiserver.storage.cache import ResourceCache
 
 Obj = dict[str, Any]
 
@@ -45,11 +50,31 @@ def connect_allocators(registry: Registry, service_range: str) -> ServiceAllocat
     strategy = store.strategy
     if not isinstance(strategy, ServiceStrategy):
         raise TypeError("services are served by another strategy")
-    everything = Selection()
-    strategy.allocators = ServiceAllocators(
-        service_range, services=lambda: (entry.decoded() for entry in store.cache.select(everything))
-    )
+    strategy.allocators = ServiceAllocators(service_range, services=_StoredServices(registry, store.cache))
     return strategy.allocators
+
+
+class _StoredServices:
+    """What the watch cache has of services."""
+
+    def __init__(self, registry: Registry, cache: ResourceCache) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._all = Selection()
+
+    def everything(self) -> tuple[int, Iterator[tuple[tuple[str, str], Obj]]]:
+        found = ((entry.key, entry.decoded()) for entry in self._cache.select(self._all))
+        return self._registry.feed.revision, found
+
+    def since(self, revision: int) -> list[tuple[int, tuple[str, str], Obj | None]] | None:
+        try:
+            events = self._cache.events_after(revision, self._all)
+        except Expired:
+            return None
+        return [
+            (event.resource_version, event.key, None if event.type == DELETED else msgspec.json.decode(event.raw))
+            for event in events
+        ]
 
 
 class ServiceStrategy(Strategy):
@@ -98,10 +123,7 @@ class ServiceStrategy(Strategy):
         self._release(addresses_of(obj), ports_of(obj))
 
     def _release(self, addresses: list[str], ports: list[tuple[str, int]]) -> None:
-        for address in addresses:
-            self.allocators.addresses.release(address)
-        for protocol, port in ports:
-            self.allocators.ports.release(protocol, port)
+        self.allocators.give_back((*addresses, *ports))
 
     def _allocate(self, new: Obj, old: Obj | None) -> Finish:
         """Reserve all that is new; the result gives back the new or the old values."""
@@ -119,6 +141,8 @@ class ServiceStrategy(Strategy):
         if findings:
             self._release(got_addresses, got_ports)
             raise invalid("Service", new["metadata"].get("name", ""), "", findings)
+        meta = new["metadata"]
+        self.allocators.note((meta.get("namespace") or "", meta.get("name") or ""), (*got_addresses, *got_ports))
 
         def finish(done: bool) -> None:
             if not done:

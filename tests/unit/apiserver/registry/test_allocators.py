@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apiserver.registry.allocators import AddressAllocator, AllocationError, PortAllocator, ServiceAllocators
+from apiserver.registry.allocators import AddressAllocator, AllocationError, Key, PortAllocator, ServiceAllocators
 
 
 def test_random_addresses_leave_the_static_band_free() -> None:
@@ -70,14 +70,33 @@ def test_one_port_serves_two_protocols() -> None:
         allocator.reserve("TCP", 80)
 
 
-def test_the_index_is_rebuilt_from_stored_services() -> None:
-    stored: list[dict[str, Any]] = [
-        {"spec": {"type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": [{"nodePort": 31000, "protocol": "UDP"}]}},
-        {"spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.10"], "healthCheckNodePort": 31001}},
-        {"spec": {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}},
-        {"spec": {"type": "ClusterIP", "clusterIPs": ["192.168.0.1"]}},
-    ]
-    allocators = ServiceAllocators("10.96.0.0/16", services=lambda: stored)
+class Stored:
+    """Services as a list of changes."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[int, Key, dict[str, Any] | None]] = []
+        self.forgotten = 0
+
+    def put(self, name: str, spec: dict[str, Any] | None) -> None:
+        self.changes.append((len(self.changes) + 1, ("ns", name), None if spec is None else {"spec": spec}))
+
+    def everything(self) -> tuple[int, list[tuple[Key, dict[str, Any]]]]:
+        last = {key: service for _, key, service in self.changes}
+        return len(self.changes), [(key, service) for key, service in last.items() if service is not None]
+
+    def since(self, revision: int) -> list[tuple[int, Key, dict[str, Any] | None]] | None:
+        return None if revision < self.forgotten else [change for change in self.changes if change[0] > revision]
+
+
+def test_the_index_is_built_from_stored_services() -> None:
+    stored = Stored()
+    stored.put(
+        "a", {"type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": [{"nodePort": 31000, "protocol": "UDP"}]}
+    )
+    stored.put("b", {"type": "LoadBalancer", "clusterIPs": ["10.96.0.10"], "healthCheckNodePort": 31001})
+    stored.put("c", {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]})
+    stored.put("d", {"type": "ClusterIP", "clusterIPs": ["192.168.0.1"]})
+    allocators = ServiceAllocators("10.96.0.0/16", services=stored)
     allocators.load()
     for address in ("10.96.0.9", "10.96.0.10"):
         with pytest.raises(AllocationError):
@@ -86,3 +105,37 @@ def test_the_index_is_rebuilt_from_stored_services() -> None:
         with pytest.raises(AllocationError):
             allocators.ports.reserve(protocol, port)
     allocators.ports.reserve("TCP", 31000)
+
+
+@pytest.mark.parametrize("forgotten", [0, 100])
+def test_services_of_other_servers_are_taken_over(forgotten: int) -> None:
+    stored = Stored()
+    stored.forgotten = forgotten
+    allocators = ServiceAllocators("10.96.0.0/16", services=stored)
+    allocators.load()
+    stored.put("theirs", {"clusterIPs": ["10.96.0.9"], "ports": [{"nodePort": 31000}], "type": "NodePort"})
+    allocators.load()
+    with pytest.raises(AllocationError):
+        allocators.addresses.reserve("10.96.0.9")
+    stored.put("theirs", {"clusterIPs": ["10.96.0.9"], "ports": [{"nodePort": 31001}], "type": "NodePort"})
+    allocators.load()
+    allocators.ports.reserve("TCP", 31000)
+    with pytest.raises(AllocationError):
+        allocators.ports.reserve("TCP", 31001)
+    stored.put("theirs", None)
+    allocators.load()
+    allocators.addresses.reserve("10.96.0.9")
+
+
+def test_a_value_that_was_given_again_is_not_freed_by_an_old_deletion() -> None:
+    stored = Stored()
+    allocators = ServiceAllocators("10.96.0.0/16", services=stored)
+    stored.put("first", {"clusterIPs": ["10.96.0.9"]})
+    allocators.load()
+    allocators.give_back(["10.96.0.9"])  # this server deletes the first one
+    allocators.addresses.reserve("10.96.0.9")
+    allocators.note(("ns", "second"), ["10.96.0.9"])  # and gives its address to a second
+    stored.put("first", None)  # only now the deletion comes round
+    allocators.load()
+    with pytest.raises(AllocationError):
+        allocators.addresses.reserve("10.96.0.9")
