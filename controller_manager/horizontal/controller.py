@@ -25,6 +25,7 @@ from controller_manager.horizontal.behavior import Change, Recommendation, Verdi
 from controller_manager.horizontal.evaluation import Evaluation, Evaluator, Target
 from controller_manager.horizontal.metrics import MetricsSource
 from controller_manager.horizontal.replicas import Patience, Tolerance
+from controller_manager.horizontal.selectors import Selectors, one_pair
 from controller_manager.horizontal.status import Conditions
 from controller_manager.kinds import Kinds
 from machinery.errors import NotFound, StatusError
@@ -100,7 +101,7 @@ class HorizontalController:
         )
         self._evaluator = Evaluator(source, patience, self._clock.now, self._kinds.by_kind)
         self._memories: dict[ObjectKey, _Memory] = {}
-        self._selectors: dict[ObjectKey, LabelSelector] = {}
+        self._selectors = Selectors()
         self.controller = Controller(
             "horizontal-pod-autoscaler",
             self.reconcile,
@@ -133,7 +134,7 @@ class HorizontalController:
 
     def _deleted(self, hpa: autoscaling_v2.HorizontalPodAutoscaler) -> None:
         self._memories.pop(key_of(hpa), None)
-        self._selectors.pop(key_of(hpa), None)
+        self._selectors.forget(key_of(hpa))
 
     async def reconcile(self, key: ObjectKey) -> Result:
         hpa = self._autoscalers.lister.get(key)
@@ -233,8 +234,10 @@ class HorizontalController:
             self._tell(hpa, WARNING, "InvalidSelector", text)
             conditions.set("ScalingActive", "False", "InvalidSelector", text)
             raise _Refused from error
-        self._selectors[key] = selector
-        rivals = self._rivals(key, selector)
+        self._selectors.put(key, selector)
+        rivals = self._selectors.rivals(
+            key, [pod.metadata.labels or {} for pod in self._selected(key.namespace, selector)]
+        )
         if rivals:
             names = " ".join(f"{each.namespace}/{each.name}" for each in sorted([key, *rivals]))
             text = f"pods by selector {scale.selector} are controlled by multiple HPAs: [{names}]"
@@ -243,24 +246,10 @@ class HorizontalController:
             raise _Refused
         return selector
 
-    def _rivals(self, key: ObjectKey, selector: LabelSelector) -> list[ObjectKey]:
-        others = [
-            (other, theirs)
-            for other, theirs in self._selectors.items()
-            if other != key and other.namespace == key.namespace
-        ]
-        if not others:
-            return []
-        labels = [pod.metadata.labels for pod in self._selected(key.namespace, selector)]
-        return [other for other, theirs in others if any(theirs.matches(each) for each in labels)]
-
     def _selected(self, namespace: str, selector: LabelSelector) -> list[core_v1.Pod]:
-        for term in selector.requirements:
-            if term.operator == "In" and len(term.values) == 1:
-                found = self._pods.lister.by_index(BY_LABEL, f"{namespace}/{term.key}={next(iter(term.values))}")
-                break
-        else:
-            found = self._pods.lister.list(namespace)
+        pair = one_pair(selector)
+        lister = self._pods.lister
+        found = lister.list(namespace) if pair is None else lister.by_index(BY_LABEL, f"{namespace}/{pair}")
         return [pod for pod in found if selector.matches(pod.metadata.labels)]
 
     # ---- judging ----

@@ -22,8 +22,8 @@ RESOURCE, CUSTOM, EXTERNAL = (
     f"/apis/{group}"
     for group in ("metrics.k8s.io/v1beta1", "custom.metrics.k8s.io/v1beta2", "external.metrics.k8s.io/v1beta1")
 )
-FRESH = 1.0
-"""Seconds for which an answer about a namespace serves all its autoscalers."""
+FRESH = 3.0
+"""Seconds for which an answer about a namespace serves all its autoscalers; samples are made every 15."""
 WINDOW = timedelta(minutes=1)
 """Of a custom metric that does not say."""
 
@@ -41,13 +41,14 @@ class MetricsSource:
         """`seconds`: of any steady clock, by which the usage of a namespace is asked for once for all that want it."""
         self._reader = reader
         self._seconds = seconds
-        self._usages: dict[str, tuple[float, asyncio.Future[list[dict[str, Any]]]]] = {}
+        self._usages: dict[str, tuple[float, asyncio.Future[dict[str, dict[str, Any]]]]] = {}
 
     async def resource(
         self, resource: str, namespace: str, pods: Collection[str], container: str = ""
     ) -> dict[str, Sample]:
         """Usage of each of the pods, or of one container; a pod of which a container has no sample is left out."""
-        items = [item for item in await self._namespace(namespace) if item["metadata"]["name"] in pods]
+        known = await self._namespace(namespace)
+        items = [known[name] for name in pods if name in known]
         if not items:
             raise MetricError("no metrics returned from resource metrics API")
         found: dict[str, Sample] = {}
@@ -59,13 +60,16 @@ class MetricsSource:
             raise MetricError(f"container {container} not present in metrics for pod {_first_pod(items)}")
         return found
 
-    async def _namespace(self, namespace: str) -> list[dict[str, Any]]:
+    async def _ask(self, namespace: str) -> dict[str, dict[str, Any]]:
+        items = await self._items("resource", f"{RESOURCE}/namespaces/{namespace}/pods", {})
+        return {item["metadata"]["name"]: item for item in items}
+
+    async def _namespace(self, namespace: str) -> dict[str, dict[str, Any]]:
         now = self._seconds()
         known = self._usages.get(namespace)
         if known is None or now - known[0] > FRESH:
             self._usages = {key: value for key, value in self._usages.items() if now - value[0] <= FRESH}
-            asked = asyncio.ensure_future(self._items("resource", f"{RESOURCE}/namespaces/{namespace}/pods", {}))
-            known = self._usages[namespace] = (now, asked)
+            known = self._usages[namespace] = (now, asyncio.ensure_future(self._ask(namespace)))
         try:
             return await asyncio.shield(known[1])
         except MetricError:
