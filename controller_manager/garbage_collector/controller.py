@@ -34,6 +34,8 @@ from machinery.meta import ObjectKey
 
 COLLECT: Final = "collect"
 LET_GO: Final = "orphan"
+# Seconds until owners are looked up again whose end no watch may tell; doubled each time.
+UNSEEN, UNSEEN_MAX = 2.0, 1000.0
 _IGNORED: Final = {("", "events"), ("events.k8s.io", "events")}
 """Events have no owners and come by the thousand."""
 
@@ -52,6 +54,8 @@ class GarbageCollector:
         self._watched: dict[Resource, Informer[PartialObject]] = {}
         self._defined: dict[str, Resource] = {}
         """What is watched of each definition."""
+        self._unseen: dict[str, float] = {}
+        """Seconds that objects wait whose owners no watch has shown, by uid."""
         self._events = env.recorder("garbage-collector-controller")
         self.controller = Controller(
             self.name, self.reconcile, clock=env.clock, workers=env.options.concurrent_gc_syncs
@@ -129,6 +133,7 @@ class GarbageCollector:
         if known is not None and known.resource != resource:
             return  # another version of its kind still shows it
         old = self._graph.remove(metadata.uid)
+        self._unseen.pop(metadata.uid, None)
         for dependent in self._graph.dependents(metadata.uid):
             self._enqueue(COLLECT, dependent.metadata.uid)
         for reference in old.owners if old is not None else ():
@@ -153,7 +158,7 @@ class GarbageCollector:
         elif node.waits_for_dependents:
             await self._finish_foreground(node)
         elif not node.deleting:
-            await self._collect(node)
+            return await self._collect(node)
         return DONE
 
     def _all_solid(self, node: Node) -> bool:
@@ -161,12 +166,12 @@ class GarbageCollector:
         owners = [self._graph.get(reference.uid) for reference in node.owners]
         return all(each is not None and _in_scope(node, each) and not each.waits_for_dependents for each in owners)
 
-    async def _collect(self, node: Node) -> None:
+    async def _collect(self, node: Node) -> Result:
         if self._all_solid(node):
-            return
+            return DONE
         live = await self._live(node)
         if live is None or not live.owners or live.deleting:
-            return
+            return DONE
         states = {reference.uid: await self._state_of(live, reference) for reference in live.owners}
         uid = live.metadata.uid
         action = plan_collection(
@@ -183,6 +188,12 @@ class GarbageCollector:
             ):
                 await self._unblock(live)
             await self._delete(live, action.policy)
+        elif any(self._graph.get(reference.uid) is None for reference in live.owners):
+            # no watch has shown this owner: it may come and go before its kind is watched
+            delay = self._unseen[uid] = min(2 * self._unseen.get(uid, UNSEEN / 2), UNSEEN_MAX)
+            return Result(requeue_after=delay)
+        self._unseen.pop(uid, None)
+        return DONE
 
     async def _live(self, node: Node) -> Node | None:
         """The object as it is now, if it is still the same one."""

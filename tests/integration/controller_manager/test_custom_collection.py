@@ -11,6 +11,7 @@ from api import resources
 from api.models import apiextensions_v1, core_v1
 from api.resources import Resource
 from client.client import Client, PatchType
+from machinery.clock import RealClock
 from machinery.errors import MethodNotAllowed, NotFound
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
 from tests.integration.controller_manager.test_workloads import NS
@@ -240,3 +241,32 @@ async def test_a_definition_that_goes_takes_its_watch_along() -> None:
 
 def _collector(cluster: Cluster) -> Any:
     return next(each for each in cluster.manager.running if each.name == "garbage-collector")
+
+
+async def test_an_owner_whose_end_no_watch_tells() -> None:
+    """Kinds are watched a moment after they are defined, events never: dependents are looked at again."""
+
+    def owned(name: str, owner: str, uid: str) -> dict[str, Any]:
+        reference = {"apiVersion": "v1", "kind": "Event", "name": owner, "uid": uid}
+        metadata = {"name": name, "namespace": NS, "ownerReferences": [reference]}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+    clock = RealClock(scale=20)
+    async with running_cluster(clock=clock, controllers=["garbage-collector-controller"]) as cluster:
+        client = cluster.client
+        metadata = {"name": "owner", "namespace": NS}
+        event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": {"namespace": NS}}
+        owner = await client.create(event)
+        await client.create(owned("left", "owner", owner["metadata"]["uid"]))
+        await client.create(owned("orphan", "nobody", "no-such-uid"))
+
+        async def left() -> set[str]:
+            found = (await client.list(resources.of(core_v1.ConfigMap), NS)).items
+            return {each["metadata"]["name"] for each in found} & {"left", "orphan"}
+
+        async def are(wanted: set[str]) -> bool:
+            return await left() == wanted
+
+        await eventually(lambda: are({"left"}), "both to be looked at")
+        await client.delete(EVENTS, "owner", NS)
+        await eventually(lambda: are(set()), "the dependent to go")
