@@ -11,6 +11,7 @@ from api import resources
 from api.models import apiextensions_v1, core_v1
 from api.resources import Resource
 from client.client import Client, PatchType
+from controller_manager.garbage_collector.controller import GarbageCollector
 from machinery.clock import RealClock
 from machinery.errors import MethodNotAllowed, NotFound
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
@@ -243,30 +244,27 @@ def _collector(cluster: Cluster) -> Any:
     return next(each for each in cluster.manager.running if each.name == "garbage-collector")
 
 
-async def test_an_owner_whose_end_no_watch_tells() -> None:
-    """Kinds are watched a moment after they are defined, events never: dependents are looked at again."""
+async def test_an_owner_whose_end_no_watch_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds are watched a moment after they are defined (here: never), so dependents are looked at again."""
+    monkeypatch.setattr(GarbageCollector, "_define", lambda *_: None)
+    brief = kind(plural="briefs")
 
-    def owned(name: str, owner: str, uid: str) -> dict[str, Any]:
-        reference = {"apiVersion": "v1", "kind": "Event", "name": owner, "uid": uid}
+    def owned(name: str, uid: str) -> dict[str, Any]:
+        reference = {"apiVersion": brief.group_version, "kind": brief.kind, "name": "owner", "uid": uid}
         metadata = {"name": name, "namespace": NS, "ownerReferences": [reference]}
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
 
-    clock = RealClock(scale=20)
-    async with running_cluster(clock=clock, controllers=["garbage-collector-controller"]) as cluster:
+    async with running_cluster(clock=RealClock(20), controllers=["garbage-collector-controller"]) as cluster:
         client = cluster.client
-        metadata = {"name": "owner", "namespace": NS}
-        event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": {"namespace": NS}}
-        owner = await client.create(event)
-        await client.create(owned("left", "owner", owner["metadata"]["uid"]))
-        await client.create(owned("orphan", "nobody", "no-such-uid"))
+        await defined(client, brief, "v1")
+        owner = await made(client, "owner", resource=brief)
+        await client.create(owned("left", owner["metadata"]["uid"]))
+        await client.create(owned("orphan", "no-such-uid"))
 
-        async def left() -> set[str]:
+        async def are(*wanted: str) -> bool:
             found = (await client.list(resources.of(core_v1.ConfigMap), NS)).items
-            return {each["metadata"]["name"] for each in found} & {"left", "orphan"}
+            return {each["metadata"]["name"] for each in found} & {"left", "orphan"} == set(wanted)
 
-        async def are(wanted: set[str]) -> bool:
-            return await left() == wanted
-
-        await eventually(lambda: are({"left"}), "both to be looked at")
-        await client.delete(EVENTS, "owner", NS)
-        await eventually(lambda: are(set()), "the dependent to go")
+        await eventually(lambda: are("left"), "both to be looked at")
+        await client.delete(brief, "owner", NS)
+        await eventually(are, "the dependent to go")
