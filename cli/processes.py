@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 
+LOG_MEBIBYTES = 20  # of one log file; three older ones are kept
 HOST = ""  # the node column of processes that belong to no worker
 COMPONENTS = ("apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy", "worker")
 
@@ -35,6 +36,7 @@ def _common(config: ClusterConfig, paths: ClusterPaths, name: str) -> list[str]:
     return [
         f"--time-scale={config.time_scale:g}",
         f"--log-level={config.log_level}",
+        f"--log-max-size={LOG_MEBIBYTES}",
         f"--healthz=unix:{paths.health_socket(name)}",
     ]
 

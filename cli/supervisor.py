@@ -14,6 +14,7 @@ import importlib
 import os
 import select
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ from cloud.machine import Machine
 from cloud.network import Underlay
 from linux import pidfd
 from linux.cgroup import Cgroups
+from machinery import log_files
 
 # What every component needs, imported once here. numpy and cryptography are left to the one that uses them.
 PRELOAD = (
@@ -48,6 +50,7 @@ PRELOAD = (
 COLD = frozenset({"scheduler"})  # imports numpy: 11 MiB that only it needs
 FIRST_BACKOFF, LAST_BACKOFF, STABLE = 0.1, 5.0, 10.0  # seconds; a process that ran STABLE starts afresh
 STOP_TIMEOUT = 8.0
+ROTATE_SECONDS = 60.0
 REQUEST_LIMIT = 64 * 1024
 CGROUP = "nanokube"
 
@@ -166,6 +169,7 @@ class Supervisor:
         self._table: dict[str, Managed] = {}
         self._frozen: set[str] = set()
         self._stopping = False
+        self._rotate_at = 0.0
 
     # start
 
@@ -187,7 +191,8 @@ class Supervisor:
         for node in self._config.nodes:
             self._boot(node)
         while not self._stopping:
-            for key, _ in self._selector.select(self._until_retry()):
+            soon = self._until_retry()
+            for key, _ in self._selector.select(ROTATE_SECONDS if soon is None else soon):
                 if key.fileobj is control:
                     self._answer(control)
                 elif key.fileobj is signals:
@@ -195,6 +200,7 @@ class Supervisor:
                 elif isinstance(key.data, Managed):
                     self._reap(key.data)
             self._retry()
+            self._rotate()
         self._stop(list(self._table.values()))
         self._record()
         control.close()
@@ -370,6 +376,24 @@ class Supervisor:
                         os.kill(managed.pid, signal.SIGKILL)
                         deadline = time.monotonic() + STOP_TIMEOUT
 
+    def _rotate(self) -> None:
+        """Bound the logs of those who do not do it themselves: this process, and programs that are no components."""
+        now = time.monotonic()
+        if now < self._rotate_at:
+            return
+        self._rotate_at = now + ROTATE_SECONDS
+        limit = processes.LOG_MEBIBYTES * log_files.MEBIBYTE
+        try:
+            own = log_files.own_file()
+            if own is not None and own.stat().st_size > limit:
+                log_files.redirect(own)
+            for managed in self._table.values():
+                log = self._paths.logs / f"{managed.spec.name}.log"
+                if not managed.spec.module and managed.running and log.stat().st_size > limit:
+                    cut_under(managed.pid, log)
+        except OSError as error:
+            _tell(f"could not rotate a log: {error}")
+
     # answer
 
     def _answer(self, control: socket.socket) -> None:
@@ -489,6 +513,30 @@ class Supervisor:
         self._record()
 
 
+def cut_under(pid: int, log: Path) -> None:
+    """Copy a running program's log aside and empty it; the program is stopped meanwhile, so no line falls between."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        _await_stop(pid)
+        log_files.make_room(log)
+        shutil.copyfile(log, log_files.older(log, 1))
+        os.truncate(log, 0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _await_stop(pid: int) -> None:
+    """Until the kernel has stopped every thread; it is asked for, not waited for, by the signal."""
+    deadline = time.monotonic() + 1.0
+    tasks = Path(f"/proc/{pid}/task")
+    while time.monotonic() < deadline:
+        states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+        if all(state in "Tt" for state in states):
+            return
+        time.sleep(0.001)
+    raise OSError(f"process {pid} did not stop")
+
+
 def _tell(text: str) -> None:
     """One line into the supervisor's log, if there is room for it."""
     with contextlib.suppress(OSError):
@@ -497,8 +545,6 @@ def _tell(text: str) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Unmount everything below a folder and delete it; nothing there is fine."""
-    import shutil
-
     from linux.mount import unmount_below
 
     unmount_below(str(folder))

@@ -55,6 +55,9 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     made.add_argument("--time-scale", type=float, default=1.0, help="cluster seconds per real second (default 1)")
     made.add_argument("--log-level", choices=logs.LEVELS, default="info")
     made.add_argument(
+        "--log-max-size", type=int, default=0, metavar="MIB", help="rotate the file that standard error is (0: never)"
+    )
+    made.add_argument(
         "--healthz",
         default="",
         metavar="ADDRESS",
@@ -70,7 +73,7 @@ def run(name: str, args: argparse.Namespace, main: Callable[[ComponentContext], 
     os.umask(0o022)  # what is made for containers must be readable in them, whatever the user's habit is
     # Components start programs (nft, conmon) by fork and exec while gRPC's threads run; gRPC must not act on that.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    logs.setup(name, args.log_level)
+    logs.setup(name, args.log_level, args.log_max_size)
     log = logs.get(name)
     try:
         clock = RealClock(args.time_scale)

@@ -11,6 +11,8 @@ import logging
 import sys
 from typing import Any
 
+from machinery.log_files import MEBIBYTE, BoundedHandler
+
 LEVELS = ("debug", "info", "warning", "error")
 _KEY = "kv_pairs"
 
@@ -43,9 +45,12 @@ class KeyValueFormatter(logging.Formatter):
         return line
 
 
-def setup(component: str, level: str = "info") -> None:
-    """Send all logs of this process to standard error. Called once, by `machinery.component.run`."""
-    handler = logging.StreamHandler(sys.stderr)
+def setup(component: str, level: str = "info", max_size: int = 0) -> None:
+    """Send all logs of this process to standard error. Called once, by `machinery.component.run`.
+
+    `max_size` in MiB: standard error is a file of ours, which is rotated; 0: it is somebody else's business.
+    """
+    handler = BoundedHandler(max_size * MEBIBYTE) if max_size else logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter(component))
     root = logging.getLogger()
     root.handlers[:] = [handler]
