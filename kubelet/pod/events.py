@@ -226,6 +226,11 @@ class RemoveContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class TearDownVolumes:
+    """The pod has ended for good: nobody reads its volumes any more, and those in memory cost the node."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskResize:
     """Ask the node whether it has room for what the pod now wants."""
 
@@ -294,6 +299,7 @@ Instruction = (
     | StartContainer
     | KillContainer
     | RemoveContainer
+    | TearDownVolumes
     | AskResize
     | ResizeContainer
     | StartProbes

@@ -60,6 +60,7 @@ class PodMachine:
         self._volume_backoff = Backoff(initial=0.5, maximum=120.0)
         self._volume_retry = 0.0
         self._volumes_busy = False
+        self._volumes_torn = False
         self._stopped_sandbox = ""
         self._tearing = False
         self._deleted = False
@@ -539,12 +540,17 @@ class PodMachine:
 
     def _plan_stop(self, now: Now, grace: float) -> None:
         """End what runs, then give the network back; the object stays."""
-        if self._silence(now, grace) and not self.busy and self.sandbox is not None and self.sandbox.ready:
+        if not self._silence(now, grace) or self.busy:
+            return
+        if self.sandbox is not None and self.sandbox.ready:
             if self._stopped_sandbox == self.sandbox.id:
                 return
             self._stopped_sandbox = self.sandbox.id
             self.busy = True
             self._out.append(ev.StopSandbox(self.sandbox.id))
+        elif not self._volumes_torn and not self._volumes_busy:
+            self._volumes_torn, self.volumes_ready = True, False
+            self._out.append(ev.TearDownVolumes())
 
     def _plan_end(self, now: Now) -> None:
         """End what runs within what is left of the grace, remove everything, then the object."""

@@ -139,6 +139,8 @@ class PodWorker:
                 self._start(f"container/{instruction.container}", self._kill_container(instruction))
             case ev.RemoveContainer(container_id):
                 self._start(f"remove/{container_id}", self._remove_container(container_id))
+            case ev.TearDownVolumes():
+                self._start("volumes", self._tear_down_volumes())
             case ev.AskResize():
                 self.post(ev.ResizeDecided(*self._fits(self.pod)))
             case ev.ResizeContainer():
@@ -223,6 +225,13 @@ class PodWorker:
             raise RuntimeError(f"volumes of {self.name}") from error
         else:
             self.post(ev.VolumesReady())
+
+    async def _tear_down_volumes(self) -> None:
+        async with self._refreshing:
+            try:
+                self.shared.volumes.tear_down(self.uid)
+            except OSError as error:
+                _log.warning("Failed to remove volumes", extra=kv(pod=self.name, error=error))
 
     def refresh_soon(self) -> None:
         """Refresh the volumes now, not at the next round."""

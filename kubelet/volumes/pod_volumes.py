@@ -167,6 +167,14 @@ class PodVolumes:
             )
         return plans
 
+    def tear_down(self, uid: str) -> None:
+        """Unmount and remove the volumes of a pod that has ended; its logs and last messages stay. Raises OSError."""
+        for part in ("volumes", SUB_PATHS):
+            folder = self._node.pod_dir(uid) / part
+            if folder.is_dir():
+                mount.unmount_below(str(folder))
+                shutil.rmtree(folder)
+
     def clean(self, uid: str) -> None:
         """Remove everything a pod had on this node. Raises OSError."""
         folder = self._node.pod_dir(uid)

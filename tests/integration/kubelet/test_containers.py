@@ -120,3 +120,25 @@ async def test_previous_logs_of_a_crashed_container(fast_site: Site) -> None:
     assert worker is not None
     record = log_record(worker.machine, "", previous=True)
     assert "before the crash" in log_path(worker.machine, record, worker.shared.node).read_text()
+
+
+async def test_volumes_go_when_the_pod_has_ended_and_logs_stay(site: Site) -> None:
+    await site.create(
+        "web",
+        {"command": FOREVER, "volumeMounts": [{"name": "e", "mountPath": "/e"}]},
+        volumes=[{"name": "e", "emptyDir": {"medium": "Memory"}}],
+        restartPolicy="Never",
+    )
+    await site.phase("web", "Running")
+    made = site.containers("web")[0]
+    folder = Path(next(each.host_path for each in made.config.mounts if each.container_path == "/e"))
+    assert folder.is_mount()
+    site.runtime.finish(made.status.id, 0)
+    await site.phase("web", "Succeeded")
+
+    async def removed() -> bool:
+        return not folder.parents[1].exists()
+
+    await until(removed, "removal of the volumes")
+    assert str(folder) not in Path("/proc/self/mountinfo").read_text()
+    assert Path(made.status.log_path).exists()

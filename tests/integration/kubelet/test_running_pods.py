@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 from api.models import core_v1, meta_v1
 from client.client import PatchType
+from machinery.errors import Conflict, StatusError
 from proto.cri.v1 import cri_pb2 as cri
 from tests.integration.kubelet.conftest import FOREVER, Site, main
 
@@ -21,6 +23,18 @@ async def patched(site: Site, name: str, subresource: str, spec: dict[str, Any])
     await site.client.patch(
         core_v1.Pod, name, {"spec": spec}, "default", type=PatchType.STRATEGIC, subresource=subresource
     )
+
+
+async def replaced(site: Site, change: Callable[[core_v1.Pod], None]) -> None:
+    """Read, change, write to `…/ephemeralcontainers`; again when the kubelet's status came in between."""
+    while True:
+        pod = await site.client.get(core_v1.Pod, "web", "default")
+        change(pod)
+        try:
+            await site.client.update(pod, subresource="ephemeralcontainers")
+        except Conflict:
+            continue
+        return
 
 
 def added(pod: core_v1.Pod) -> core_v1.ContainerStatus | None:
@@ -60,21 +74,25 @@ async def test_more_ephemeral_containers_may_be_added_none_taken_away(site: Site
     await site.create("web", {"command": FOREVER})
     await site.phase("web", "Running")
     await patched(site, "web", "ephemeralcontainers", {"ephemeralContainers": [DEBUGGER]})
-    pod = await site.client.get(core_v1.Pod, "web", "default")
-    assert pod.spec is not None and pod.spec.ephemeralContainers
-    second = msgspec.structs.replace(pod.spec.ephemeralContainers[0], name="second")
-    pod.spec.ephemeralContainers.append(second)
-    await site.client.update(pod, subresource="ephemeralcontainers")
+
+    def add(pod: core_v1.Pod) -> None:
+        assert pod.spec is not None and pod.spec.ephemeralContainers
+        pod.spec.ephemeralContainers.append(msgspec.structs.replace(pod.spec.ephemeralContainers[0], name="second"))
+
+    await replaced(site, add)
 
     def both(pod: core_v1.Pod) -> bool:
         found = (pod.status.ephemeralContainerStatuses if pod.status else None) or []
         return [each.name for each in found if each.state and each.state.running] == ["debugger", "second"]
 
-    pod = await site.pod("web", "both run", both)
-    assert pod.spec is not None and pod.spec.ephemeralContainers
-    pod.spec.ephemeralContainers.pop()
-    with pytest.raises(Exception, match="existing ephemeral containers"):
-        await site.client.update(pod, subresource="ephemeralcontainers")
+    await site.pod("web", "both run", both)
+
+    def take(pod: core_v1.Pod) -> None:
+        assert pod.spec is not None and pod.spec.ephemeralContainers
+        pod.spec.ephemeralContainers.pop()
+
+    with pytest.raises(StatusError, match="existing ephemeral containers"):
+        await replaced(site, take)
 
 
 async def test_an_ephemeral_container_needs_a_running_target(site: Site) -> None:

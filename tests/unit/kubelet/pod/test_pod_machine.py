@@ -72,6 +72,8 @@ class Node:
                 self.deleted_from_api = True
             case ev.StartProbes() | ev.StopProbes() | ev.RemoveContainer():
                 pass
+            case ev.TearDownVolumes():
+                assert not self.live, "the volumes of running containers were removed"
             case ev.KillContainer():
                 self.pending = [
                     each
