@@ -24,11 +24,18 @@ def contracts() -> list[str]:
 
 def compile_into(target: Path) -> None:
     """Run protoc over all contracts. Raises RuntimeError when one does not compile."""
-    from grpc_tools import protoc  # only development machines have it
+    import grpc_tools  # only development machines have it
+    from grpc_tools import protoc
 
     # protoc finds the mypy plugins on PATH; they live beside this interpreter.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    argv = ["protoc", f"-I{ROOT}", *(f"--{kind}={target}" for kind in ("python_out", "grpc_python_out", "mypy_out"))]
+    well_known = Path(grpc_tools.__file__).parent / "_proto"  # google.protobuf's own
+    argv = [
+        "protoc",
+        f"-I{ROOT}",
+        f"-I{well_known}",
+        *(f"--{kind}={target}" for kind in ("python_out", "grpc_python_out", "mypy_out")),
+    ]
     argv += [f"--mypy_grpc_out={target}", *contracts()]
     if protoc.main(argv) != 0:
         raise RuntimeError("protoc failed")
