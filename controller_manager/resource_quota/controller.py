@@ -18,6 +18,7 @@ from api.models import core_v1
 from client.client import key_of
 from client.controller import DONE, Controller, Result
 from client.informer import EventHandler, Informer
+from client.kinds import View
 from controller_manager.environment import Environment
 from controller_manager.resource_quota.plan import lowers, plan_used, same, targets
 from machinery import log
@@ -27,8 +28,8 @@ from machinery.meta import ObjectKey
 
 PERIOD: Final = 300.0
 """Everything is counted again so often, as upstream does."""
-UNWATCHED_PERIOD: Final = 15.0
-"""So often when the quota counts resources whose deletions are not watched here."""
+UNKNOWN_PERIOD: Final = 15.0
+"""So often when the quota names resources that the server does not have yet."""
 REST: Final = 1.0
 PAGE: Final = 500
 WATCHED: Final = frozenset({rules.PODS, rules.SERVICES, rules.CLAIMS})
@@ -36,8 +37,19 @@ CRDS: Final = resources.lookup("apiextensions.k8s.io", "v1", "customresourcedefi
 _log = log.get(__name__)
 
 
+class _Metadata(msgspec.Struct, gc=False):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""
+
+
+class _Partial(msgspec.Struct, gc=False):
+    metadata: _Metadata
+
+
 class ResourceQuotaController:
-    """Woken by changed quotas, and by pods, services and claims that end or go."""
+    """Woken by changed quotas, by pods that end, and by whatever is counted and goes."""
 
     def __init__(self, env: Environment) -> None:
         self._client = env.client
@@ -55,6 +67,9 @@ class ResourceQuotaController:
             informers=watched,
             workers=env.options.concurrent_syncs,
         )
+        self._informers = env.informers
+        self._watched: dict[rules.GroupResource, resources.Resource] = {}
+        """What else quotas count; of those only metadata is kept."""
         self._quotas.add_handler(EventHandler(self._changed, lambda _, new: self._changed(new), self._gone))
         pods.add_handler(EventHandler(_nothing, self._pod_updated, self._freed))
         services.add_handler(EventHandler(_nothing, self._service_updated, self._freed))
@@ -112,7 +127,8 @@ class ResourceQuotaController:
             await self._client.patch(
                 core_v1.ResourceQuota, key.name, patch, key.namespace, subresource="status", resource_version=version
             )
-        return Result(PERIOD if all(target in WATCHED for target in wanted) else UNWATCHED_PERIOD)
+        known = all(target in WATCHED or target in self._watched for target in wanted)
+        return Result(PERIOD if known else UNKNOWN_PERIOD)
 
     def _unrest(self, key: ObjectKey, version: str) -> float:
         """How long to wait until the quota has been at rest long enough."""
@@ -127,6 +143,7 @@ class ResourceQuotaController:
             resource = await self._resource(target)
             if resource is None:
                 return []
+            self._watch(target, resource)
             found: list[dict[str, Any]] = []
             continue_ = ""
             while True:
@@ -140,6 +157,17 @@ class ResourceQuotaController:
                 "Could not count", extra=kv(resource=rules.count_key(target), namespace=namespace, error=error)
             )
             return None
+
+    def _watch(self, target: rules.GroupResource, resource: resources.Resource) -> None:
+        """From now on a deletion of such an object wakes the quotas of its namespace."""
+        if target in WATCHED or self._watched.get(target) == resource:
+            return
+        before = self._watched.get(target)
+        if before is not None:  # another version of a custom resource
+            self._informers.drop(self._informers.informer(View(before, _Partial)))
+        self._watched[target] = resource
+        informer = self._informers.informer(View(resource, _Partial))
+        informer.add_handler(EventHandler(_nothing, lambda old, new: None, self._freed))
 
     async def _resource(self, target: rules.GroupResource) -> resources.Resource | None:
         """The resource of a name in a quota; None when the server has none of this name."""
