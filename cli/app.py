@@ -44,6 +44,7 @@ def _up(options: argparse.Namespace) -> int:
         time_scale=options.time_scale if options.time_scale is not None else file.timeScale,
         log_level=options.log_level or file.logLevel,
         machine=file.machine,
+        audit=options.audit,
         say=say,
     )
     return 0
@@ -176,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--only", metavar="COMPONENT,…", help="start etcd and only these (e.g. apiserver)")
     one.add_argument("--time-scale", type=float, help="how much faster timers run (default 1)")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    one.add_argument("--audit", action="store_true", help="record every write (see `nanokube logs audit`)")
     one.add_argument("--config", metavar="FILE", help="YAML: workers, timeScale, only, logLevel, machine")
     one.set_defaults(run=_up)
 

@@ -44,12 +44,13 @@ def up(
     time_scale: float | None,
     log_level: str | None,
     machine: Mapping[str, Setting],
+    audit: bool = False,
     say: Say,
 ) -> ClusterConfig:
     """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
     tools.require_root()
     with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", 0):
-        return _up(name, workers, only, time_scale, log_level, machine, say)
+        return _up(name, workers, only, time_scale, log_level, machine, audit, say)
 
 
 def _up(
@@ -59,6 +60,7 @@ def _up(
     time_scale: float | None,
     log_level: str | None,
     machine: Mapping[str, Setting],
+    audit: bool,
     say: Say,
 ) -> ClusterConfig:
     paths = ClusterPaths.of(name)
@@ -76,6 +78,7 @@ def _up(
     # One at a time on this machine: packages are installed, and a number is free until its config is saved.
     with _turn("preparation", "another `nanokube up` is still installing what it needs", tools.APT_TIMEOUT):
         config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
+        config.audit = config.audit or audit
         tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
         etcd = tools.etcd(say)
         _end_orphans(paths, config)

@@ -77,6 +77,7 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     log_level: str = "info"
     next_node: int = 1
     hollow: HollowConfig | None = None
+    audit: bool = False
 
     @property
     def underlay(self) -> ipaddress.IPv4Network:

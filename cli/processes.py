@@ -13,6 +13,7 @@ from pathlib import Path
 from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 
 LOG_MEBIBYTES = 20  # of one log file; three older ones are kept
+AUDIT_POLICY = Path(__file__).parent / "audit_policy.yaml"
 HOST = ""  # the node column of processes that belong to no worker
 COMPONENTS = ("apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy", "worker")
 
@@ -101,6 +102,13 @@ def apiserver(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
         f"--proxy-client-cert={paths.front_proxy / 'client.crt'}",
         f"--proxy-client-key={paths.front_proxy / 'client.key'}",
     ]
+    if config.audit:
+        argv += [
+            f"--audit-policy-file={AUDIT_POLICY}",
+            f"--audit-log-path={paths.logs / 'audit.log'}",
+            f"--audit-log-maxsize={LOG_MEBIBYTES}",
+            "--audit-log-maxbackup=3",
+        ]
     return _forked("apiserver", "apiserver", HOST, argv, paths, f"https://{hosts[0]}:{config.rest_port}")
 
 

@@ -108,3 +108,19 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             load(path)
     with pytest.raises(PolicyError, match="No such file"):
         load(tmp_path / "none")
+
+
+def test_the_policy_of_up_records_writes_and_no_heartbeats() -> None:
+    from cli.processes import AUDIT_POLICY
+
+    made = load(AUDIT_POLICY)
+    wanted = {
+        "Metadata": [resource("create", "pods", "ns"), resource("get", "secrets", "ns"), resource("delete", "nodes")],
+        "None": [
+            GET_POD,
+            resource("update", "leases", "ns", group="coordination.k8s.io"),
+            resource("create", "events"),
+        ],
+    }
+    for level, requests in wanted.items():
+        assert {made.verdict(ALICE, asked).level for asked in requests} == {level}
