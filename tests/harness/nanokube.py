@@ -132,7 +132,9 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def kubectl() -> str:
-    """The machine's kubectl, or the one `./nanokube kubectl` brought."""
+    """The machine's kubectl, or the one `./nanokube kubectl` brought; the variable KUBECTL names another to try."""
+    if chosen := os.environ.get("KUBECTL"):
+        return chosen
     found = shutil.which("kubectl")
     if found:
         return found
