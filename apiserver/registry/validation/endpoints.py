@@ -8,7 +8,7 @@ from apiserver.registry.validation.fields import check_enum, check_immutable, in
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
-MAX_ENDPOINTS, MAX_PORTS, MAX_ADDRESSES = 1000, 20000, 100
+MAX_ENDPOINTS, MAX_PORTS, MAX_ADDRESSES, MAX_HINTS = 1000, 20000, 100, 8
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 
 
@@ -110,6 +110,23 @@ def _validate_slice_endpoint(endpoint: Obj, kind: Any, path: str) -> list[FieldE
         errors += invalid_each(f"{path}.nodeName", node, names.dns_subdomain(node))
     if hostname := endpoint.get("hostname"):
         errors += invalid_each(f"{path}.hostname", hostname, names.dns_label(hostname))
+    return errors + _validate_hints(endpoint.get("hints") or {}, f"{path}.hints")
+
+
+def _validate_hints(hints: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for field, check in (("forZones", names.label_value), ("forNodes", names.dns_subdomain)):
+        given = hints.get(field) or []
+        if len(given) > MAX_HINTS:
+            errors.append(FieldError.too_many(f"{path}.{field}", len(given), MAX_HINTS))
+            continue
+        seen: set[str] = set()
+        for index, each in enumerate(given):
+            name, at = each.get("name") or "", f"{path}.{field}[{index}].name"
+            if name in seen:
+                errors.append(FieldError.duplicate(at, name))
+            seen.add(name)
+            errors += invalid_each(at, name, check(name))
     return errors
 
 

@@ -25,8 +25,8 @@ _INVALID_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _INVALID_SUFFIXES = ("/..", "/.")
 
 
-def validate_ingress(obj: Obj) -> list[FieldError]:
-    """networking.k8s.io/v1 Ingress."""
+def validate_ingress(obj: Obj, *, lenient: bool = False) -> list[FieldError]:
+    """networking.k8s.io/v1 Ingress. `lenient`: names of secrets may be wrong, as they were before."""
     spec = obj.get("spec") or {}
     errors: list[FieldError] = []
     backend, rules = spec.get("defaultBackend"), spec.get("rules") or []
@@ -41,6 +41,8 @@ def validate_ingress(obj: Obj) -> list[FieldError]:
         for position, host in enumerate(item.get("hosts") or ()):
             check = names.wildcard_subdomain if "*" in host else names.dns_subdomain
             errors += invalid_each(f"spec.tls[{index}].hosts[{position}]", host, check(host))
+        if (secret := item.get("secretName")) and not lenient:
+            errors += invalid_each(f"spec.tls[{index}].secretName", secret, names.dns_subdomain(secret))
     if name := spec.get("ingressClassName"):
         errors += invalid_each("spec.ingressClassName", name, names.dns_subdomain(name))
     return errors
@@ -57,8 +59,9 @@ def validate_ingress_create(obj: Obj) -> list[FieldError]:
 
 
 def validate_ingress_update(new: Obj, old: Obj) -> list[FieldError]:
-    """The same rules as at creation, but for the annotation."""
-    return validate_ingress(new)
+    """The same rules as at creation, but for the annotation and for what was wrong already."""
+    secrets = [item.get("secretName") or "" for item in (old.get("spec") or {}).get("tls") or ()]
+    return validate_ingress(new, lenient=any(names.dns_subdomain(secret) for secret in secrets if secret))
 
 
 def _validate_rule(rule: Obj, path: str) -> list[FieldError]:

@@ -42,8 +42,9 @@ def quota(*scopes: str, **hard: str) -> Obj:
     return {"spec": {"hard": {name.replace("_", "."): amount for name, amount in hard.items()}, "scopes": list(scopes)}}
 
 
-def findings(plural: str, old: Obj, change: Obj) -> list[str]:
-    resource = lookup("", "v1", plural)
+def findings(kind: str, old: Obj, change: Obj) -> list[str]:
+    group, _, plural = kind.rpartition("/")
+    resource = lookup(group, "v1", plural)
     assert resource is not None
     strategy = strategy_for(resource)
     meta = {"name": "x", "uid": "u", "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"}
@@ -59,6 +60,9 @@ def findings(plural: str, old: Obj, change: Obj) -> list[str]:
     return [f"{each.field}: {each.text}" for each in strategy.validate_update(CTX, new, stored)]
 
 
+STORAGE = "storage.k8s.io"
+NODE: Obj = {"spec": {"drivers": [{"name": "d.x", "nodeID": "n", "topologyKeys": ["a"]}]}}
+INGRESS: Obj = {"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}
 PVC = "persistentvolumeclaims"
 IMMUTABLE_CLAIM = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttrib"
 SOURCE = "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"
@@ -215,6 +219,120 @@ ONLY_BALANCER = "Forbidden: may only be used when `type` is 'LoadBalancer'"
                 f'metadata.annotations[{RANGES}]: Invalid value: "x": ',
             ],
             id="service: the annotation",
+        ),
+        pytest.param(
+            f"{STORAGE}/storageclasses",
+            {"provisioner": "a.b/c", "parameters": {"a": "b"}},
+            {"provisioner": "a.b/d", "parameters": None},
+            [
+                "parameters: Forbidden: updates to parameters are forbidden.",
+                'provisioner: Invalid value: "a.b/d": field is immutable',
+            ],
+            id="storage class",
+        ),
+        pytest.param(
+            f"{STORAGE}/storageclasses",
+            {"provisioner": "a.b/c"},
+            {"allowedTopologies": [{"matchLabelExpressions": [{"key": "z", "values": ["a", "a"]}, {"key": "z"}]}]},
+            [
+                'allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: "a"',
+                "allowedTopologies[0].matchLabelExpressions[1].values: Required value",
+                'allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: "z"',
+            ],
+            id="storage class: topologies",
+        ),
+        pytest.param(
+            f"{STORAGE}/csinodes",
+            NODE,
+            {"spec": {"drivers": [{"name": "d.x", "nodeID": "m", "topologyKeys": ["a"], "allocatable": {"count": 5}}]}},
+            [
+                'spec.drivers: Invalid value: {"Name":"d.x","NodeID":"m","TopologyKeys":["a"],"Allocatable":null}: field is'
+            ],
+            id="CSI node: another id",
+        ),
+        pytest.param(
+            f"{STORAGE}/csinodes",
+            NODE,
+            {"spec": {"drivers": [{"name": "d.x", "nodeID": "n", "topologyKeys": ["a"], "allocatable": {"count": 5}}]}},
+            [],
+            id="CSI node: more volumes",
+        ),
+        pytest.param(
+            f"{STORAGE}/csinodes",
+            NODE,
+            {
+                "spec": {
+                    "drivers": [{"name": "e.x", "nodeID": "", "topologyKeys": ["a", "a"], "allocatable": {"count": -1}}]
+                }
+            },
+            [
+                "spec.drivers[0].nodeID: Required value",
+                "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0",
+                'spec.drivers[0]: Duplicate value: "a"',
+            ],
+            id="CSI node: a driver",
+        ),
+        pytest.param(
+            f"{STORAGE}/csidrivers",
+            {"spec": {}},
+            {"spec": {"attachRequired": False, "podInfoOnMount": True, "nodeAllocatableUpdatePeriodSeconds": 5}},
+            [
+                "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 5: must be greater than or equal to 10",
+                "spec.attachedRequired: Invalid value: false: field is immutable",
+            ],
+            id="CSI driver",
+        ),
+        pytest.param(
+            f"{STORAGE}/csidrivers",
+            {"spec": {}},
+            {"spec": {"tokenRequests": [{"audience": "a", "expirationSeconds": 5}, {"audience": "a"}]}},
+            [
+                "spec.tokenRequests[0].expirationSeconds: Invalid value: 5: may not specify a duration less",
+                'spec.tokenRequests[1].audience: Duplicate value: "a"',
+            ],
+            id="CSI driver: tokens",
+        ),
+        pytest.param(
+            f"{STORAGE}/volumeattachments",
+            {"spec": {"attacher": "a.b", "nodeName": "n", "source": {"persistentVolumeName": "p"}}},
+            {"spec": {"nodeName": "m"}},
+            [
+                'spec: Invalid value: {"Attacher":"a.b","Source":{"PersistentVolumeName":"p","InlineVolumeSpec":null},'
+                '"NodeName":"m"}: field is immutable'
+            ],
+            id="attachment",
+        ),
+        pytest.param(
+            f"{STORAGE}/volumeattributesclasses",
+            {"driverName": "a.b", "parameters": {"a": "b"}},
+            {"driverName": "a.c", "parameters": None},
+            [
+                "driverName: Forbidden: updates to driverName are forbidden.",
+                "parameters: Forbidden: updates to parameters are forbidden.",
+                "parameters: Required value: must contain at least one key/value pair",
+            ],
+            id="class of attributes",
+        ),
+        pytest.param(
+            "networking.k8s.io/ingresses",
+            INGRESS,
+            {"spec": {"tls": [{"secretName": "A"}]}},
+            ['spec.tls[0].secretName: Invalid value: "A": '],
+            id="ingress: name of a secret",
+        ),
+        pytest.param(
+            "networking.k8s.io/ingresses",
+            {"spec": {**INGRESS["spec"], "tls": [{"secretName": "A"}]}},
+            {"spec": {"tls": [{"secretName": "B"}]}},
+            [],
+            id="ingress: it was wrong before",
+        ),
+        pytest.param(
+            "discovery.k8s.io/endpointslices",
+            {"addressType": "IPv4", "endpoints": []},
+            {"endpoints": [{"addresses": ["1.2.3.4"], "hints": {"forZones": [{"name": "a"}, {"name": "a"}]}}]},
+            ['endpoints[0].hints.forZones[1].name: Duplicate value: "a"'],
+            id="endpoint slice: hints",
         ),
     ],
 )
