@@ -11,11 +11,13 @@ from typing import Any
 
 from apiserver.registry.context import DeleteOptions
 from apiserver.registry.deletion import Deletion, gc_finalizers
+from apiserver.registry.validation.crds import approval
 
 Obj = dict[str, Any]
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 NAMES_ACCEPTED, ESTABLISHED, TERMINATING = "NamesAccepted", "Established", "Terminating"
+APPROVAL = "KubernetesAPIApprovalPolicyConformant"
 
 # Name, reason of a conflict; in the order in which upstream looks at them.
 _SINGLE = (("plural", "PluralConflict"), ("singular", "SingularConflict"))
@@ -101,6 +103,10 @@ def plan_status(definition: Obj, others: Iterable[Mapping[str, Any]], now: str) 
         else:
             why = "the initial names have been accepted"
             conditions = with_condition(conditions, ESTABLISHED, "True", "InitialNamesAccepted", why, now)
+    approved, why = approval(definition["spec"].get("group") or "", definition["metadata"].get("annotations") or {})
+    if approved:
+        status_text = "True" if approved == "ApprovedAnnotation" else "False"
+        conditions = with_condition(conditions, APPROVAL, status_text, approved, why, now)
     accepted.setdefault("plural", "")
     accepted.setdefault("kind", "")
     order = ("plural", "singular", "shortNames", "kind", "listKind", "categories")

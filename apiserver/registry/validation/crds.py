@@ -5,15 +5,18 @@ Owns what can be said without the CEL compiler. Called by the CRD strategy.
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from apiserver.crd.schema_check import check_schema
 from apiserver.crd.shown import shown_versions
 from apiserver.registry.validation import names
+from apiserver.registry.validation.extensions import validate_client
 from apiserver.registry.validation.fields import check_enum, check_immutable
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
-_APPROVED = "api-approved.kubernetes.io"
+APPROVED = "api-approved.kubernetes.io"
+_REVIEW_VERSIONS = ("v1", "v1beta1")
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 _SIMPLE_PATH = re.compile(r"(\.[A-Za-z_][\w-]*)+", re.ASCII)
@@ -40,14 +43,12 @@ def validate_crd(obj: Obj) -> list[FieldError]:
     errors += _validate_versions(versions)
     errors += _validate_names(crd_names, "spec.names")
     errors += _validate_conversion(spec.get("conversion") or {}, "spec.conversion")
-    if (group.endswith((".k8s.io", ".kubernetes.io")) or group in ("k8s.io", "kubernetes.io")) and not (
-        meta.get("annotations") or {}
-    ).get(_APPROVED):
-        detail = (
-            f'protected groups must have approval annotation "{_APPROVED}", '
-            "see https://github.com/kubernetes/enhancements/pull/1111"
-        )
-        errors.append(FieldError.required(f"metadata.annotations[{_APPROVED}]", detail))
+    if spec.get("preserveUnknownFields"):
+        errors.append(FieldError.invalid("spec.preserveUnknownFields", True, "must be false"))
+    approved, why = approval(group, meta.get("annotations") or {})
+    if approved in ("MissingAnnotation", "InvalidAnnotation"):
+        at, given = f"metadata.annotations[{APPROVED}]", (meta.get("annotations") or {}).get(APPROVED)
+        errors.append(FieldError.invalid(at, given, why) if given else FieldError.required(at, why))
     return errors
 
 
@@ -168,18 +169,68 @@ def _validate_names(crd_names: Obj, path: str) -> list[FieldError]:
 
 
 def _validate_conversion(conversion: Obj, path: str) -> list[FieldError]:
-    strategy = conversion.get("strategy")
+    strategy, webhook = conversion.get("strategy"), conversion.get("webhook")
     errors = check_enum(f"{path}.strategy", strategy, ("None", "Webhook"), required=True)
-    if strategy == "Webhook" and conversion.get("webhook") is None:
-        detail = "required when strategy is set to Webhook"
-        errors.append(FieldError.required(f"{path}.webhook.clientConfig", detail))
+    client = (webhook or {}).get("clientConfig")
+    if strategy == "Webhook":
+        if client is None:
+            detail = "required when strategy is set to Webhook"
+            errors.append(FieldError.required(f"{path}.webhookClientConfig", detail))
+        else:
+            errors += validate_client(client, f"{path}.webhookClientConfig")
+        errors += _validate_review_versions((webhook or {}).get("conversionReviewVersions") or [], path)
+    elif webhook is not None:
+        detail = "should not be set when strategy is not set to Webhook"
+        if client is not None:
+            errors.append(FieldError.forbidden(f"{path}.webhookClientConfig", detail))
+        if webhook.get("conversionReviewVersions"):
+            errors.append(FieldError.forbidden(f"{path}.conversionReviewVersions", detail))
     return errors
+
+
+def _validate_review_versions(versions: list[str], path: str) -> list[FieldError]:
+    at = f"{path}.conversionReviewVersions"
+    if not versions:
+        return [FieldError.required(at)]
+    errors: list[FieldError] = []
+    for index, version in enumerate(versions):
+        if version in versions[:index]:
+            errors.append(FieldError.invalid(f"{at}[{index}]", version, "duplicate version"))
+        elif texts := names.dns_1035_label(version):
+            errors.append(FieldError.invalid(f"{at}[{index}]", version, ",".join(texts)))
+    if not any(version in _REVIEW_VERSIONS for version in versions):
+        detail = f"must include at least one of {', '.join(_REVIEW_VERSIONS)}"
+        errors.append(FieldError.invalid(at, versions, detail))
+    return errors
+
+
+def approval(group: str, annotations: dict[str, str]) -> tuple[str, str]:
+    """Reason and message of the condition KubernetesAPIApprovalPolicyConformant; empty where nobody has to approve."""
+    if not (group.endswith((".k8s.io", ".kubernetes.io")) or group in ("k8s.io", "kubernetes.io")):
+        return "", ""
+    see = "see https://github.com/kubernetes/enhancements/pull/1111"
+    given = annotations.get(APPROVED) or ""
+    if not given:
+        return "MissingAnnotation", f'protected groups must have approval annotation "{APPROVED}", {see}'
+    if given.startswith("unapproved"):
+        return "UnapprovedAnnotation", f'not approved: "{given}"'
+    try:
+        parts = urlsplit(given)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme and parts.netloc:
+        return "ApprovedAnnotation", f"approved in {given}"
+    wanted = 'with either a URL or a reason starting with "unapproved"'
+    return "InvalidAnnotation", f'protected groups must have approval annotation "{APPROVED}" {wanted}, {see}'
 
 
 def validate_crd_update(new: Obj, old: Obj) -> list[FieldError]:
     """Group, plural, kind and scope of an established definition stay; stored versions stay defined."""
     # What is stored is known by now: only a new definition can lack it.
-    errors = [error for error in validate_crd(new) if error.field != "status.storedVersions"]
+    ignored = {"status.storedVersions"}
+    if (old.get("spec") or {}).get("preserveUnknownFields"):
+        ignored.add("spec.preserveUnknownFields")  # what an older server has let pass may stay
+    errors = [error for error in validate_crd(new) if error.field not in ignored]
     spec, before = new.get("spec") or {}, old.get("spec") or {}
     conditions = (old.get("status") or {}).get("conditions") or ()
     established = any(item.get("type") == "Established" and item.get("status") == "True" for item in conditions)

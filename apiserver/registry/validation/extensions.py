@@ -71,10 +71,10 @@ def _validate_hook(hook: Obj, path: str) -> list[FieldError]:
     elif not any(version in _REVIEW_VERSIONS for version in versions):
         detail = f"must include at least one of {', '.join(_REVIEW_VERSIONS)}"
         errors.append(FieldError.invalid(f"{path}.admissionReviewVersions", versions, detail))
-    return errors + _validate_client(hook.get("clientConfig") or {}, f"{path}.clientConfig")
+    return errors + validate_client(hook.get("clientConfig") or {}, f"{path}.clientConfig")
 
 
-def _validate_client(client: Obj, path: str) -> list[FieldError]:
+def validate_client(client: Obj, path: str) -> list[FieldError]:
     url, service = client.get("url"), client.get("service")
     if (url is None) == (service is None):
         return [FieldError.required(path, "exactly one of url or service is required")]

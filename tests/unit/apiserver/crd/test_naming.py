@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from apiserver.crd.naming import (
     CLEANUP,
     condition,
@@ -72,3 +74,24 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     same = with_condition(first, "A", "True", "S", "m", LATER)
     assert (same[0]["reason"], same[0]["lastTransitionTime"]) == ("S", NOW)
     assert with_condition(same, "A", "False", "S", "m", LATER)[0]["lastTransitionTime"] == LATER
+
+
+@pytest.mark.parametrize(
+    ("annotation", "status", "reason", "text"),
+    [
+        pytest.param(
+            "https://github.com/kubernetes/kubernetes/pull/1", "True", "ApprovedAnnotation", "approved in", id="a"
+        ),
+        pytest.param("unapproved, an experiment", "False", "UnapprovedAnnotation", "not approved: ", id="unapproved"),
+        pytest.param("", "False", "MissingAnnotation", "protected groups must have approval", id="missing"),
+        pytest.param("whatever", "False", "InvalidAnnotation", "with either a URL or a reason", id="invalid"),
+    ],
+)
+def test_protected_groups_tell_whether_they_are_approved(annotation: str, status: str, reason: str, text: str) -> None:
+    made = crd("cats")
+    made["spec"]["group"] = "cats.k8s.io"
+    made["metadata"]["annotations"] = {"api-approved.kubernetes.io": annotation}
+    found = condition(accepted(made), "KubernetesAPIApprovalPolicyConformant")
+    assert (found["status"], found["reason"]) == (status, reason)
+    assert text in found["message"]
+    assert not condition(accepted(crd("dogs")), "KubernetesAPIApprovalPolicyConformant")

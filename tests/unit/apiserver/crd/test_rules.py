@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from apiserver.expressions.compiling import ExpressionError, compile_expression
 from apiserver.crd.rules import Rules, escaped, is_about_change
+from apiserver.expressions.compiling import ExpressionError, compile_expression
 
 
 def told(schema: dict[str, Any], value: Any, *old: Any) -> list[str]:
