@@ -253,6 +253,11 @@ class ResourceReader:
 
     # -- watch --------------------------------------------------------------------------------------------------------
 
+    def _progress(self) -> int:
+        """The revision up to which every watcher has been given all events."""
+        self.cache.push()
+        return self._feed.revision
+
     def watch(self, ctx: RequestContext, namespace: str, options: WatchOptions) -> Watcher:
         """Changes as they happen. Errors of the options are raised here; reading starts with the first iteration."""
         after = check_watch(options)
@@ -276,7 +281,7 @@ class ResourceReader:
             self.form,
             after=after if not initial and after > self._feed.revision else 0,
             bookmarks=options.allow_bookmarks,
-            progress=lambda: self._feed.revision,
+            progress=self._progress,
             forget=self.cache.forget,
             start=start if initial else None,
         )

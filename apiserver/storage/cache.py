@@ -54,6 +54,7 @@ class ResourceCache:
         self._ring_bytes = 0
         self._floor = 0
         self._watchers: set[Watcher] = set()
+        self._unpushed: list[Event] = []
         self._woken = 0.0
         self._pending: asyncio.TimerHandle | None = None
 
@@ -189,10 +190,9 @@ class ResourceCache:
             self._floor = dropped.resource_version
         for depth in range(RING_ENCODED, min(RING_ENCODED + len(events), len(self._ring))):
             self._ring[-1 - depth].forget_encodings()
-        shares: Shares = {}
-        for watcher in tuple(self._watchers):
-            watcher.push(events, shares)
-        self._wake_soon()
+        if self._watchers:
+            self._unpushed.extend(events)
+            self._wake_soon()
 
     def _wake_soon(self) -> None:
         """Wake the watchers now, or together once PACE has passed: under load each then writes several events."""
@@ -206,12 +206,21 @@ class ResourceCache:
         elif self._pending is None:
             self._pending = loop.call_at(due, self._wake_all)
 
+    def push(self) -> None:
+        """Give the watchers what they will be woken for: whoever tells them anything else does this first."""
+        events, self._unpushed = self._unpushed, []
+        if events:
+            shares: Shares = {}
+            for watcher in tuple(self._watchers):
+                watcher.push(events, shares)
+
     def _wake_all(self) -> None:
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
         if len(self._watchers) > UNPACED:
             self._woken = asyncio.get_running_loop().time()
+        self.push()
         for watcher in tuple(self._watchers):
             watcher.wake()
 
@@ -219,6 +228,7 @@ class ResourceCache:
 
     def join(self, watcher: Watcher) -> None:
         """From now on the watcher gets every event."""
+        self.push()  # not to the new one, which knows what has happened so far
         self._watchers.add(watcher)
 
     def forget(self, watcher: Watcher) -> None:
@@ -226,6 +236,8 @@ class ResourceCache:
 
     @property
     def watchers(self) -> Iterable[Watcher]:
+        """Everybody who watches, with all events so far."""
+        self.push()
         return tuple(self._watchers)
 
     def events_after(self, revision: int, selection: Selection) -> list[Event]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apiserver.storage import cache as cache_module
 from apiserver.storage.cache import ResourceCache
-from apiserver.storage.entry import ADDED, BOOKMARK, DELETED, MODIFIED, Selection
+from apiserver.storage.entry import ADDED, BOOKMARK, DELETED, MODIFIED, Event, Selection
 from apiserver.storage.form import ObjectForm
 from apiserver.storage.interface import KeyValue, StoreEvent
 from apiserver.storage.watcher import Watcher
@@ -150,6 +150,61 @@ async def test_bookmarks_come_in_order() -> None:
     cache.apply([put("ns/a", 11)])
     seen.bookmark(12)
     assert [event[0] for event in await batch(seen)] == [ADDED, BOOKMARK]
+
+
+async def test_many_watchers_get_bursts_together_and_whoever_joins_meanwhile_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("apiserver.storage.cache.PACE", 0.05)
+    cache = loaded()
+    crowd = [watcher(cache, Selection("ns") if number % 2 else None) for number in range(20)]
+    cache.apply([put("ns/a", 11)])
+    assert [await batch(each) for each in crowd] == [[(ADDED, "ns/a", 11)]] * 20
+    cache.apply([put("ns/b", 12)])
+    late = Watcher(Selection(), FORM, after=0, bookmarks=True, forget=cache.forget)
+    late.preload(cache.events_after(11, Selection()))
+    cache.join(late)
+    cache.apply([put("ns/c", 13), put("other/d", 14)])
+    assert [event[1] for event in await batch(late)] == ["ns/b"]
+    assert [event[1] for event in await batch(late)] == ["ns/c", "other/d"]
+    for number, each in enumerate(crowd):
+        assert [event[1] for event in await batch(each)] == ["ns/b", "ns/c", "other/d"][: 2 if number % 2 else 3]
+
+
+async def test_bookmarks_never_overtake_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apiserver.storage.cache.PACE", 60.0)
+    cache = loaded()
+    crowd = [watcher(cache) for _ in range(20)]
+    cache.apply([put("ns/a", 11)])
+    assert [await batch(each) for each in crowd] == [[(ADDED, "ns/a", 11)]] * 20
+    cache.apply([put("ns/b", 12)])
+    for each in cache.watchers:
+        each.bookmark(12)
+    assert [[event[0] for event in await batch(each)] for each in crowd] == [[ADDED, BOOKMARK]] * 20
+
+
+async def test_a_sink_takes_events_only_while_the_reader_waits() -> None:
+    cache = loaded()
+    seen = watcher(cache)
+    taken: list[list[str]] = []
+    free = True
+
+    def sink(events: list[Event]) -> bool:
+        if free:
+            taken.append([str(event.key) for event in events])
+        return free
+
+    seen.sink = sink
+    cache.apply([put("ns/a", 11)])
+    assert taken == [] and [event[1] for event in await batch(seen)] == ["ns/a"], "nobody was waiting"
+    reading = asyncio.ensure_future(batch(seen))
+    await asyncio.sleep(0)
+    cache.apply([put("ns/b", 12)])
+    assert taken == [["ns/b"]] and not reading.done()
+    free = False
+    cache.apply([put("ns/c", 13)])
+    cache.apply([put("ns/d", 14)])
+    assert [event[1] for event in await reading] == ["ns/c", "ns/d"] and taken == [["ns/b"]]
 
 
 @pytest.mark.parametrize(
