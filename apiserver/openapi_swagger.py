@@ -18,6 +18,7 @@ import msgspec
 
 from api import schema
 from apiserver import openapi, openapi_gnostic, openapi_v2
+from apiserver.aggregation.openapi_v3 import references
 from apiserver.crd.catalog import Catalog
 from apiserver.crd.resource import CustomResource
 from apiserver.openapi_names import component_name
@@ -141,7 +142,7 @@ def _of_remote(remote: Remote) -> Iterator[Piece]:
     for path, item in (whole.get("paths") or {}).items():
         if path == remote.path or path.startswith(f"{remote.path}/"):
             yield Piece(PATH, path, item)
-            waiting += _references(item)
+            waiting += references(item)
     done: set[str] = set()
     while waiting:
         reference = waiting.pop()
@@ -152,19 +153,7 @@ def _of_remote(remote: Remote) -> Iterator[Piece]:
         found = {"definitions": definitions, "parameters": shared}.get(part, {}).get(name)
         if isinstance(found, dict):
             yield Piece(part, name, found)
-            waiting += _references(found)
-
-
-def _references(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "$ref" and isinstance(value, str):
-                yield value
-            else:
-                yield from _references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _references(value)
+            waiting += references(found)
 
 
 async def _json(pieces: AsyncIterator[Piece]) -> bytes:

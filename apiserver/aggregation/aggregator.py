@@ -67,7 +67,8 @@ class Aggregator:
             return None
         if path.startswith(OPENAPI):
             name = path[len(OPENAPI) :]
-            return self.of_path(f"/{name}") if name in self._catalog.remote_openapi else None
+            elsewhere = name in self._catalog.remote_openapi and name not in self._catalog.translated_openapi
+            return self.of_path(f"/{name}") if elsewhere else None
         parts = path.split("/", 4)
         if len(parts) > 3 and parts[1] == "apis":
             return self.find(parts[2], parts[3])
@@ -165,5 +166,7 @@ class Aggregator:
 
     def _publish(self) -> None:
         backends = list(self._routes.values())
-        urls = {b.spec.path[1:]: b.openapi_url for b in backends if b.spec.available and b.openapi_url}
-        self._catalog.set_remote([backend.version for backend in backends], urls)
+        telling = [backend for backend in backends if backend.spec.available and backend.openapi_url]
+        urls = {backend.spec.path[1:]: backend.openapi_url for backend in telling}
+        made = {backend.spec.path[1:]: backend.openapi_document for backend in telling if backend.openapi_document}
+        self._catalog.set_remote([backend.version for backend in backends], urls, made)

@@ -7,6 +7,8 @@ servers run it side by side: they find the same and write only what differs. Run
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -86,6 +88,8 @@ class Backend:
     ) -> None:
         self.spec = spec
         self.openapi_url = ""
+        self.openapi_document = b""
+        """The OpenAPI v3 document, gzipped, where it had to be made from v2; the backend has no other."""
         self._registry = registry
         self._locator = locator
         self._front = front
@@ -218,7 +222,7 @@ class Backend:
         """Hear what there is; what was heard before stays, marked as stale, when that fails."""
         try:
             self._resources = await self._discovery()
-            self.openapi_url = await self._openapi()
+            self.openapi_url, self.openapi_document = await self._openapi()
         except (FetchError, ValueError) as error:
             log.warning("Could not discover", extra=kv(apiservice=self.spec.name, error=error))
             self._fresh = False
@@ -239,6 +243,18 @@ class Backend:
             raise FetchError(f"{spec.path} answered with status {answer.status}")
         return learn.from_list(spec, answer.body)
 
-    async def _openapi(self) -> str:
+    async def _openapi(self) -> tuple[str, bytes]:
+        """Where the OpenAPI v3 document is, and itself where it had to be made here."""
         answer = await self.get("/openapi/v3", {"accept": "application/json"}, 5.0)
-        return learn.openapi_url(self.spec, answer.body) if answer.status == 200 else ""
+        if answer.status == 200:
+            return learn.openapi_url(self.spec, answer.body), b""
+        older = await self.get("/openapi/v2", {"accept": "application/json"}, 5.0)
+        if older.status != 200:
+            return "", b""
+        from apiserver.aggregation.openapi_v3 import translated
+
+        made = translated(self.spec.path, older.body)
+        if made is None:
+            return "", b""
+        digest = hashlib.sha512(made).hexdigest().upper()
+        return f"/openapi/v3{self.spec.path}?hash={digest}", gzip.compress(made, mtime=0)

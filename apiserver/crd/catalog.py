@@ -29,6 +29,8 @@ class Catalog:
         self.openapi = CustomDocuments(())
         self.remote_openapi: Mapping[str, str] = {}
         """Names of OpenAPI v3 documents that backends have, and where they say that these are."""
+        self.translated_openapi: Mapping[str, bytes] = {}
+        """Those that had to be made here because the backend has none, gzipped."""
         self.on_custom: Callable[[Iterable[CustomResource]], None] = lambda resources: None
 
     @property
@@ -42,10 +44,13 @@ class Catalog:
         self.openapi = CustomDocuments(self._custom)
         self.on_custom(self._custom)
 
-    def set_remote(self, versions: Iterable[RemoteVersion], openapi: Mapping[str, str]) -> None:
+    def set_remote(
+        self, versions: Iterable[RemoteVersion], openapi: Mapping[str, str], translated: Mapping[str, bytes]
+    ) -> None:
         """From now on backends tell this of themselves."""
         self._remotes = tuple(versions)
         self.remote_openapi = openapi
+        self.translated_openapi = translated
         self.discovery = Discovery((*RESOURCES, *self._custom), self._remotes)
 
 

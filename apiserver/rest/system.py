@@ -195,6 +195,10 @@ class SystemHandlers:
         name = path.removeprefix("/openapi/v3/")
         if name == path:
             return False
+        translated = self._catalog.translated_openapi.get(name)
+        if translated is not None:
+            await send_bytes(request, 200, gzip.decompress(translated))
+            return True
         if name not in openapi.index:
             await send_bytes(request, 404, b"", content_type=b"")
             return True

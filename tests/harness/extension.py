@@ -55,6 +55,7 @@ class Extension:
     healthy: bool = True
     watchers: list[asyncio.Queue[dict[str, Any]]] = field(default_factory=list)
     openapi_v2_asked: int = 0
+    openapi_v3: bool = True
     hangs: set[str] = field(default_factory=set)
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -75,7 +76,7 @@ class Extension:
                 return 200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": []}
             case _ if path == BASE:
                 return 200, self._resource_list()
-            case "/openapi/v3":
+            case "/openapi/v3" if self.openapi_v3:
                 url = f"/openapi/v3{BASE}?hash=ABC"
                 return 200, {"paths": {BASE[1:]: {"serverRelativeURL": url}}}
             case "/openapi/v2":

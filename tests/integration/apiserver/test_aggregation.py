@@ -315,6 +315,20 @@ async def test_openapi_v3_is_merged(site: tuple[RunningApiServer, Extension]) ->
     assert extension.SCHEMA in (await rest.get(paths[BASE[1:]]["serverRelativeURL"])).json["components"]["schemas"]
 
 
+async def test_a_backend_with_openapi_v2_only() -> None:
+    """As upstream's sample server: its document is translated."""
+    async with serving() as (server, wardle):
+        wardle.openapi_v3, rest = False, server.rest()
+        await extension.register(rest, wardle)
+        await aggregated(rest, fresh=True)
+        url = (await rest.get("/openapi/v3")).json["paths"][BASE[1:]]["serverRelativeURL"]
+        document = (await rest.get(url)).json
+        operation = document["paths"][f"{BASE}/namespaces/{{namespace}}/flunders"]["get"]
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": f"#/components/schemas/{extension.SCHEMA}"}
+        assert list(document["components"]["schemas"]) == [extension.SCHEMA]
+
+
 async def test_openapi_v2_is_merged(site: tuple[RunningApiServer, Extension]) -> None:
     server, wardle = site
     rest = server.rest()

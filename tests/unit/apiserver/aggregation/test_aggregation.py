@@ -22,6 +22,7 @@ from apiserver.aggregation.model import (
     plan_missing,
     read,
 )
+from apiserver.aggregation.openapi_v3 import translated
 from apiserver.aggregation.proxy import without_tokens
 from apiserver.aggregation.registration import ALWAYS, api_service, plan
 from apiserver.auth.user import UserInfo
@@ -129,6 +130,40 @@ def test_only_the_own_group_version_is_heard() -> None:
     assert learn.from_aggregated(ApiService("v3.x.io", "x.io", "v3", REF), body) is None
     urls = {"paths": {"apis/x.io/v1": {"serverRelativeURL": "https://elsewhere/"}}}
     assert learn.openapi_url(SPEC, json.dumps(urls).encode()) == ""
+
+
+def test_openapi_v2_becomes_v3() -> None:
+    reference = {"$ref": "#/definitions/x.Thing"}
+    shared = {"dryRun-query": {"name": "dryRun", "in": "query", "type": "string"}}
+    operation = {
+        "consumes": ["application/json"],
+        "produces": ["application/json"],
+        "parameters": [{"$ref": "#/parameters/dryRun-query"}, {"in": "body", "name": "body", "schema": reference}],
+        "responses": {"200": {"description": "OK", "schema": reference}, "401": {"description": "Unauthorized"}},
+        "x-kubernetes-action": "post",
+    }
+    definitions = {
+        "x.Thing": {"type": "object", "properties": {"other": {"description": "d", "$ref": "#/definitions/x.Other"}}},
+        "x.Other": {"type": "string"},
+        "unused": {"type": "string"},
+    }
+    body = {"paths": {"/apis/x.io/v1/things": {"post": operation}, "/apis/y.io/v1/z": {}}, "parameters": shared}
+    made = translated("/apis/x.io/v1", json.dumps({**body, "definitions": definitions}).encode())
+    assert made is not None
+    document = json.loads(made)
+    post = document["paths"]["/apis/x.io/v1/things"]["post"]
+    assert post["parameters"] == [{"name": "dryRun", "in": "query", "schema": {"type": "string"}}]
+    there = {"schema": {"$ref": "#/components/schemas/x.Thing"}}
+    assert post["requestBody"] == {"content": {"application/json": there}}
+    assert post["responses"]["200"]["content"] == {"application/json": there}
+    assert post["x-kubernetes-action"] == "post"
+    schemas = document["components"]["schemas"]
+    assert schemas.keys() == {"x.Thing", "x.Other"}
+    other = {"description": "d", "allOf": [{"$ref": "#/components/schemas/x.Other"}]}
+    assert schemas["x.Thing"]["properties"]["other"] == other
+    assert translated("/apis/none/v1", b"{}") is None
+    with pytest.raises(ValueError):
+        translated("/apis/x.io/v1", b'{"paths": {"/apis/x.io/v1/things": {"get": 1}}}')
 
 
 def test_discovery_orders_by_priority() -> None:
