@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from api.resources import RESOURCES
+from apiserver import discovery, metric_sources
 from apiserver.admission.chain import install
 from apiserver.aggregation.aggregator import Aggregator
 from apiserver.aggregation.identity import FrontProxy
@@ -70,6 +71,15 @@ log = logging.getLogger("apiserver")
 
 Key = tuple[str, str, str]  # group, resource, subresource
 
+# Upstream's names of what a start has to finish; each tells of the step of ours that does it.
+BOOTSTRAP_HOOKS = (
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/apiservice-registration-controller",
+)
+CRD_HOOKS = ("poststarthook/start-apiextensions-informers", "poststarthook/crd-informer-synced")
 STOP_GRACE = 5.0  # real seconds for requests under way
 
 
@@ -148,7 +158,7 @@ class ApiServer:
         self._grpc: grpc.aio.Server | None = None
         self._service: ResourceService | None = None
         self.grpc_ports: list[int] = []
-        self._add_gauges()
+        self._connect_metrics()
 
     # Assembly.
 
@@ -159,10 +169,16 @@ class ApiServer:
         issuer = self.settings.service_account_issuer or DEFAULT_ISSUER
         return ServiceAccountTokens(self.clock, key, self._read_metadata, issuer)
 
-    def _add_gauges(self) -> None:
-        counts = self.in_flight.counts
-        self.metrics.gauge('apiserver_current_inflight_requests{request_kind="readOnly"}', lambda: counts[0])
-        self.metrics.gauge('apiserver_current_inflight_requests{request_kind="mutating"}', lambda: counts[1])
+    def _connect_metrics(self) -> None:
+        metric_sources.connect(
+            self.metrics,
+            store=self.store,
+            registry=self.registry,
+            counted=self.in_flight,
+            control=self.flow,
+            auditor=self.settings.auditor,
+            version=str(discovery.version()["gitVersion"]),
+        )
 
     async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An object's metadata without authorization; pods bring the two fields that bind tokens."""
@@ -202,7 +218,8 @@ class ApiServer:
         store: dict[str, Check] = {"etcd": lambda: "" if self.registry.feed.ready else "the store is not reached"}
         started: dict[str, Check] = {
             "informer-sync": lambda: "" if self.feed.synced else "roles are not read yet",
-            "poststarthook/rbac/bootstrap-roles": lambda: "" if self._bootstrapped else "not finished",
+            **dict.fromkeys(BOOTSTRAP_HOOKS, lambda: "" if self._bootstrapped else "not finished"),
+            **dict.fromkeys(CRD_HOOKS, lambda: "" if self.customs.synced else "definitions are not read yet"),
             "poststarthook/priority-and-fairness-config-consumer": (
                 lambda: "" if self.flow_feed.synced else "priority levels are not read yet"
             ),

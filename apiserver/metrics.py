@@ -1,7 +1,8 @@
 """Request metrics of the API server, under upstream's names, in Prometheus' text format.
 
-Owns: counters and histograms of requests and the process' own figures. Called by the doors on every request, so
-counting is two dictionary operations; text is made only when somebody scrapes.
+Owns: counters and histograms of requests and of the store, and the process' own figures. Called by the doors on every
+request, so counting is two dictionary operations; text is made only when somebody scrapes. Other parts bring theirs as
+sources (`add`), see `apiserver.metric_sources`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,76 @@ import resource as limits
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
+_COMMON = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
+BUCKETS = (*_COMMON, 20.0, 30.0, 45.0, 60.0)
+STORE_BUCKETS = (*_COMMON, 20.0, 30.0, 60.0)
 
 # (verb, group, version, resource, subresource, scope)
 Series = tuple[str, str, str, str, str, str]
+Labels = Mapping[str, str]
+
+
+class Family(NamedTuple):
+    """One metric: its name, `counter` or `gauge`, what it tells, and its samples."""
+
+    name: str
+    kind: str
+    help: str
+    samples: Iterable[tuple[Labels, float]]
+
+    def lines(self) -> Iterator[str]:
+        yield f"# HELP {self.name} {self.help}"
+        yield f"# TYPE {self.name} {self.kind}"
+        for labels, value in self.samples:
+            yield f"{self.name}{shown(labels)} {_number(value)}"
+
+
+Source = Callable[[], Iterable[Family]]
+
+
+def shown(labels: Labels) -> str:
+    """Labels in braces, in order of their names."""
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{key}="{_escaped(value)}"' for key, value in sorted(labels.items())) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+class Histogram:
+    """Durations by key, with fixed buckets; a row is one count per bucket, one for those above, and the sum."""
+
+    def __init__(self, buckets: tuple[float, ...]) -> None:
+        self._buckets = buckets
+        self._rows: dict[tuple[str, ...], list[float]] = {}
+
+    def observe(self, key: tuple[str, ...], seconds: float) -> None:
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = [0.0] * (len(self._buckets) + 2)
+        row[bisect_left(self._buckets, seconds)] += 1
+        row[-1] += seconds
+
+    def lines(self, name: str, text: str, labels: Callable[[tuple[str, ...]], dict[str, str]]) -> Iterator[str]:
+        yield f"# HELP {name} {text}"
+        yield f"# TYPE {name} histogram"
+        for key, row in sorted(self._rows.items()):
+            known, total = labels(key), 0
+            for bound, finished in zip((*map(_number, self._buckets), "+Inf"), row, strict=False):
+                total += int(finished)
+                yield f"{name}_bucket{shown({**known, 'le': bound})} {total}"
+            yield f"{name}_sum{shown(known)} {row[-1]}"
+            yield f"{name}_count{shown(known)} {total}"
 
 
 class RequestMetrics:
@@ -25,54 +89,47 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self._requests: defaultdict[tuple[Series, int], int] = defaultdict(int)
-        self._durations: dict[Series, list[float]] = {}
+        self._durations = Histogram(BUCKETS)
+        self.store = Histogram(STORE_BUCKETS)
+        """Of the store's operations, by (operation, resource)."""
+        self.store_errors: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._long_running: defaultdict[Series, int] = defaultdict(int)
-        self._gauges: dict[str, Callable[[], float]] = {}
+        self._sources: list[Source] = []
         self._started = time.time()
 
     def observe(self, series: Series, code: int, seconds: float) -> None:
         """A finished request."""
         self._requests[(series, code)] += 1
-        row = self._durations.get(series)
-        if row is None:
-            row = self._durations[series] = [0.0] * (len(BUCKETS) + 2)
-        row[bisect_left(BUCKETS, seconds)] += 1
-        row[-1] += seconds
+        self._durations.observe(series, seconds)
 
     def long_running(self, series: Series, change: int) -> None:
         """A stream began (1) or ended (-1)."""
         self._long_running[series] += change
 
-    def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """A figure read at scrape time; `name` may carry labels."""
-        self._gauges[name] = read
+    def add(self, source: Source) -> None:
+        """Families that are asked for at every scrape."""
+        self._sources.append(source)
 
     def text(self) -> str:
         """Everything, as Prometheus reads it."""
         return "\n".join((*self._lines(), ""))
 
     def _lines(self) -> Iterator[str]:
-        yield "# TYPE apiserver_request_total counter"
-        for (series, code), count in sorted(self._requests.items()):
-            yield f'apiserver_request_total{{code="{code}",{_labels(series)}}} {count}'
-        yield "# TYPE apiserver_request_duration_seconds histogram"
-        for series, row in sorted(self._durations.items()):
-            labels, total = _labels(series), 0
-            for bound, finished in zip((*map(str, BUCKETS), "+Inf"), row, strict=False):
-                total += int(finished)
-                yield f'apiserver_request_duration_seconds_bucket{{{labels},le="{bound}"}} {total}'
-            yield f"apiserver_request_duration_seconds_sum{{{labels}}} {row[-1]}"
-            yield f"apiserver_request_duration_seconds_count{{{labels}}} {total}"
-        yield "# TYPE apiserver_longrunning_requests gauge"
-        for series, running in sorted(self._long_running.items()):
-            yield f"apiserver_longrunning_requests{{{_labels(series)}}} {running}"
-        named = ""
-        for name, read in sorted(self._gauges.items()):
-            bare = name.partition("{")[0]
-            if bare != named:
-                named = bare
-                yield f"# TYPE {bare} gauge"
-            yield f"{name} {read()}"
+        requests = (({**_labels(series), "code": str(code)}, n) for (series, code), n in sorted(self._requests.items()))
+        yield from Family("apiserver_request_total", "counter", "Requests answered, by code.", requests).lines()
+        for name in ("apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"):
+            yield from self._durations.lines(name, "How long requests took.", _labels)
+        running = ((_running(series), count) for series, count in sorted(self._long_running.items()))
+        text = "Watches and streams under way."
+        yield from Family("apiserver_longrunning_requests", "gauge", text, running).lines()
+        text = "How long the store took, by operation and resource."
+        yield from self.store.lines("etcd_request_duration_seconds", text, _store_labels)
+        errors = ((_store_labels(key), count) for key, count in sorted(self.store_errors.items()))
+        text = "Operations of the store that failed."
+        yield from Family("etcd_request_errors_total", "counter", text, errors).lines()
+        for source in self._sources:
+            for family in source():
+                yield from family.lines()
         yield from self._process()
 
     def _process(self) -> Iterator[str]:
@@ -80,21 +137,48 @@ class RequestMetrics:
         pages = Path("/proc/self/statm").read_text().split()
         size = os.sysconf("SC_PAGE_SIZE")
         figures = (
-            ("process_cpu_seconds_total", "counter", usage.ru_utime + usage.ru_stime),
-            ("process_resident_memory_bytes", "gauge", int(pages[1]) * size),
-            ("process_virtual_memory_bytes", "gauge", int(pages[0]) * size),
-            ("process_start_time_seconds", "gauge", self._started),
-            ("process_open_fds", "gauge", len(os.listdir("/proc/self/fd"))),
-            ("process_max_fds", "gauge", limits.getrlimit(limits.RLIMIT_NOFILE)[0]),
+            (
+                "process_cpu_seconds_total",
+                "counter",
+                "Processor time used.",
+                usage.ru_utime + usage.ru_stime,
+            ),
+            ("process_resident_memory_bytes", "gauge", "Resident memory.", int(pages[1]) * size),
+            ("process_virtual_memory_bytes", "gauge", "Virtual memory.", int(pages[0]) * size),
+            (
+                "process_start_time_seconds",
+                "gauge",
+                "When the process began, in seconds since 1970.",
+                self._started,
+            ),
+            ("process_open_fds", "gauge", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
+            (
+                "process_max_fds",
+                "gauge",
+                "File descriptors that may be open.",
+                limits.getrlimit(limits.RLIMIT_NOFILE)[0],
+            ),
         )
-        for name, kind, value in figures:
-            yield f"# TYPE {name} {kind}"
-            yield f"{name} {value}"
+        for name, kind, text, value in figures:
+            yield from Family(name, kind, text, (({}, value),)).lines()
 
 
-def _labels(series: Series) -> str:
+def _labels(series: tuple[str, ...]) -> dict[str, str]:
+    return {**_running(series), "dry_run": ""}
+
+
+def _running(series: tuple[str, ...]) -> dict[str, str]:
     verb, group, version, resource, subresource, scope = series
-    return (
-        f'group="{group}",resource="{resource}",scope="{scope}",subresource="{subresource}",'
-        f'verb="{verb}",version="{version}"'
-    )
+    return {
+        "component": "apiserver",
+        "group": group,
+        "resource": resource,
+        "scope": scope,
+        "subresource": subresource,
+        "verb": verb,
+        "version": version,
+    }
+
+
+def _store_labels(key: tuple[str, ...]) -> dict[str, str]:
+    return {"operation": key[0], "type": key[1]}

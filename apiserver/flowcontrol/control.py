@@ -35,6 +35,7 @@ class Place(NamedTuple):
     level: Level
     flow: str
     headers: tuple[Header, ...]
+    names: tuple[str, str]  # of level and schema
 
 
 def too_many() -> PlainRefusal:
@@ -100,7 +101,8 @@ class FlowControl:
             if schema.matches(user, asked):
                 level = self._levels[schema.level]
                 headers = ((SCHEMA_HEADER, schema.uid.encode()), (LEVEL_HEADER, level.spec.uid.encode()))
-                return Place(schema, level, schema.flow(user, asked.namespace), headers)
+                names = (schema.level, schema.name)
+                return Place(schema, level, schema.flow(user, asked.namespace), headers, names)
         return None
 
     async def wait(self, place: Place, seats: int) -> None:

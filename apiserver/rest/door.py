@@ -164,6 +164,7 @@ class RestDoor:
         seats = 1 if info.verb != "list" else seats_of(partial(self._resources.count, request))
         if not level.take(seats):
             await self._flow.wait(place, seats)
+        self._flow.dispatched[place.names] += 1
         try:
             await self._counted(request, elsewhere)
         finally:
@@ -189,6 +190,7 @@ class RestDoor:
         except BaseException:
             work.close()
             raise
+        self._flow.dispatched[place.names] += 1
         try:
             await work
         finally:

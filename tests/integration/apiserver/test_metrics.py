@@ -1,0 +1,109 @@
+"""/metrics, /version and the health endpoints, as dashboards and probes read them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.harness.apiserver import USER_TOKEN, RestClient, RunningApiServer
+
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+LINE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0-9.e+-]+|NaN)$')
+
+
+async def scrape(rest: RestClient) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
+    """Samples by name and labels. Every line must be one that Prometheus reads, after its TYPE."""
+    answer = await rest.get("/metrics")
+    assert answer.status == 200
+    assert answer.header("content-type").startswith("text/plain; version=0.0.4")
+    found: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
+    typed: set[str] = set()
+    for line in answer.body.decode().splitlines():
+        if line.startswith("# TYPE "):
+            name = line.split()[2]
+            assert name not in typed, f"{name} twice"
+            typed.add(name)
+        elif not line.startswith("# HELP "):
+            match = LINE.match(line)
+            assert match, line
+            name = match[1]
+            assert name in typed or re.sub(r"_(bucket|sum|count)$", "", name) in typed, line
+            labels = frozenset(re.findall(r'([a-z_]+)="((?:[^"\\]|\\.)*)"', match[2] or ""))
+            assert labels not in found.setdefault(name, {}), line
+            found[name][labels] = float(match[3])
+    return found
+
+
+def total(samples: dict[frozenset[tuple[str, str]], float], **labels: str) -> float:
+    return sum(value for key, value in samples.items() if labels.items() <= dict(key).items())
+
+
+async def test_metrics_count_what_happens(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    before = await scrape(rest)
+    for name in ("a", "b"):
+        assert (await rest.post(CONFIG_MAPS, {"metadata": {"name": name}})).status == 201
+    assert (await rest.get(f"{CONFIG_MAPS}/none")).status == 404
+    async with rest.watch(f"{CONFIG_MAPS}?watch=1"):
+        after = await scrape(rest)
+
+    def grown(name: str, **labels: str) -> float:
+        return total(after[name], **labels) - total(before.get(name, {}), **labels)
+
+    created = {"verb": "POST", "resource": "configmaps", "code": "201", "scope": "resource"}
+    assert (
+        grown("apiserver_request_total", **{**created, "scope": "namespace"})
+        + grown("apiserver_request_total", **created)
+        == 2
+    )
+    assert grown("apiserver_request_total", verb="GET", resource="configmaps", code="404") == 1
+    assert grown("apiserver_request_duration_seconds_count", verb="POST", resource="configmaps") == 2
+    assert total(after["apiserver_longrunning_requests"], verb="WATCH", resource="configmaps") == 1
+    assert total(after["apiserver_registered_watchers"], kind="ConfigMap") == 1
+    assert grown("apiserver_storage_objects", resource="configmaps") == 2
+    assert grown("etcd_request_duration_seconds_count", operation="create", type="configmaps") == 2
+    assert grown("apiserver_flowcontrol_dispatched_requests_total", flow_schema="exempt") >= 3
+    assert total(after["apiserver_flowcontrol_nominal_limit_seats"], priority_level="workload-low") > 100
+    assert set(after["apiserver_current_inflight_requests"]) == {
+        frozenset({("request_kind", "readOnly")}),
+        frozenset({("request_kind", "mutating")}),
+    }
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
+        assert total(after[name]) > 0
+    assert total(after["kubernetes_build_info"], major="1", minor="36") == 1
+
+
+async def test_metrics_are_not_for_everybody(apiserver: RunningApiServer) -> None:
+    assert (await apiserver.rest(USER_TOKEN).get("/metrics")).status == 403
+    for path in ("/livez", "/readyz", "/healthz"):
+        assert (await apiserver.rest("").get(path)).body == b"ok"
+
+
+@pytest.mark.parametrize("root", ["livez", "readyz", "healthz"])
+async def test_checks_one_by_one(apiserver: RunningApiServer, root: str) -> None:
+    rest = apiserver.rest()
+    told = (await rest.get(f"/{root}?verbose")).body.decode()
+    assert told.endswith(f"{root} check passed\n")
+    names = re.findall(r"^\[\+\](\S+) ok$", told, re.M)
+    assert {"ping", "log", "etcd"} <= set(names)
+    for name in names:
+        answer = await rest.get(f"/{root}/{name}")
+        assert (answer.status, answer.body) == (200, b"ok"), name
+    assert (await rest.get(f"/{root}/nosuch")).status == 404
+    excluded = (await rest.get(f"/{root}?verbose&exclude=etcd")).body.decode()
+    assert "[+]etcd excluded: ok" in excluded
+
+
+async def test_start_hooks_are_named(apiserver: RunningApiServer) -> None:
+    told = (await apiserver.rest().get("/readyz?verbose")).body.decode()
+    for hook in (
+        "poststarthook/rbac/bootstrap-roles",
+        "poststarthook/priority-and-fairness-config-producer",
+        "poststarthook/priority-and-fairness-config-consumer",
+        "poststarthook/start-apiextensions-informers",
+        "poststarthook/crd-informer-synced",
+        "poststarthook/bootstrap-controller",
+        "poststarthook/scheduling/bootstrap-system-priority-classes",
+    ):
+        assert f"[+]{hook} ok" in told, hook
