@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from api.models import apps_v1, core_v1, policy_v1
+from api.resources import Resource
 from client.client import PatchType, key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
@@ -19,8 +20,9 @@ from client.informer import EventHandler, Informer
 from controller_manager.disruption import plan
 from controller_manager.disruption.plan import CannotCount
 from controller_manager.environment import Environment
+from controller_manager.kinds import Kinds
 from controller_manager.objects import condition, controller_of, is_finished, status_patch, wall_seconds
-from machinery.errors import Conflict, NotFound
+from machinery.errors import Conflict, MethodNotAllowed, NotFound
 from machinery.meta import ObjectKey, rfc3339
 from machinery.selectors import LabelSelector
 
@@ -40,6 +42,7 @@ class DisruptionController:
         self._clock = env.clock
         self._events = env.recorder(COMPONENT)
         informer = env.informers.informer
+        self._kinds = Kinds(env)
         self._pods: Informer[Pod] = informer(Pod)
         self._budgets: Informer[Budget] = informer(Budget)
         self._owners: dict[str, Informer[Any]] = {
@@ -52,7 +55,7 @@ class DisruptionController:
             "disruption",
             self.reconcile,
             clock=env.clock,
-            informers=[self._budgets, self._pods, *self._owners.values()],
+            informers=[self._budgets, self._pods, *self._owners.values(), self._kinds.definitions],
         )
         self.stale = Controller("stale-disruption", self.take_back, clock=env.clock, informers=[self._pods])
         self.controller.watches(self._budgets)
@@ -76,7 +79,10 @@ class DisruptionController:
             self._events.event(budget, NORMAL, "NoPods", "No matching pods found")
         disruptions = plan.plan_disruptions(budget, pods, self._clock)
         try:
-            expectation = plan.plan_expectation(budget, pods, self.scale)
+            others = await self._custom_scales(pods)
+            expectation = plan.plan_expectation(
+                budget, pods, lambda pod: self.scale(pod) or others.get(_owner_uid(pod))
+            )
         except CannotCount as error:
             message = f"Failed to calculate the number of expected pods: {error}"
             self._events.event(budget, WARNING, "CalculateExpectedPodCountFailed", message)
@@ -101,6 +107,35 @@ class DisruptionController:
             owner = above
         replicas = owner.spec.replicas
         return owner.metadata.uid, 1 if replicas is None else replicas
+
+    async def _custom_scales(self, pods: Iterable[Pod]) -> dict[str, tuple[str, int]]:
+        """By uid the scale of what manages pods and is known only by its definition. Raises CannotCount."""
+        found: dict[str, tuple[str, int]] = {}
+        for pod in pods:
+            reference = controller_of(pod)
+            if reference is None or reference.kind in self._owners or reference.uid in found:
+                continue
+            resource = self._kinds.by_kind(reference.apiVersion, reference.kind)
+            if resource is None:
+                continue
+            try:
+                scale = await self._client.get(
+                    resource, reference.name, pod.metadata.namespace or "", subresource="scale"
+                )
+            except (NotFound, MethodNotAllowed) as error:
+                if await self._exists(resource, reference.name, pod.metadata.namespace or ""):
+                    raise CannotCount(f"{resource.qualified} does not implement the scale subresource") from error
+                continue
+            if scale["metadata"].get("uid") == reference.uid:
+                found[reference.uid] = (reference.uid, scale.get("spec", {}).get("replicas") or 0)
+        return found
+
+    async def _exists(self, resource: Resource, name: str, namespace: str) -> bool:
+        try:
+            await self._client.get(resource, name, namespace)
+        except (NotFound, MethodNotAllowed):
+            return False
+        return True
 
     def _owner(self, obj: Any, namespace: str) -> Any | None:
         reference = controller_of(obj)
@@ -151,6 +186,11 @@ class DisruptionController:
         except (NotFound, Conflict):
             return DONE
         return DONE
+
+
+def _owner_uid(pod: Pod) -> str:
+    reference = controller_of(pod)
+    return reference.uid if reference is not None else ""
 
 
 def _is_stale_candidate(pod: Pod) -> bool:

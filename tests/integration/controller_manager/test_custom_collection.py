@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
 from api import resources
-from api.models import apiextensions_v1, core_v1
+from api.models import apiextensions_v1, core_v1, policy_v1
 from api.resources import Resource
 from client.client import Client, PatchType
 from controller_manager.garbage_collector.controller import GarbageCollector
 from machinery.clock import RealClock
-from machinery.errors import MethodNotAllowed, NotFound
+from machinery.errors import AlreadyExists, MethodNotAllowed, NotFound
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
 from tests.integration.controller_manager.test_workloads import NS
 
 CRDS = resources.of(apiextensions_v1.CustomResourceDefinition)
+BUDGETS = resources.of(policy_v1.PodDisruptionBudget)
 EVENTS = resources.of(core_v1.Event)
 NAMESPACES = resources.of(core_v1.Namespace)
 GROUP = "gc.example.com"
@@ -268,3 +270,42 @@ async def test_an_owner_whose_end_no_watch_tells(monkeypatch: pytest.MonkeyPatch
         await eventually(lambda: are("left"), "both to be looked at")
         await client.delete(brief, "owner", NS)
         await eventually(are, "the dependent to go")
+
+
+async def test_budgets_count_by_the_scale_of_custom_owners() -> None:
+    async with running_cluster(nodes=0) as cluster:
+        client = cluster.client
+        schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        paths = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+        await defined(client, PARTS, "v1")
+        live = await client.get(CRDS, f"parts.{GROUP}")
+        live["spec"]["versions"][0] |= {"subresources": {"scale": paths}, "schema": {"openAPIV3Schema": schema}}
+        await client.update(live)
+        body = {"apiVersion": PARTS.group_version, "kind": PARTS.kind, "spec": {"replicas": 10}}
+
+        async def owner_made() -> Any:
+            meta = {"name": "owner", "namespace": NS}
+            with contextlib.suppress(AlreadyExists):
+                await client.create({**body, "metadata": meta}, resource=PARTS)
+            return await client.get(PARTS, "owner", NS, subresource="scale")
+
+        owner = await eventually(owner_made, "a scale")
+        assert owner["spec"]["replicas"] == 10
+        reference = {"apiVersion": PARTS.group_version, "kind": PARTS.kind, "name": "owner", "controller": True}
+        meta = {
+            "name": "one",
+            "namespace": NS,
+            "labels": {"a": "b"},
+            "ownerReferences": [{**reference, "uid": owner["metadata"]["uid"]}],
+        }
+        spec = {"containers": [{"name": "c", "image": "i"}]}
+        await client.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        limits = {"selector": {"matchLabels": {"a": "b"}}, "maxUnavailable": "30%"}
+        budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": limits}
+        await client.create({**budget, "metadata": {"name": "web", "namespace": NS}})
+
+        async def counted() -> bool:
+            status = (await client.get(BUDGETS, "web", NS)).get("status") or {}
+            return (status.get("expectedPods"), status.get("desiredHealthy")) == (10, 7)
+
+        await eventually(counted, "a budget that knows the scale")

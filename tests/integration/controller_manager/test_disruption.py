@@ -112,7 +112,7 @@ async def test_pods_that_cannot_be_counted_allow_nothing() -> None:
         await cluster.client.create(budget(maxUnavailable=1))
         status = await status_when(cluster, disruptionsAllowed=0, observedGeneration=1)
         assert status["conditions"][0]["reason"] == "SyncFailed"
-        assert "found no controllers for pod" in status["conditions"][0]["message"]
+        assert "jobs.batch does not implement the scale subresource" in status["conditions"][0]["message"]
 
 
 async def test_an_announced_disruption_that_never_came_is_taken_back() -> None:
