@@ -1,8 +1,8 @@
 """What every cluster starts with: namespaces, roles, priority classes, APIServices, the `kubernetes` Service.
 
-Owns: these objects (`initial_objects`) and their creation at start if missing; what aggregated servers are told of the
-front proxy is also brought up to date. Never changes what a user has changed. Where the `kubernetes` Service leads is
-kept by `master_leases`. Called by `apiserver.app` before the server is ready.
+Owns: these objects (`initial_objects`) and their creation at start if missing. Never changes what a user has changed.
+Where the `kubernetes` Service leads is kept by `master_leases`, what aggregated servers are told by `aggregation.trust`.
+Called by `apiserver.app` before the server is ready.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Bootstrap:
             rest.append(self._ensure(API_SERVICES, "", obj))
         rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", legacy_token_tracking(self._registry.clock)))
         if self._front is not None:
-            rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", self._front.config_map(), replace=True))
+            rest.append(self._ensure(("", "v1", "configmaps"), "kube-system", self._front.config_map()))
         if is_reachable(self._advertise) and self._ca is not None:
             for key, namespace, obj in joining.objects(self._advertise, self._port, self._ca):
                 rest.append(self._ensure(key, namespace, obj))

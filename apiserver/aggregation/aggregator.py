@@ -16,6 +16,7 @@ from apiserver.aggregation.identity import FrontProxy
 from apiserver.aggregation.model import API_SERVICES, LOCAL, ApiService, read
 from apiserver.aggregation.proxy import AggregationProxy
 from apiserver.aggregation.registration import Registration
+from apiserver.aggregation.trust import TrustKeeper
 from apiserver.crd.catalog import Catalog
 from apiserver.registry.store import Registry
 from apiserver.rest.request import Request
@@ -98,6 +99,7 @@ class Aggregator:
         """Until cancelled."""
         async with asyncio.TaskGroup() as self._group:
             self._group.create_task(self._registration.run())
+            self._group.create_task(TrustKeeper(self._registry, self.front).run())
             self._group.create_task(follow(self._registry, SERVICES, self._all_moved, self._moved))
             self._group.create_task(follow(self._registry, SLICES, self._all_moved, self._moved))
             self._group.create_task(follow(self._registry, API_SERVICES, self._replace, self._apply))

@@ -357,6 +357,23 @@ async def test_what_extensions_are_told() -> None:
         assert json.loads(data["requestheader-extra-headers-prefix"]) == ["X-Remote-Extra-"]
         assert data["client-ca-file"] == server.ca.read_text()
         assert data["requestheader-client-ca-file"] == server.pki.front_proxy.ca.read_text() != data["client-ca-file"]
+        # What is changed or deleted comes back; what others add stays.
+        path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+        change = {"data": {"client-ca-file": "none", "other": "mine"}}
+        assert (await server.rest().request("PATCH", path, change, MERGE)).status == 200
+        assert await _data_until(server.rest(), path, data["client-ca-file"]) == {**data, "other": "mine"}
+        assert (await server.rest().request("DELETE", path)).status == 200
+        assert await _data_until(server.rest(), path, data["client-ca-file"]) == data
+
+
+async def _data_until(rest: RestClient, path: str, ca: str) -> dict[str, str]:
+    """The ConfigMap's data once it has the authority again."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            found: dict[str, str] = (await rest.get(path)).json.get("data") or {}
+            if found.get("client-ca-file") == ca:
+                return found
+            await asyncio.sleep(0.01)
 
 
 async def test_local_group_versions_are_registered() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apiserver.aggregation import learn
+from apiserver.aggregation import learn, trust
 from apiserver.aggregation.identity import escape_key, user_headers
 from apiserver.aggregation.model import (
     LOCAL,
@@ -130,6 +130,29 @@ def test_only_the_own_group_version_is_heard() -> None:
     assert learn.from_aggregated(ApiService("v3.x.io", "x.io", "v3", REF), body) is None
     urls = {"paths": {"apis/x.io/v1": {"serverRelativeURL": "https://elsewhere/"}}}
     assert learn.openapi_url(SPEC, json.dumps(urls).encode()) == ""
+
+
+def pem(text: str) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "together"),
+    [
+        pytest.param("", pem("a"), pem("a"), id="missing"),
+        pytest.param(pem("a") + "# ours\n", pem("a"), pem("a") + "# ours\n", id="there"),
+        pytest.param(pem("b"), pem("a"), pem("b") + pem("a"), id="another-authority"),
+        pytest.param("garbage", pem("a"), pem("a"), id="no-certificate"),
+        pytest.param('["x"]', '["y"]', '["x", "y"]', id="names"),
+        pytest.param('["y","x"]', '["y"]', '["y","x"]', id="more-names"),
+        pytest.param("{", '["y"]', '["y"]', id="no-names"),
+    ],
+)
+def test_whom_to_believe(found: str, wanted: str, together: str) -> None:
+    assert trust.union(found, wanted) == together
+    assert trust.union(together, wanted) == together
+    kept = {"data": {"k": together, "other": "mine"}}
+    assert trust.plan(kept, {"data": {"k": wanted}}) is None
 
 
 def test_openapi_v2_becomes_v3() -> None:
