@@ -1,8 +1,8 @@
 """What every cluster starts with: namespaces, roles, priority classes, APIServices, the `kubernetes` Service.
 
 Owns: these objects (`initial_objects`) and their creation at start if missing. Never changes what a user has changed.
-Where the `kubernetes` Service leads is kept by `master_leases`, what aggregated servers are told by `aggregation.trust`.
-Called by `apiserver.app` before the server is ready.
+Where the `kubernetes` Service leads is kept by `master_leases`, what aggregated servers are told is kept by
+`aggregation.trust`. Called by `apiserver.app` before the server is ready.
 """
 
 from __future__ import annotations
