@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,8 +20,6 @@ from apiserver.auth.user import UserInfo
 
 DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
 AGENT_LIMIT = 1024
-ANNOTATIONS: ContextVar[dict[str, str] | None] = ContextVar("audit annotations", default=None)
-"""Of the request that the running task serves; None when it is not recorded."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 Obj = dict[str, Any]
@@ -87,13 +84,6 @@ class _Event(msgspec.Struct):
     requestObject: Any = msgspec.UNSET
     responseObject: Any = msgspec.UNSET
     annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-
-
-def annotate(key: str, value: str) -> None:
-    """Add to the event of the request under way, if it is recorded. For admission plugins."""
-    found = ANNOTATIONS.get()
-    if found is not None:
-        found.setdefault(key, value)
 
 
 class Record:

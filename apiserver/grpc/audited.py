@@ -12,11 +12,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from apiserver.audit.auditor import Auditor
-from apiserver.audit.record import ANNOTATIONS, Head, Record
+from apiserver.audit.record import Head, Record
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.gate import Gate
 from apiserver.auth.user import UserInfo
 from apiserver.grpc.service import ResourceService
+from apiserver.registry.context import ANNOTATIONS
 from machinery.errors import StatusError
 from proto.api.v1 import resource_pb2 as pb
 

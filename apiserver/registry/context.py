@@ -5,10 +5,14 @@ Owns no behaviour. REST and gRPC build the options; `ResourceStore` reads them a
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from apiserver.auth.user import UserInfo
+
+ANNOTATIONS: ContextVar[dict[str, str] | None] = ContextVar("audit annotations", default=None)
+"""Of the request that the running task serves; None when it is not recorded."""
 
 
 @dataclass(slots=True)
@@ -23,8 +27,8 @@ class RequestContext:
     warnings: list[str] = field(default_factory=list)
     force: bool = False
     """Apply takes fields from other managers."""
-    annotations: dict[str, str] = field(default_factory=dict)
-    """What admission has to tell whoever reads the audit log."""
+    annotations: dict[str, str] = field(default_factory=lambda: {} if (told := ANNOTATIONS.get()) is None else told)
+    """What admission has to tell whoever reads the audit log: those of the event, when the request is recorded."""
 
 
 @dataclass(frozen=True, slots=True)

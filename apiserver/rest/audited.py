@@ -10,8 +10,9 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from apiserver.audit.auditor import Auditor
-from apiserver.audit.record import ANNOTATIONS, Head, Record, agent_of
+from apiserver.audit.record import Head, Record, agent_of
 from apiserver.auth.user import UserInfo
+from apiserver.registry.context import ANNOTATIONS
 from apiserver.rest.request import Request
 from apiserver.rest.responses import Send
 

@@ -96,6 +96,9 @@ def tell_existing(namespace: str, standard: Standard, pods: Iterable[Obj], total
     return told + sorted(lines)
 
 
+AUDIT = "pod-security.kubernetes.io/"  # of annotations in the audit log
+
+
 class PodSecurity:
     """Reads namespaces from the cache, where their labels are already decoded."""
 
@@ -147,9 +150,13 @@ class PodSecurity:
     ) -> None:
         meta, spec = pod.get("metadata") or {}, pod.get("spec") or {}
         if enforce:
+            ctx.annotations[f"{AUDIT}enforce-policy"] = str(policy.enforce)
             found = violations(policy.enforce, meta, spec)
             if found:
                 raise forbidden(resource, name, pod, f'violates PodSecurity "{policy.enforce}": {details(found)}')
+        if found := violations(policy.audit, meta, spec):
+            text = f'would violate PodSecurity "{policy.audit}": {details(found)}'
+            ctx.annotations[f"{AUDIT}audit-violations"] = text
         found = violations(policy.warn, meta, spec)
         if found:
             _warn(ctx, f'would violate PodSecurity "{policy.warn}": {details(found)}')

@@ -131,6 +131,20 @@ async def test_calls_over_grpc(site: Site) -> None:
     assert event["responseObject"]["metadata"]["name"] == "g"
 
 
+async def test_admission_tells_the_event(site: Site) -> None:
+    rest = site.server.rest()
+    labels = {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted"}
+    assert (await rest.post("/api/v1/namespaces", {"metadata": {"name": "safe", "labels": labels}})).status == 201
+    accounts = "/api/v1/namespaces/safe/serviceaccounts"
+    assert (await rest.post(accounts, {"metadata": {"name": "default"}})).status == 201
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    assert (await rest.post("/api/v1/namespaces/safe/pods", pod, audit_id="pod")).status == 201
+    told = site.events(auditID="pod", stage="ResponseComplete")[0]["annotations"]
+    assert told["pod-security.kubernetes.io/enforce-policy"] == "baseline:latest"
+    wanted = 'would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
+    assert told["pod-security.kubernetes.io/audit-violations"].startswith(wanted)
+
+
 async def test_faults_are_panics(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     store = site.server.server.registry.resource("", "v1", "configmaps")
 
