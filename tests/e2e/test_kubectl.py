@@ -58,7 +58,7 @@ GENERATORS = [
         "secret/pull created",
         "Type:  kubernetes.io/dockerconfigjson",
     ),
-    ("serviceaccount robot", "serviceaccount/robot created", "Tokens:"),
+    ("serviceaccount robot", "serviceaccount/robot created", "Image pull secrets:"),
     ("deployment made --image=busybox --replicas=0", "deployment.apps/made created", "StrategyType:           RollingUpdate"),
     ("job once --image=busybox -- true", "job.batch/once created", "Completions:"),
     ("cronjob often --image=busybox --schedule=0_0_1_1_*", "cronjob.batch/often created", "Concurrency Policy:"),
@@ -157,7 +157,7 @@ REFUSALS = [
     ("create namespace Bad_Name", r'The Namespace "Bad_Name" is invalid: metadata.name: Invalid value: "Bad_Name": .*'),
     ("get pods --as=nobody", r'Error from server \(Forbidden\): pods is forbidden: User "nobody" cannot list .*'),
     ("scale deployment web --replicas=-1", r"error: The --replicas=COUNT flag is required, and COUNT must be .*"),
-    ("rollout undo deployment/web --to-revision=9", r"error: unable to find specified revision 9 in history"),
+    ("rollout undo deployment/web --to-revision=9", r"(?s)(Warning: .*\n)?error: unable to find specified revision 9 in history"),
     ("wait deployment/web --for=condition=Never --timeout=0", r"error: condition not met for deployments/web"),
     ("label deployment web app=other", r"error: 'app' already has a value \(web\), and --overwrite is false"),
 ]  # fmt: skip
