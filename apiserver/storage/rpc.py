@@ -86,6 +86,7 @@ class Channel:
         """A connection that takes calls, dialled again and again until the deadline. Raises RpcError."""
         loop = asyncio.get_running_loop()
         delay = RETRY_FIRST
+        why: object = "no connection in time"
         while True:
             if self._closed:
                 raise RpcError(UNAVAILABLE, "the channel was closed", sent=False)
@@ -94,14 +95,15 @@ class Channel:
                 return connection
             if self._dialling is None:
                 self._dialling = asyncio.ensure_future(self._dial())
+                # Whoever waits learns of a failure; when all have left, it counts as seen.
+                self._dialling.add_done_callback(lambda done: done.cancelled() or done.exception())
             dialling = self._dialling
             await asyncio.wait((dialling,), timeout=max(deadline - loop.time(), 0))
-            why: object = "no connection in time"
             if dialling.done() and not dialling.cancelled():
                 error = dialling.exception()
                 if error is None:
                     continue
-                why = error
+                why = "it does not introduce itself" if isinstance(error, TimeoutError) else error
             if loop.time() + delay >= deadline:
                 raise RpcError(UNAVAILABLE, f"cannot reach {self._target}: {why}", sent=False)
             await asyncio.sleep(delay)

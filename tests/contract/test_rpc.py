@@ -145,3 +145,48 @@ async def test_mutual_tls(tmp_path: Path) -> None:
     assert await channel.unary(channel.method("/t.T/Echo"), b"secret", SECONDS) == b"secret"
     await channel.close()
     await server.stop(0)
+
+
+async def test_a_server_that_accepts_but_says_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apiserver.storage.rpc.DIAL_SECONDS", 0.05)
+    held: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_unix_server(lambda reader, writer: held.append(writer), f"{tmp_path}/s")
+    channel = Channel(f"unix:{tmp_path}/s")
+    with pytest.raises(RpcError, match="introduce itself") as refused:
+        await channel.unary(channel.method("/t.T/Echo"), b"", 0.3)
+    assert refused.value.code == http2.UNAVAILABLE and not refused.value.sent
+    await channel.close()
+    for writer in held:
+        writer.close()
+        await writer.wait_closed()
+    silent.close()
+    await silent.wait_closed()
+
+
+async def test_a_server_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apiserver.storage.rpc.KEEPALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("apiserver.storage.rpc.KEEPALIVE_TIMEOUT", 0.05)
+    heard: list[bytes] = []
+    left = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(http2.frame(http2.SETTINGS, 0, 0))
+        while data := await reader.read(4096):
+            heard.append(data)
+        writer.close()
+        await writer.wait_closed()
+        left.set()
+
+    silent = await asyncio.start_unix_server(mute, f"{tmp_path}/s")
+    channel = Channel(f"unix:{tmp_path}/s")
+    call = await channel.stream(channel.method("/t.T/Repeat"), b"1", SECONDS)
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(RpcError, match="closed"):
+            await call.read()
+        await left.wait()
+    assert http2.frame(http2.PING, 0, 0, b"\0" * 8) in b"".join(heard)
+    await channel.close()
+    silent.close()
+    await silent.wait_closed()
