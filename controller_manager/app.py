@@ -22,6 +22,7 @@ from client.informer import Informers
 from client.leases import LeaderElector, LeadershipLost
 from client.rest import RestClient
 from controller_manager import (
+    admission_policy_status,
     cluster_role_aggregation,
     namespace,
     node_ipam,
@@ -86,6 +87,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "persistentvolume-protection-controller": protection.build_volumes,
     "volumeattributesclass-protection-controller": protection.build_classes,
     "clusterrole-aggregation-controller": cluster_role_aggregation.build,
+    "validatingadmissionpolicy-status-controller": admission_policy_status.build,
     "certificatesigningrequest-approving-controller": approving.build,
     "certificatesigningrequest-signing-controller": signing.build,
     "certificatesigningrequest-cleaner-controller": cleaning.build,

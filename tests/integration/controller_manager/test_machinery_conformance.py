@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api import resources
-from api.models import apps_v1, core_v1
+from api.models import admissionregistration_v1, apps_v1, core_v1
 from api.resources import Resource
 from client.client import Client, PatchType
 from machinery.errors import Conflict, Forbidden, NotFound
@@ -505,3 +505,30 @@ async def test_changed_namespaces(cluster: Cluster) -> None:
     live["spec"]["finalizers"] = []
     await client.update(live, subresource="finalize")
     await until_gone(client, "team")
+
+
+async def test_policies_learn_which_of_their_fields_do_not_exist(cluster: Cluster) -> None:
+    client = cluster.client
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]}
+    policy: Obj = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "object.replicas > 1"}]},
+    }
+    made = await client.create(policy)
+    policies = resources.of(admissionregistration_v1.ValidatingAdmissionPolicy)
+
+    async def told(generation: int) -> Obj:
+        status = (await client.get(policies, "p")).get("status") or {}
+        found: Obj = status if status.get("observedGeneration") == generation else {}
+        return found
+
+    status = await eventually(lambda: told(1), "a checked policy")
+    [warning] = status["typeChecking"]["expressionWarnings"]
+    assert "undefined field 'replicas'" in warning["warning"]
+    made["spec"]["validations"][0]["expression"] = "object.spec.replicas > 1"
+    made["metadata"].pop("resourceVersion")
+    await client.patch(policies, "p", {"spec": made["spec"]}, type=PatchType.MERGE)
+    status = await eventually(lambda: told(2), "a policy that is checked again")
+    assert status["typeChecking"] == {}
