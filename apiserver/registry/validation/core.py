@@ -154,8 +154,8 @@ def validate_node(obj: Obj) -> list[FieldError]:
     cidrs = spec.get("podCIDRs") or []
     for index, cidr in enumerate(cidrs):
         errors += invalid_each(f"spec.podCIDRs[{index}]", cidr, names.cidr(cidr))
-    if len(cidrs) > 2:
-        detail = "may contain no more than one value for each IP family"
+    if len(cidrs) > 2 or len({":" in cidr for cidr in cidrs}) < len(cidrs):
+        detail = "may specify no more than one CIDR for each IP family"
         errors.append(FieldError.invalid("spec.podCIDRs", cidrs, detail))
     for field in ("capacity", "allocatable"):
         for name, amount in (status.get(field) or {}).items():

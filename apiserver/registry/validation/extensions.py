@@ -158,38 +158,6 @@ def validate_api_service_status(obj: Obj, old: Obj) -> list[FieldError]:
     ]
 
 
-def validate_flow_schema(obj: Obj) -> list[FieldError]:
-    """flowcontrol FlowSchema."""
-    spec = obj.get("spec") or {}
-    errors: list[FieldError] = []
-    precedence = spec.get("matchingPrecedence") or 0
-    if not 1 <= precedence <= 10000:
-        detail = "must be positive" if precedence <= 0 else "must not be greater than 10000"
-        errors.append(FieldError.invalid("spec.matchingPrecedence", precedence, detail))
-    level = (spec.get("priorityLevelConfiguration") or {}).get("name") or ""
-    path = "spec.priorityLevelConfiguration.name"
-    if not level:
-        errors.append(FieldError.required(path, "must reference a priority level"))
-    else:
-        errors += invalid_each(path, level, names.dns_subdomain(level))
-    method = (spec.get("distinguisherMethod") or {}).get("type")
-    return errors + check_enum("spec.distinguisherMethod.type", method, ("ByNamespace", "ByUser"))
-
-
-def validate_priority_level(obj: Obj) -> list[FieldError]:
-    """flowcontrol PriorityLevelConfiguration."""
-    spec = obj.get("spec") or {}
-    kind = spec.get("type") or ""
-    if kind not in ("Exempt", "Limited"):
-        return [unsupported("spec.type", kind, ("Exempt", "Limited"))]
-    if kind == "Limited" and spec.get("limited") is None:
-        return [FieldError.required("spec.limited", "must not be empty when type is Limited")]
-    if kind == "Exempt" and spec.get("limited") is not None:
-        detail = "must be nil if the type is not Limited"
-        return [FieldError.forbidden("spec.limited", detail)]
-    return []
-
-
 def validate_device_class(obj: Obj) -> list[FieldError]:
     """resource.k8s.io DeviceClass."""
     errors: list[FieldError] = []

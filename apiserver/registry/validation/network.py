@@ -299,13 +299,23 @@ def validate_ip_address_update(new: Obj, old: Obj) -> list[FieldError]:
     return validate_ip_address(new) + check_immutable("spec.parentRef", after, before)
 
 
+def validate_service_cidr_update(new: Obj, old: Obj) -> list[FieldError]:
+    """The ranges stay."""
+    after, before = ((obj.get("spec") or {}).get("cidrs") for obj in (new, old))
+    return check_immutable("spec.cidrs", after, before)
+
+
 def validate_service_cidr(obj: Obj) -> list[FieldError]:
     """One or two ranges, one of each family."""
     ranges = (obj.get("spec") or {}).get("cidrs") or []
     if not ranges:
         return [FieldError.required("spec.cidrs", "at least one CIDR required")]
+    shown = {"CIDRs": ranges}
     if len(ranges) > 2:
-        return [FieldError.invalid("spec", ranges, "may only hold up to 2 values")]
+        return [FieldError.invalid("spec.cidrs", shown, "may only hold up to 2 values")]
+    if len(ranges) == 2 and len({":" in cidr for cidr in ranges}) == 1:
+        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+        return [FieldError.invalid("spec.cidrs", shown, detail)]
     return [
         error
         for index, cidr in enumerate(ranges)

@@ -244,7 +244,7 @@ ONLY_BALANCER = "Forbidden: may only be used when `type` is 'LoadBalancer'"
         pytest.param(
             f"{STORAGE}/csinodes",
             NODE,
-            {"spec": {"drivers": [{"name": "d.x", "nodeID": "m", "topologyKeys": ["a"], "allocatable": {"count": 5}}]}},
+            {"spec": {"drivers": [{"name": "d.x", "nodeID": "m", "topologyKeys": ["a"]}]}},
             [
                 'spec.drivers: Invalid value: {"Name":"d.x","NodeID":"m","TopologyKeys":["a"],"Allocatable":null}: field is'
             ],
@@ -260,11 +260,7 @@ ONLY_BALANCER = "Forbidden: may only be used when `type` is 'LoadBalancer'"
         pytest.param(
             f"{STORAGE}/csinodes",
             NODE,
-            {
-                "spec": {
-                    "drivers": [{"name": "e.x", "nodeID": "", "topologyKeys": ["a", "a"], "allocatable": {"count": -1}}]
-                }
-            },
+            {"spec": {"drivers": [{"name": "e.x", "topologyKeys": ["a", "a"], "allocatable": {"count": -1}}]}},
             [
                 "spec.drivers[0].nodeID: Required value",
                 "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0",
