@@ -224,10 +224,11 @@ class Extender:
             connection = http.client.HTTPConnection(host, parts.port, timeout=self._seconds)
         try:
             connection.request("POST", parts.path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise http.client.HTTPException(f"failed {parts.path} with extender at URL {url}, code {answer.status}")
-            return answer.read(LARGEST_ANSWER)
+            with connection.getresponse() as answer:  # it holds the socket, too
+                if answer.status != 200:
+                    text = f"failed {parts.path} with extender at URL {url}, code {answer.status}"
+                    raise http.client.HTTPException(text)
+                return answer.read(LARGEST_ANSWER)
         finally:
             connection.close()
 
