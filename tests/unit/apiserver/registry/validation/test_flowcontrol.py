@@ -78,9 +78,7 @@ URL = "spec.rules[0].nonResourceRules[0].nonResourceURLs"
         (about(resources=[]), [f"{RULE}.resources: Required value: resource rules must supply at least one resource"]),
         (
             about(namespaces=None),
-            [
-                f"{RULE}.namespaces: Required value: resource rules that are not cluster scoped must supply at least one n"
-            ],
+            [f"{RULE}.namespaces: Required value: resource rules that are not cluster scoped must supply at least"],
         ),
         (about(namespaces=None, clusterScope=True), []),
         (

@@ -245,9 +245,7 @@ ONLY_BALANCER = "Forbidden: may only be used when `type` is 'LoadBalancer'"
             f"{STORAGE}/csinodes",
             NODE,
             {"spec": {"drivers": [{"name": "d.x", "nodeID": "m", "topologyKeys": ["a"]}]}},
-            [
-                'spec.drivers: Invalid value: {"Name":"d.x","NodeID":"m","TopologyKeys":["a"],"Allocatable":null}: field is'
-            ],
+            ['spec.drivers: Invalid value: {"Name":"d.x","NodeID":"m","TopologyKeys":["a"],"Allocatable":null}: '],
             id="CSI node: another id",
         ),
         pytest.param(
