@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from apiserver.admission.policies.expressions import Judge
 
 GROUP = "admissionregistration.k8s.io"
+MUTATION = "mutation.webhook.admission.k8s.io"
+"""Of annotations in the audit log: which hook was asked in which round, and whether it has changed the object."""
 
 
 class Asked(NamedTuple):
@@ -148,7 +150,7 @@ class WebhookRound:
         changed = False
         self._asked = self._hooks.concerning(self._write)
         for index, asked in enumerate(self._asked):
-            if await self._apply(asked):
+            if await self._apply(asked, 0):
                 changed = True
                 earlier = (each for each in self._asked[:index] if each.hook.reinvoked)
                 self._again += [each for each in earlier if each not in self._again]
@@ -161,17 +163,24 @@ class WebhookRound:
             self._again = [each for each in self._asked if each.hook.reinvoked]
         changed = False
         for asked in self._again:
-            changed = await self._apply(asked) or changed
+            changed = await self._apply(asked, 1) or changed
         return changed
 
-    async def _apply(self, asked: Asked) -> bool:
+    async def _apply(self, asked: Asked, turn: int) -> bool:
         """Ask a hook and carry its patch out; has it changed the object?"""
         answer = await self._hooks.ask(asked, self._write, mutating=True)
-        if answer is None or not answer[0].patch or self._write.new is None:
+        if answer is None:
             return False
+        verdict, shown = answer
+        mutated = bool(verdict.patch) and self._write.new is not None and await self._patch(asked, verdict, shown)
+        told = {"configuration": asked.hook.configuration, "webhook": asked.hook.name, "mutated": mutated}
+        place = f"round_{turn}_index_{self._asked.index(asked)}"
+        self._write.ctx.annotations[f"{MUTATION}/{place}"] = msgspec.json.encode(told).decode()
+        return mutated
+
+    async def _patch(self, asked: Asked, verdict: Verdict, shown: Any) -> bool:
         from machinery import patch as patches
 
-        verdict, shown = answer
         try:
             patched = patches.apply_json_patch(copy.deepcopy(shown), verdict.patch)
             return await take(self._registry, self._write, patched, asked.seen)

@@ -16,6 +16,8 @@ import pytest
 from api.resources import lookup
 from apiserver.admission.matching import rule_matches
 from apiserver.admission.webhooks.review import BadAnswer, denial, verdict_of
+from apiserver.auth.user import UserInfo
+from apiserver.registry.context import RequestContext
 from machinery.errors import InternalError, StatusError
 from machinery.tls import CertificateAuthority
 from tests.unit.apiserver.admission.conftest import Cluster, a_pod
@@ -313,3 +315,13 @@ def test_denials(status: Obj, code: int, message: str) -> None:
 def test_answers_that_are_none(raw: bytes) -> None:
     with pytest.raises(BadAnswer):
         verdict_of(raw, "v1", "u", mutating=True)
+
+
+async def test_hooks_are_noted_for_the_audit_log(cluster: Cluster, webhook: Webhook) -> None:
+    await mutating(cluster, webhook)
+    webhook.answer = lambda request: {"allowed": True, "auditAnnotations": {"seen": "yes"}}
+    ctx = RequestContext(UserInfo("tester"))
+    await cluster.registry.resource("", "v1", "configmaps").create(ctx, "team", {"metadata": {"name": "a"}})
+    assert ctx.annotations["hook.example.com/seen"] == "yes"
+    noted = json.loads(ctx.annotations["mutation.webhook.admission.k8s.io/round_0_index_0"])
+    assert noted == {"configuration": "hook", "webhook": "hook.example.com", "mutated": False}
