@@ -82,9 +82,7 @@ async def _create(client: Client, name: str) -> None:
     ("common_name", "groups", "message"),
     [
         pytest.param("bob", (), 'User "bob" cannot list resource "configmaps"', id="nobody"),
-        pytest.param(
-            "system:node:n1", ("system:nodes",), "can only read namespaced object of this type", id="node-lists-all"
-        ),
+        pytest.param("system:node:n1", ("system:nodes",), "No Object name found", id="node-lists-all"),
     ],
 )
 async def test_rights_are_asked_for(
