@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MAX_LENGTH = 64 * 1024
 _MISSING = re.compile(r'Key not found in map : "?([^"]*)"?')
 
+_WORDS = {
+    "divide by zero": "division by zero",
+    "Iteration budget exceeded": "operation cancelled: actual cost limit exceeded",
+}
+
 
 class ExpressionError(ValueError):
     """The expression cannot be compiled, or not evaluated on these values."""
@@ -58,7 +63,7 @@ def _worded(text: str) -> str:
     text = re.sub(r" \[[A-Z_]+\]$", "", text)
     if (match := _MISSING.search(text)) is not None:
         return f"no such key: {match[1]}"
-    return {"divide by zero": "division by zero"}.get(text, text)
+    return _WORDS.get(text, text)
 
 
 @lru_cache(maxsize=2048)

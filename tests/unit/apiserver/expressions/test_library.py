@@ -74,6 +74,8 @@ BROKEN = [
     ("[].min() == 1", "min called on empty list"),
     ("[1].slice(0, 5) == []", "cannot slice(0, 5), list is length 1"),
     ("semver('v1').major() == 1", "invalid semantic version"),
+    ("1 / 0 == 1", "division by zero"),
+    ("lists.range(300).all(a, lists.range(300).all(b, a + b >= 0))", "operation cancelled: actual cost limit exceeded"),
     ("authorizer.path('/x').check('get').allowed()", "authorizer is not available here"),
 ]
 NAMES = ("self", "authorizer", "authorizer.requestResource")
