@@ -1,7 +1,7 @@
 """Requests of clients, passed on to the backend of their group and version.
 
 Owns: which headers cross, under whose name, and what the client is told when the backend is away. The connection and
-the framing are `streams.http_relay`'s and `aggregation.upgrade`'s. Called by the REST door after authorization.
+the framing are `streams.http_relay`'s and `streams.upgrade_relay`'s. Called by the REST door after authorization.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from apiserver.aggregation.backend import Locator
 from apiserver.aggregation.identity import FrontProxy, user_headers
 from apiserver.aggregation.model import ApiService
-from apiserver.aggregation.upgrade import Tunnel, relay_upgrade
 from apiserver.rest.request import Request
 from apiserver.rest.responses import Header, PlainRefusal
 from apiserver.streams.http_relay import Exchange, relay
 from apiserver.streams.proxy import answer_headers, request_headers
+from apiserver.streams.upgrade_relay import Tunnel, relay_upgrade
 from machinery.errors import ServiceUnavailable, Timeout
 
 DOCUMENT_SECONDS = 60.0  # real: for discovery and OpenAPI

@@ -1,7 +1,7 @@
 """`proxy` of pods, services and nodes: an HTTP request passed on to what an object names.
 
-Owns: finding the backend and which headers cross. `streams.http_relay` carries the request, `aggregation.upgrade` those
-that leave HTTP (WebSockets among them). Called by the REST door.
+Owns: finding the backend and which headers cross. `streams.http_relay` carries the request, `streams.upgrade_relay`
+those that leave HTTP (WebSockets among them). Called by the REST door.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from apiserver.aggregation.upgrade import relay_upgrade
 from apiserver.auth.user import SYSTEM_API_SERVER
 from apiserver.registry.context import ListOptions, RequestContext
 from apiserver.registry.store import Registry
@@ -32,6 +31,7 @@ from apiserver.streams.proxy_targets import (
     sub_path,
 )
 from apiserver.streams.targets import Kubelets, kubelet_address
+from apiserver.streams.upgrade_relay import relay_upgrade
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 HOP_BY_HOP = frozenset(

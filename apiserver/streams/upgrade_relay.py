@@ -1,7 +1,7 @@
 """A request that leaves HTTP, passed on to a backend: its bytes cross in both directions after the backend's 101.
 
 Owns: the backend's connection of one upgraded request, and its answer when it refuses. Never knows what the bytes mean.
-Called by `aggregation.proxy`.
+Called by `streams.proxy` and `aggregation.proxy`.
 """
 
 from __future__ import annotations
