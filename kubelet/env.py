@@ -14,7 +14,7 @@ from api.models import core_v1
 from kubelet.downward import DownwardError, PodFacts, field_value, resource_value
 
 _REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
-_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*$")
+_NAME = re.compile(r"[ -<>-~]+\Z")  # printable ASCII other than "=", as the API server validates
 
 
 class EnvError(Exception):

@@ -56,6 +56,12 @@ def env(container: dict[str, Any]) -> dict[str, str]:
     return build(*make(container), SOURCES, FACTS, {"SVC": "s"})
 
 
+@pytest.mark.parametrize("prefix", ["1-", "#", "p-", "$_-"])
+def test_names_are_any_printable_text(prefix: str) -> None:
+    result = env({"envFrom": [{"configMapRef": {"name": "cm"}, "prefix": prefix}]})
+    assert result == {"SVC": "s", f"{prefix}a": "1", f"{prefix}b": "2"}
+
+
 def test_precedence_and_references_to_earlier_variables() -> None:
     result = env(
         {
