@@ -179,6 +179,7 @@ class ApiServer:
             auditor=self.settings.auditor,
             version=str(discovery.version()["gitVersion"]),
         )
+        self.metrics.add(self.aggregator.figures)
 
     async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An object's metadata without authorization; pods bring the two fields that bind tokens."""

@@ -7,7 +7,7 @@ together of their discovery. Run by `apiserver.assembly`; asked by the REST door
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from apiserver.aggregation.backend import SERVICE_LABEL, Backend, Locator, write_condition
@@ -18,6 +18,7 @@ from apiserver.aggregation.proxy import AggregationProxy
 from apiserver.aggregation.registration import Registration
 from apiserver.aggregation.trust import TrustKeeper
 from apiserver.crd.catalog import Catalog
+from apiserver.metrics import Family
 from apiserver.registry.store import Registry
 from apiserver.rest.request import Request
 from apiserver.storage.entry import DELETED, Event
@@ -92,6 +93,12 @@ class Aggregator:
 
             self._swaggers = RemoteSwaggers(self._registry.clock)
         return await self._swaggers.documents([each for each in self._routes.values() if each.spec.available])
+
+    def figures(self) -> Iterator[Family]:
+        """For /metrics: which backends do not answer."""
+        samples = [({"name": each.spec.name}, 0.0 if each.spec.available else 1.0) for each in self._routes.values()]
+        text = "Gauge of APIServices which are marked as unavailable broken down by APIService name."
+        yield Family("aggregator_unavailable_apiservice", "gauge", text, samples)
 
     # -- followed -----------------------------------------------------------------------------------------------------
 

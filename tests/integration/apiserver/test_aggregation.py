@@ -250,6 +250,8 @@ async def test_an_extension_that_is_away_is_stale(site: tuple[RunningApiServer, 
     assert (await rest.get(f"/apis/{GROUP}")).status == 404
     refused = await rest.get(FLUNDERS)
     assert (refused.status, refused.body) == (503, b"service unavailable\n")
+    figures = (await rest.get("/metrics")).body.decode()
+    assert f'aggregator_unavailable_apiservice{{name="{NAME}"}} 1' in figures
     assert refused.header("content-type").startswith("text/plain")
     wardle.healthy = True
     await until_condition(rest, "Passed")
