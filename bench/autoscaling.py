@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from bench.harness import Figure, cluster, memory, say
 from bench.load import cpu
@@ -14,7 +15,7 @@ NODES, SECONDS = 1000, 45.0
 PASSES = 3
 
 
-def _manifest(number: int) -> dict[str, object]:
+def _manifest(number: int) -> dict[str, Any]:
     labels = {"app": f"t{number}"}
     container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "10m", "memory": "1Mi"}}}
     deployment = {
@@ -30,7 +31,7 @@ def _manifest(number: int) -> dict[str, object]:
     return deployment
 
 
-def _autoscaler(number: int) -> dict[str, object]:
+def _autoscaler(number: int) -> dict[str, Any]:
     target = {"type": "Utilization", "averageUtilization": 50}
     return {
         "apiVersion": "autoscaling/v2",
@@ -45,7 +46,7 @@ def _autoscaler(number: int) -> dict[str, object]:
     }
 
 
-def _apply(made: Cluster, items: list[dict[str, object]]) -> None:
+def _apply(made: Cluster, items: list[dict[str, Any]]) -> None:
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     made.kubectl("create", "-f", "-", "--validate=false", stdin=text, timeout=110)
 
