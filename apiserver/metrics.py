@@ -105,6 +105,8 @@ class RequestMetrics:
     def long_running(self, series: Series, change: int) -> None:
         """A stream began (1) or ended (-1)."""
         self._long_running[series] += change
+        if not self._long_running[series]:
+            del self._long_running[series]
 
     def add(self, source: Source) -> None:
         """Families that are asked for at every scrape."""

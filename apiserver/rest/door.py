@@ -114,7 +114,10 @@ class RestDoor:
             if request.code:
                 raise
             await send_error(request, InternalError.of(type(error).__name__))
-        self._metrics.observe(self._series(request), request.code, perf_counter() - began)
+        series = self._series(request)
+        if request.code >= 400 and request.info.is_resource and not self._resources.serves(request.info):
+            series = (request.method, "", "", "", "", "")  # names that clients make up must not become labels
+        self._metrics.observe(series, request.code, perf_counter() - began)
 
     async def _answer(self, request: Request) -> None:
         scope = request.scope

@@ -29,6 +29,7 @@ from apiserver.rest.negotiation import (
     TABLE,
     Accepted,
 )
+from apiserver.rest.paths import RequestInfo
 from apiserver.rest.request import Request
 from apiserver.rest.responses import ZIPPED, encode_json, send_bytes, send_not_found_page, send_object, warning_header
 from apiserver.rest.watch import Render, WatchStreams, duration, render_lines
@@ -113,6 +114,11 @@ class ResourceHandlers:
             await self._create_virtual(request, resource)
             return
         await self._verbs[info.verb](request, resource, self._registry.resource(*resource.key()))
+
+    def serves(self, info: RequestInfo) -> bool:
+        """Whether there is such a resource and subresource at all."""
+        resource = self._registry.find(info.group, info.version, info.resource)
+        return resource is not None and (not info.subresource or info.subresource in resource.subresources)
 
     def count(self, request: Request) -> int:
         """About how many objects a list goes through."""
