@@ -13,11 +13,11 @@ from apiserver.registry.validation.fields import (
     check_enum,
     check_not_negative,
     check_port_or_name,
-    check_range,
     invalid_each,
     unsupported,
 )
 from apiserver.registry.validation.resources import check_requirements
+from apiserver.registry.validation.security import validate_container_security
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -81,7 +81,7 @@ def validate_container(container: Obj, path: str, volumes: Mapping[str, Obj]) ->
     if resizes := container.get("resizePolicy"):
         errors += _validate_resize_policy(resizes, f"{path}.resizePolicy")
     if security := container.get("securityContext"):
-        errors += _validate_security(security, f"{path}.securityContext")
+        errors += validate_container_security(security, f"{path}.securityContext")
     if restart := container.get("restartPolicy"):
         errors += check_enum(f"{path}.restartPolicy", restart, _RESTART_POLICIES)
     return errors
@@ -92,7 +92,7 @@ def validate_running(container: Obj, path: str, grace: int) -> list[FieldError]:
     errors: list[FieldError] = []
     if lifecycle := container.get("lifecycle"):
         for hook in ("postStart", "preStop"):
-            if handler := lifecycle.get(hook):
+            if (handler := lifecycle.get(hook)) is not None:
                 errors += _validate_handler(handler, f"{path}.lifecycle.{hook}", _HOOKS, grace)
     if probe := container.get("livenessProbe"):
         errors += _validate_probe(probe, f"{path}.livenessProbe", grace)
@@ -376,53 +376,4 @@ def _validate_resize_policy(policies: list[Obj], path: str) -> list[FieldError]:
             errors.append(FieldError.required(path))
         elif restart not in ("NotRequired", "RestartContainer"):
             errors.append(unsupported(path, restart, ("NotRequired", "RestartContainer")))
-    return errors
-
-
-def validate_ids(security: Obj, path: str, fields: tuple[str, ...]) -> list[FieldError]:
-    """User and group ids."""
-    errors: list[FieldError] = []
-    for field in fields:
-        value = security.get(field)
-        if value is not None:
-            errors += check_range(f"{path}.{field}", value, 0, 2**31 - 1)
-    return errors
-
-
-def validate_seccomp(profile: Obj | None, path: str) -> list[FieldError]:
-    """A seccomp or AppArmor profile: Localhost needs a file, the others forbid it."""
-    if profile is None:
-        return []
-    kind, local = profile.get("type"), profile.get("localhostProfile")
-    if kind == "Localhost":
-        if not local:
-            return [FieldError.required(f"{path}.localhostProfile", "must be set when seccomp type is Localhost")]
-        return check_descending_path(f"{path}.localhostProfile", local)
-    if local is not None:
-        detail = "can only be set when seccomp type is Localhost"
-        return [FieldError.invalid(f"{path}.localhostProfile", local, detail)]
-    if not kind:
-        return [FieldError.required(f"{path}.type", "type is required when seccompProfile is set")]
-    return check_enum(f"{path}.type", kind, ("Localhost", "RuntimeDefault", "Unconfined"))
-
-
-_SECURITY_FIELDS = (
-    "capabilities", "privileged", "seLinuxOptions", "windowsOptions", "runAsUser", "runAsGroup", "runAsNonRoot",
-    "readOnlyRootFilesystem", "allowPrivilegeEscalation", "procMount", "seccompProfile", "appArmorProfile",
-)  # fmt: skip
-
-
-def _validate_security(security: Obj, path: str) -> list[FieldError]:
-    errors = validate_ids(security, path, ("runAsUser", "runAsGroup"))
-    errors += validate_seccomp(security.get("seccompProfile"), f"{path}.seccompProfile")
-    if security.get("allowPrivilegeEscalation") is False:
-        # Upstream shows its internal struct here: all fields, named in upper camel case.
-        shown = {field[0].upper() + field[1:]: security.get(field) for field in _SECURITY_FIELDS}
-        shown = {("SELinuxOptions" if field == "SeLinuxOptions" else field): value for field, value in shown.items()}
-        if security.get("privileged"):
-            detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
-            errors.append(FieldError.invalid(path, shown, detail))
-        if "CAP_SYS_ADMIN" in ((security.get("capabilities") or {}).get("add") or ()):
-            detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
-            errors.append(FieldError.invalid(path, shown, detail))
     return errors

@@ -4,16 +4,13 @@ Owns the rules of PodSpec; containers, volumes and scheduling have modules of th
 for the template of every workload. Hot path.
 """
 
-import re
 from typing import Any
 
 from apiserver.registry.validation import names
 from apiserver.registry.validation.containers import (
     forbid_running,
     validate_container,
-    validate_ids,
     validate_running,
-    validate_seccomp,
 )
 from apiserver.registry.validation.fields import MAX_INT32, check_enum, check_range, invalid_each, unsupported
 from apiserver.registry.validation.metadata import validate_annotations, validate_labels
@@ -24,14 +21,13 @@ from apiserver.registry.validation.scheduling import (
     validate_spread,
     validate_tolerations,
 )
+from apiserver.registry.validation.security import validate_os, validate_pod_security
 from apiserver.registry.validation.volumes import validate_volumes
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
-_SYSCTL = r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
-_sysctl = re.compile(_SYSCTL).fullmatch
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 
 
@@ -70,7 +66,7 @@ def validate_pod_spec(spec: Obj, path: str) -> list[FieldError]:
     if policy not in _DNS_POLICIES:
         errors += check_enum(f"{path}.dnsPolicy", policy, _DNS_POLICIES, required=True)
     if security := spec.get("securityContext"):
-        errors += _validate_security(security, f"{path}.securityContext")
+        errors += validate_pod_security(security, f"{path}.securityContext")
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"
         errors.append(FieldError.invalid(f"{path}.securityContext.shareProcessNamespace", True, detail))
@@ -81,6 +77,8 @@ def validate_pod_spec(spec: Obj, path: str) -> list[FieldError]:
         errors += check_range(f"{path}.activeDeadlineSeconds", deadline, 1, MAX_INT32)
     if policy == "None" or "dnsConfig" in spec:
         errors += _validate_dns_config(policy, spec.get("dnsConfig"), f"{path}.dnsConfig")
+    if spec.get("os"):
+        errors += validate_os(spec, path)
     return errors
 
 
@@ -175,29 +173,6 @@ def _validate_host_ports(spec: Obj, path: str) -> list[FieldError]:
     return errors
 
 
-def _validate_security(security: Obj, path: str) -> list[FieldError]:
-    errors = validate_ids(security, path, ("fsGroup", "runAsUser", "runAsGroup"))
-    for index, group in enumerate(security.get("supplementalGroups") or ()):
-        errors += check_range(f"{path}.supplementalGroups[{index}]", group, 0, MAX_INT32)
-    errors += validate_seccomp(security.get("seccompProfile"), f"{path}.seccompProfile")
-    policies = ("Always", "OnRootMismatch")
-    errors += check_enum(f"{path}.fsGroupChangePolicy", security.get("fsGroupChangePolicy"), policies)
-    policies = ("Merge", "Strict")
-    errors += check_enum(f"{path}.supplementalGroupsPolicy", security.get("supplementalGroupsPolicy"), policies)
-    seen: set[str] = set()
-    for index, setting in enumerate(security.get("sysctls") or ()):
-        name = setting.get("name")
-        if not name:
-            errors.append(FieldError.required(f"{path}.sysctls[{index}].name"))
-        elif name in seen:
-            errors.append(FieldError.duplicate(f"{path}.sysctls[{index}].name", name))
-        elif len(name) > 253 or not _sysctl(name):
-            detail = f"must have at most 253 characters and match regex ^{_SYSCTL}$"
-            errors.append(FieldError.invalid(f"{path}.sysctls[{index}].name", name, detail))
-        seen.add(name or "")
-    return errors
-
-
 def _validate_dns_config(policy: Any, config: Obj | None, path: str) -> list[FieldError]:
     if policy == "None":
         if config is None:
@@ -275,7 +250,35 @@ def _pod_level(resources: Obj, path: str) -> list[FieldError]:
     return check_requirements(path, resources, pod_level=True)
 
 
+def _claims(claims: list[Obj], path: str) -> list[FieldError]:
+    """resourceClaims: each of its own name, from one source."""
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    sources = ("resourceClaimName", "resourceClaimTemplateName")
+    for index, claim in enumerate(claims):
+        at, name = f"{path}[{index}]", claim.get("name") or ""
+        if not name:
+            errors.append(FieldError.required(f"{at}.name"))
+        elif name in seen:
+            errors.append(FieldError.duplicate(f"{at}.name", name))
+        else:
+            errors += invalid_each(f"{at}.name", name, names.dns_label(name))
+            seen.add(name)
+        given = [source for source in sources if claim.get(source) is not None]
+        shown = {"Name": name, **{f"R{source[1:]}": claim.get(source) for source in sources}}
+        if len(given) == 2:
+            detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            errors.append(FieldError.invalid(at, shown, detail))
+        elif not given:
+            detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            errors.append(FieldError.invalid(at, shown, detail))
+        for source in given:
+            errors += invalid_each(f"{at}.{source}", claim[source], names.dns_subdomain(claim[source]))
+    return errors
+
+
 _PRESENT = (
+    ("resourceClaims", _claims),
     ("nodeSelector", validate_labels),
     ("affinity", validate_affinity),
     ("schedulingGates", validate_gates),

@@ -119,6 +119,12 @@ def volume_source_diff(old: Obj, new: Obj) -> str:
     return _diff("PersistentVolumeSpec", old, new)
 
 
+def security_value(security: Obj) -> Obj:
+    """A container's security context as a value in findings."""
+    shown: Obj = _shown(security, schema.definition(f"{_CORE}SecurityContext"))
+    return shown
+
+
 def template_value(template: Obj) -> Obj:
     """A pod template as a value in findings: its metadata lies on the level of its spec."""
     return {

@@ -76,6 +76,13 @@ def _quantity_problem(amount: str, whole: bool) -> str:
     return "must be an integer" if whole and value.denominator != 1 else ""
 
 
+def _hugepages(path: str, asked: set[str]) -> list[FieldError]:
+    """Huge pages are backed by memory that something has to account for."""
+    if any(name.startswith(_HUGE) for name in asked) and not asked & {"cpu", "memory"}:
+        return [FieldError.forbidden(path, "HugePages require cpu or memory")]
+    return []
+
+
 def check_requirements(path: str, resources: Obj, *, pod_level: bool = False) -> list[FieldError]:
     """requests and limits of a container (or of a whole pod)."""
     errors: list[FieldError] = []
@@ -88,8 +95,8 @@ def check_requirements(path: str, resources: Obj, *, pod_level: bool = False) ->
                 continue
             errors += check_container_resource_name(at, name)
             errors += check_quantity(at, name, amount)
-    if errors:
-        return errors
+    if not pod_level:
+        errors += _hugepages(path, {*limits, *requests})
     for name, amount in requests.items():
         overcommit = is_native(name) and not name.startswith(_HUGE)
         if name not in limits:
@@ -100,7 +107,10 @@ def check_requirements(path: str, resources: Obj, *, pod_level: bool = False) ->
         limit = limits[name]
         if amount == limit:
             continue
-        asked, allowed = quantity.parse(amount), quantity.parse(limit)
+        try:
+            asked, allowed = quantity.parse(amount), quantity.parse(limit)
+        except ValueError:
+            continue  # told above
         if not overcommit and asked != allowed:
             detail = f"must be equal to {name} limit of {limit}"
             errors.append(FieldError.invalid(f"{path}.requests", str(amount), detail))
