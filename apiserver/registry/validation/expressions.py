@@ -13,6 +13,10 @@ _TOKEN = re.compile(
     r"""\s+|//[^\n]*|(?P<text>[bBrR]{0,2}(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))|(?P<word>[\w.]*\w)"""
     r"""|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<operator>&&|\|\||[<>=!]=|[-+*/%<>!?:,.])|(?P<bad>.)"""
 )
+_UNFINISHED = (
+    "mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, "
+    "NUM_UINT, STRING, BYTES, IDENTIFIER}"
+)
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
@@ -33,12 +37,14 @@ def syntax_error(expression: str) -> str:
         elif kind == "close" and (not opened or opened.pop() != _PAIRS[text]):
             return _located(expression, position, f"extraneous input '{text}' expecting <EOF>")
         if kind is not None:
-            last = kind
+            last = text if kind == "operator" else kind
         position = match.end()
     if not last:
-        return _located(expression, 0, "mismatched input '<EOF>'")
-    if last == "operator":
-        return _located(expression, len(expression.rstrip()), "mismatched input '<EOF>'")
+        return _located(expression, 0, _UNFINISHED)
+    if last == ".":
+        return _located(expression, len(expression.rstrip()), "no viable alternative at input '.'")
+    if last not in ("text", "word", "open", "close"):
+        return _located(expression, len(expression.rstrip()), _UNFINISHED)
     if opened:
         return _located(expression, len(expression), f"missing '{opened[-1]}' counterpart at '<EOF>'")
     return ""
