@@ -297,6 +297,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         new_status={"desiredReplicas": 0, "currentMetrics": None},
         default=extension_defaults.default_autoscaler,
         validate=autoscaling.validate_autoscaler,
+        validate_status=autoscaling.validate_autoscaler_status,
     ),
     ("policy", "poddisruptionbudgets"): Rules(
         generation=True,

@@ -59,6 +59,7 @@ class ClaimStrategy(Strategy):
         default=default_claim,
         validate=storage.validate_claim,
         validate_update=storage.validate_claim_update,
+        validate_status=storage.validate_claim_status,
         warnings=storage.claim_warnings,
     )
 

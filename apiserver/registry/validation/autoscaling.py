@@ -24,6 +24,15 @@ _SOURCES = {
 _TARGETS = ("AverageValue", "Utilization", "Value")
 
 
+def validate_autoscaler_status(new: Obj, old: Obj) -> list[FieldError]:
+    """Counts of replicas."""
+    status = new.get("status") or {}
+    errors: list[FieldError] = []
+    for field in ("currentReplicas", "desiredReplicas"):
+        errors += check_not_negative(f"status.{field}", status.get(field))
+    return errors
+
+
 def validate_autoscaler(obj: Obj) -> list[FieldError]:
     """autoscaling/v2 HorizontalPodAutoscaler."""
     spec = obj.get("spec") or {}

@@ -18,6 +18,11 @@ def validate_pod_status(status: Obj, old: Obj) -> list[FieldError]:
         errors += invalid_each(path, nominated, names.dns_subdomain(nominated))
     for field in ("podIPs", "hostIPs"):
         seen: set[str] = set()
+        addresses = [address.get("ip") or "" for address in status.get(field) or ()]
+        if len({":" in address for address in addresses}) < len(addresses):
+            detail = "may specify no more than one IP for each IP family"
+            shown = [{"IP": address} for address in addresses]
+            errors.append(FieldError.invalid(f"status.{field}", shown, detail))
         for index, address in enumerate(status.get(field) or ()):
             value = address.get("ip") or ""
             errors += invalid_each(f"status.{field}[{index}]", value, names.ip(value))

@@ -298,6 +298,21 @@ def _present(spec: Obj) -> Obj:
     return {key: value for key, value in spec.items() if value is not None}
 
 
+def validate_claim_status(new: Obj, old: Obj) -> list[FieldError]:
+    """What the volume has to offer."""
+    errors: list[FieldError] = []
+    for name, amount in ((new.get("status") or {}).get("capacity") or {}).items():
+        path = f"status.capacity[{name}]"
+        try:
+            value = quantity.parse(str(amount))
+        except ValueError as error:
+            errors.append(FieldError.invalid(path, str(amount), str(error)))
+            continue
+        if value < 0:
+            errors.append(FieldError.invalid(path, int(value), "must be a valid resource quantity"))
+    return errors
+
+
 def claim_warnings(obj: Obj, old: Obj | None) -> list[str]:
     """Fractional bytes and the old annotation."""
     found: list[str] = []

@@ -312,22 +312,51 @@ def validate_revision_update(new: Obj, old: Obj) -> list[FieldError]:
     return validate_revision(new) + check_immutable("data", new.get("data"), old.get("data"))
 
 
+_COUNTS: dict[str, tuple[str, ...]] = {
+    "Deployment": (
+        "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas",
+        "unavailableReplicas", "terminatingReplicas", "collisionCount",
+    ),
+    "ReplicaSet": (
+        "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration",
+        "terminatingReplicas",
+    ),
+    "ReplicationController": (
+        "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration",
+    ),
+    "StatefulSet": (
+        "replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration",
+        "collisionCount",
+    ),
+    "DaemonSet": (
+        "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "observedGeneration",
+        "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount",
+    ),
+}  # fmt: skip
+# Counts of replicas of which there cannot be more than replicas.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "Deployment": ("updatedReplicas", "readyReplicas", "availableReplicas"),
+    "ReplicaSet": ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"),
+    "ReplicationController": ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"),
+    "StatefulSet": ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"),
+}
+
+
 def validate_workload_status(new: Obj, old: Obj) -> list[FieldError]:
-    """Counts are not negative; availability cannot exceed replicas."""
-    status = new.get("status") or {}
+    """Counts are not negative; a part cannot exceed the whole."""
+    status, kind = new.get("status") or {}, new.get("kind") or ""
     errors: list[FieldError] = []
-    for field, value in status.items():
-        if isinstance(value, int) and not isinstance(value, bool):
-            errors += check_not_negative(f"status.{field}", value)
+    for field in _COUNTS.get(kind, ()):
+        errors += check_not_negative(f"status.{field}", status.get(field))
     replicas = status.get("replicas") or 0
-    if new.get("kind") in ("Deployment", "ReplicaSet", "StatefulSet", "ReplicationController"):
-        more = "cannot be greater than status.replicas"
-        for field in ("updatedReplicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
-            value = status.get(field) or 0
-            if value > replicas:
-                errors.append(FieldError.invalid(f"status.{field}", value, more))
-        ready, available = status.get("readyReplicas") or 0, status.get("availableReplicas") or 0
-        if available > ready:
-            detail = "cannot be greater than readyReplicas"
-            errors.append(FieldError.invalid("status.availableReplicas", available, detail))
+    for field in _PARTS.get(kind, ()):
+        value = status.get(field) or 0
+        if value > replicas:
+            errors.append(FieldError.invalid(f"status.{field}", value, "cannot be greater than status.replicas"))
+    ready, available = status.get("readyReplicas") or 0, status.get("availableReplicas") or 0
+    if kind in _PARTS and available > ready:
+        detail = "cannot be greater than readyReplicas"
+        if kind == "StatefulSet":
+            detail = "cannot be greater than status.readyReplicas"
+        errors.append(FieldError.invalid("status.availableReplicas", available, detail))
     return errors
