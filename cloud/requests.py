@@ -1,0 +1,199 @@
+"""What may be asked of the cloud: checks, and the change of plan that a request means.
+
+Owns the refusals (StatusErrors with a reason) of both services. No I/O; `cloud.core` brings about what is planned here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from cloud.core import Core
+from cloud.model import (
+    FAILURES,
+    GROUP_LABEL,
+    SPOT_FACTOR,
+    SPOT_LABEL,
+    TYPE_LABEL,
+    Fault,
+    Group,
+    Instance,
+    InstanceType,
+    instance_of,
+    provider_id,
+)
+from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound
+
+NOTICE = 120.0  # seconds of warning before a spot machine is taken away
+MAX_SIZE = 5000
+MAX_REAL = 200  # machines with an address on the underlay
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,13}[a-z0-9])?")
+_ZONE = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+
+
+class Requests:
+    """The verbs of the cloud over one core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def core(self) -> Core:
+        return self._core
+
+    # ---- look ----
+
+    def group(self, name: str) -> Group:
+        """Raises NotFound."""
+        try:
+            return self._core.state.groups[name]
+        except KeyError:
+            raise NotFound(f'node group "{name}" not found') from None
+
+    def instance(self, name: str) -> Instance:
+        """One that is not gone. Raises NotFound."""
+        found = self._core.state.instances.get(name)
+        if found is None or found.phase == "gone":
+            raise NotFound(f'instance "{name}" not found')
+        return found
+
+    def find(self, provider: str, name: str) -> Instance | None:
+        """The instance of a node: by its providerID, or by its name while it has none."""
+        known = self._core.state.instances.get(instance_of(provider, self._core.state.cluster) if provider else name)
+        if known is None and provider and "://" not in provider:
+            known = self._core.state.instances.get(provider)
+        return known
+
+    def price_by_labels(self, labels: Mapping[str, str]) -> float | None:
+        """Dollars per hour of a node that does not exist, as its labels describe it."""
+        state = self._core.state
+        group = state.groups.get(labels.get(GROUP_LABEL, ""))
+        kind = state.types.get(group.type if group is not None else labels.get(TYPE_LABEL, ""))
+        if kind is None:
+            return None
+        return kind.pricePerHour * (SPOT_FACTOR if labels.get(SPOT_LABEL) == "spot" else 1.0)
+
+    # ---- sizes ----
+
+    def increase(self, group: Group, delta: int) -> None:
+        """More machines. Raises BadRequest and leaves everything as it was when that is not possible."""
+        if delta <= 0:
+            raise BadRequest(f"size increase must be positive, not {delta}")
+        if group.desired + delta > group.max:
+            raise BadRequest(
+                f"size increase too large: desired {group.desired + delta}, max {group.max} (node group {group.name})"
+            )
+        group.desired += delta
+
+    def decrease_target(self, group: Group, delta: int) -> None:
+        """Want fewer of those that are not there yet; never touches a machine that exists."""
+        if delta >= 0:
+            raise BadRequest(f"size decrease must be negative, not {delta}")
+        waiting = [each for each in self._core.state.of(group.name) if each.counts and each.phase == "pending"]
+        counted = sum(each.counts for each in self._core.state.of(group.name))
+        missing = max(0, group.desired - counted)
+        if -delta > len(waiting) + missing:
+            raise BadRequest(
+                f"attempt to delete existing nodes: target size {group.desired}, delta {delta}, "
+                f"existing {counted - len(waiting)} (node group {group.name})"
+            )
+        if group.desired + delta < group.min:
+            raise BadRequest(f"size decrease too large: desired {group.desired + delta}, min {group.min}")
+        group.desired += delta
+        newest = sorted(waiting, key=lambda each: (each.problem is not None, each.created, each.name), reverse=True)
+        for each in newest[: max(0, -delta - missing)]:
+            self._core.dismiss(each, "no longer wanted")
+
+    def delete(self, group: Group, instances: Iterable[Instance]) -> None:
+        """Take these machines away and want as many fewer. Raises BadRequest before anything is touched."""
+        chosen = list({each.name: each for each in instances}.values())
+        for each in chosen:
+            if each.group != group.name:
+                raise BadRequest(f"instance {each.name} does not belong to node group {group.name}")
+        counting = [each for each in chosen if each.counts]
+        if group.desired - len(counting) < group.min:
+            raise BadRequest(
+                f"min size reached, nodes will not be deleted: desired {group.desired}, min {group.min}, "
+                f"to delete {len(counting)} (node group {group.name})"
+            )
+        group.desired -= len(counting)
+        for each in chosen:
+            self._core.dismiss(each, "deleted on request")
+
+    def resize(self, group: Group, desired: int | None, low: int | None, high: int | None) -> None:
+        """Set sizes; a desired size that is not given is moved into the new bounds."""
+        low, high = group.min if low is None else low, group.max if high is None else high
+        self._check_bounds(low, high, group.hollow)
+        wanted = min(max(group.desired, low), high) if desired is None else desired
+        if not low <= wanted <= high:
+            raise BadRequest(f"desired size {wanted} must lie between min {low} and max {high}")
+        group.min, group.max, group.desired = low, high, wanted
+
+    # ---- groups ----
+
+    def create_group(self, group: Group, kind: InstanceType | None = None) -> None:
+        """Add a group; `kind` is its instance type when that is a new one."""
+        state = self._core.state
+        if not _NAME.fullmatch(group.name):
+            raise BadRequest(
+                f"node group name {group.name!r}: want up to 15 of a-z, 0-9 and '-', beginning with a letter"
+            )
+        if group.name in state.groups or any(each.prefix == group.prefix for each in state.groups.values()):
+            raise AlreadyExists(f'node group "{group.name}" already exists')
+        if any(each.phase != "gone" for each in state.of(group.name)):
+            raise Conflict(f'machines of an earlier node group "{group.name}" are still being deleted')
+        if kind is not None:
+            state.types.setdefault(kind.name, kind)
+        if group.type not in state.types:
+            raise NotFound(f'instance type "{group.type}" not found (known: {", ".join(state.types)})')
+        for zone in group.zones:
+            if not _ZONE.fullmatch(zone):
+                raise BadRequest(f"zone {zone!r} is no label value")
+        for seconds in (group.bootDelay, group.healAfter):
+            if not 0 <= seconds < 1e9:
+                raise BadRequest("delays must be a positive number of seconds")
+        if GROUP_LABEL in group.labels:
+            raise BadRequest(f"label {GROUP_LABEL} is the cloud's own")
+        self._check_bounds(group.min, group.max, group.hollow)
+        if not group.min <= group.desired <= group.max:
+            raise BadRequest(f"desired size {group.desired} must lie between min {group.min} and max {group.max}")
+        state.groups[group.name] = group
+
+    def delete_group(self, group: Group) -> None:
+        """Take all its machines away and forget it."""
+        for each in self._core.state.of(group.name):
+            self._core.dismiss(each, "node group deleted")
+        del self._core.state.groups[group.name]
+
+    def heal_after(self, group: Group, seconds: float) -> None:
+        """0: failed machines are left as they are."""
+        if not 0 <= seconds < 1e9:
+            raise BadRequest("heal-after must be a positive number of seconds")
+        group.healAfter = seconds
+
+    def fail(self, group: Group, fault: Fault) -> None:
+        """Let coming launches go wrong; an empty mode ends that."""
+        if fault.mode and fault.mode not in FAILURES:
+            raise BadRequest(f"failure {fault.mode!r}: want one of {', '.join(FAILURES)}")
+        if not 0 <= fault.after < 1e9 or fault.count < -1:
+            raise BadRequest("a failure needs a positive count and delay")
+        group.fault = fault
+
+    def interrupt(self, instance: Instance, now: float, notice: float = NOTICE) -> float:
+        """Announce that a machine will be taken away; returns when. Its replacement is ordered at once."""
+        if instance.phase != "running":
+            raise Conflict(f"instance {instance.name} is {instance.phase}: only running ones can be interrupted")
+        if not 0 <= notice < 1e9:
+            raise BadRequest("notice must be a positive number of seconds")
+        if instance.notice is None:
+            instance.notice = now + notice
+        return instance.notice
+
+    def _check_bounds(self, low: int, high: int, hollow: bool) -> None:
+        limit = MAX_SIZE if hollow else MAX_REAL
+        if not 0 <= low <= high <= limit:
+            raise BadRequest(f"want 0 <= min <= max <= {limit}, not min {low} and max {high}")
+
+    def provider_id(self, instance: Instance) -> str:
+        """What its Node's spec.providerID says."""
+        return provider_id(self._core.state.cluster, instance.name)
