@@ -13,7 +13,8 @@ from typing import Any
 from proto.api.v1 import resource_pb2 as pb
 
 CALLS_AT_ONCE = 256
-"""Of one session; a caller who sends more waits, as with HTTP/2's limit of concurrent streams."""
+"""Of one session, until their answers have been sent; a caller who sends more, or does not read, waits, as with
+HTTP/2's limit of concurrent streams."""
 BATCH_BYTES = 1 << 20
 
 Carry = Callable[[pb.Call], Awaitable[pb.Reply]]
@@ -23,6 +24,7 @@ class Session:
     """One stream. `run` returns when the caller has ended it or `close` was called."""
 
     def __init__(self, context: Any, carry: Carry) -> None:
+        """`carry` answers every call and raises nothing."""
         self._context = context
         self._carry = carry
         self._room = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -30,6 +32,7 @@ class Session:
         self._replies: list[pb.Reply] = []
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
+        self._ending = False
 
     def close(self) -> None:
         """Take no more calls; those under way are answered."""
@@ -42,10 +45,11 @@ class Session:
         closing = asyncio.ensure_future(self._closing.wait())
         try:
             await asyncio.wait({reader, writer, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not writer.done():
-                if self._calls:
-                    await asyncio.wait(self._calls)
-                await self._flush()
+            reader.cancel()
+            await asyncio.wait({reader})
+            self._ending = True
+            self._wake.set()
+            await asyncio.wait({writer})
         finally:
             for task in (reader, writer, closing, *self._calls):
                 task.cancel()
@@ -66,7 +70,8 @@ class Session:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        self._room.release()
+        if self._ending:
+            self._wake.set()
 
     async def _answer(self, call: pb.Call) -> None:
         reply = await self._carry(call)
@@ -74,7 +79,8 @@ class Session:
         self._wake.set()
 
     async def _write(self) -> None:
-        while True:
+        """Until the last call is answered after the end, or the caller has gone."""
+        while not self._ending or self._calls or self._replies:
             await self._wake.wait()
             self._wake.clear()
             await self._flush()
@@ -86,8 +92,13 @@ class Session:
             for reply in replies:
                 weight = reply.ByteSize()
                 if size and size + weight > BATCH_BYTES:
-                    await self._context.write(batch)
+                    await self._send(batch)
                     batch, size = pb.ReplyBatch(), 0
                 batch.replies.append(reply)
                 size += weight
-            await self._context.write(batch)
+            await self._send(batch)
+
+    async def _send(self, batch: pb.ReplyBatch) -> None:
+        await self._context.write(batch)
+        for _ in batch.replies:
+            self._room.release()
