@@ -161,6 +161,10 @@ class Framework:
         columns = evaluation.feasible.nonzero()[0].tolist()
         return [snapshot.name_at(column) for column in columns if column not in crowded]
 
+    def evaluate(self, pod: PodInfo, snapshot: ClusterSnapshot) -> Evaluation:
+        """The kept answer about all nodes, for simulations of many pods: to be read before the snapshot changes."""
+        return self._evaluate(pod, snapshot)
+
     def _crowded(self, pod: PodInfo, snapshot: ClusterSnapshot, evaluation: Evaluation) -> dict[int, Refusal]:
         """Nodes that pass the filters, but not beside the pods that were promised them."""
         ahead = self.nominations.ahead_of(pod)
