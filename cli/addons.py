@@ -1,4 +1,4 @@
-"""What `up` installs into a cluster besides its processes: the objects that make the metrics-server known.
+"""What `up` installs into a cluster besides its processes: the metrics-server's objects, the cloud's rights.
 
 Owns: these objects, as upstream's manifests have them, and their application at every `up`. Starts no process; that
 the endpoint is a process of the host, not a pod, is the one difference. Called by `cli.cluster`.
@@ -14,7 +14,7 @@ import msgspec
 
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
-from cli.processes import serves_metrics
+from cli.processes import has_cloud, serves_metrics
 from cli.rest import AdminClient
 
 Obj = dict[str, Any]
@@ -54,6 +54,27 @@ def metrics_server(config: ClusterConfig, ca: bytes) -> Iterator[tuple[str, Obj]
     }
     service = _object("apiregistration.k8s.io/v1", "APIService", "v1beta1.metrics.k8s.io")
     yield "/apis/apiregistration.k8s.io/v1/apiservices", {**service, "spec": spec}
+
+
+def cloud() -> Iterator[tuple[str, Obj]]:
+    """What the cloud may do: look after Nodes, drain them, give Services their addresses."""
+    name = "system:cloud-controller-manager"
+    rules = [
+        _rule([""], ["nodes"], ["get", "list", "watch", "update", "patch", "delete"]),
+        _rule([""], ["nodes/status"], ["patch"]),
+        _rule([""], ["pods"], ["get", "list", "watch"]),
+        _rule([""], ["pods/eviction"], ["create"]),
+        _rule([""], ["services"], ["get", "list", "watch", "update", "patch"]),
+        _rule([""], ["services/status"], ["update", "patch"]),
+        _rule([""], ["events"], ["create", "patch", "update"]),
+    ]
+    path, role = _cluster_role(name, rules)
+    role["metadata"].pop("labels")
+    yield path, role
+    binding = _binding("ClusterRoleBinding", name, "ClusterRole", name)
+    binding["metadata"].pop("labels")
+    user = {"apiGroup": _RBAC, "kind": "User", "name": name}
+    yield f"/apis/{_RBAC}/v1/clusterrolebindings", {**binding, "subjects": [user]}
 
 
 def _port(config: ClusterConfig) -> int:
@@ -103,9 +124,12 @@ def _binding(kind: str, name: str, role_kind: str, role: str) -> Obj:
 
 def install(config: ClusterConfig, paths: ClusterPaths, client: AdminClient) -> None:
     """Apply everything. Raises CommandError with the API server's words, or OSError when it does not answer."""
-    if not serves_metrics(config):
-        return
-    for collection, obj in metrics_server(config, (paths.pki / "ca.crt").read_bytes()):
+    objects: list[tuple[str, Obj]] = []
+    if serves_metrics(config):
+        objects += metrics_server(config, (paths.pki / "ca.crt").read_bytes())
+    if has_cloud(config):
+        objects += cloud()
+    for collection, obj in objects:
         path = f"{collection}/{obj['metadata']['name']}?fieldManager={MANAGER}&force=true"
         code, body = client.request("PATCH", path, msgspec.json.encode(obj), "application/apply-patch+yaml")
         if code not in (200, 201):

@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from cli import control, layout, pki, supervisor, tools
+from cli import cloud_setup, control, layout, pki, supervisor, tools
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig, Setting
-from cli.processes import COMPONENTS
+from cli.processes import COMPONENTS, has_cloud
 from cli.supervisor import in_child
 from linux import netns, pidfd
 from linux.cgroup import Cgroups
@@ -88,6 +88,7 @@ def _up(
             raise CommandError(clash)
         paths.make()
         layout.save(paths, config)
+        cloud_setup.ensure(config, paths)
         _allow_forwarding(config, paths)
     in_child(lambda: pki.ensure(config, paths), "making certificates")
     started = time.monotonic()
@@ -164,6 +165,8 @@ def _plan(
             sizes["max_pods"] = int(machine["maxPods"])
         config.nodes = [NodeConfig(name=f"worker-{number}", index=number, **sizes) for number in range(1, count + 1)]
         config.next_node = count + 1
+        if has_cloud(config):
+            cloud_setup.enroll(config)
     return config
 
 

@@ -44,13 +44,19 @@ def check_name(name: str, what: str = "cluster name") -> str:
 
 
 class NodeConfig(msgspec.Struct, omit_defaults=True):
-    """A machine: its name, its number (from which its address follows) and its declared size."""
+    """A machine: its name, its number (from which its address follows), its declared size, and how its node registers.
+
+    `group` is the cloud's node group it was made for; `labels` and `taints` are as the kubelet's flags have them.
+    """
 
     name: str
     index: int
     cpu: str = "2"
     memory: str = "2Gi"
     max_pods: int = 110
+    group: str = ""
+    labels: str = ""
+    taints: str = ""
 
 
 class HollowConfig(msgspec.Struct, omit_defaults=True):
@@ -212,6 +218,14 @@ class ClusterPaths:
     @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
+
+    @property
+    def cloud_socket(self) -> Path:
+        return self.run / "cloud.sock"
+
+    @property
+    def cloud_state(self) -> Path:
+        return self.root / "cloud.json"
 
     @property
     def host_netns(self) -> Path:

@@ -63,6 +63,7 @@ def _clients(config: ClusterConfig) -> list[tuple[str, str, tuple[str, ...]]]:
         (ADMIN, "kubernetes-admin", (ADMIN_GROUP,)),
         ("scheduler", "system:kube-scheduler", ()),
         ("controller-manager", "system:kube-controller-manager", ()),
+        ("cloud", "system:cloud-controller-manager", ()),
         ("kube-proxy", "system:kube-proxy", ("system:node-proxier",)),
         ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", (ADMIN_GROUP,)),
     ]

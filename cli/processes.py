@@ -15,7 +15,7 @@ from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 LOG_MEBIBYTES = 20  # of one log file; three older ones are kept
 AUDIT_POLICY = Path(__file__).parent / "audit_policy.yaml"
 HOST = ""  # the node column of processes that belong to no worker
-COMPONENTS = ("apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy", "worker")
+COMPONENTS = ("apiserver", "scheduler", "controller-manager", "metrics-server", "cloud", "kube-proxy", "worker")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         specs.append(_forked("controller_manager", "controller-manager", HOST, argv, paths))
     if serves_metrics(config):
         specs.append(metrics_server(config, paths))
+    if has_cloud(config):
+        specs.append(cloud(config, paths))
     if "kube-proxy" in wanted and config.has_machines:
         specs.append(kube_proxy(config, paths, None))
     if config.hollow is not None:
@@ -164,6 +166,24 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
 def serves_metrics(config: ClusterConfig) -> bool:
     """Whether the cluster has a metrics-server."""
     return not config.only or "metrics-server" in config.only
+
+
+def has_cloud(config: ClusterConfig) -> bool:
+    """Whether the cluster's machines are a cloud's."""
+    return not config.only or "cloud" in config.only
+
+
+def cloud(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """Node groups, load balancers and their bill; it asks the supervisor for machines."""
+    argv = [
+        *_common(config, paths, "cloud"),
+        *_client(config, paths, "cloud"),
+        f"--cluster={config.name}",
+        f"--state={paths.cloud_state}",
+        f"--listen=unix:{paths.cloud_socket}",
+        f"--machines={paths.control_socket}",
+    ]
+    return _forked("cloud", "cloud", HOST, argv, paths, f"unix:{paths.cloud_socket}")
 
 
 def metrics_server(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
@@ -260,6 +280,8 @@ def worker(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig, cgroup:
         f"--cpu={node.cpu}",
         f"--memory={node.memory}",
         f"--max-pods={node.max_pods}",
+        f"--labels={node.labels}",
+        f"--taints={node.taints}",
         f"--resolv-conf={resolver()}",
         "--cluster-domain=cluster.local",
         # Machines share the host's disk, which may be fuller than upstream lets a node's be.

@@ -428,6 +428,8 @@ class Supervisor:
             case "stop":
                 self._stopping = True
                 return None
+            case "machines":
+                return [self._describe(node) for node in self._config.nodes]
             case "node-add":
                 return self._add_node(request)
             case "hollow":
@@ -452,6 +454,12 @@ class Supervisor:
                 raise CommandError(f"unknown command {unknown!r}")
         return None
 
+    def _describe(self, node: NodeConfig) -> dict[str, Any]:
+        """A machine as a cloud's health check sees it: one whose kubelet does not run does nothing for its cluster."""
+        kubelet = self._table.get(f"kubelet-{node.name}")
+        healthy = kubelet is not None and kubelet.running and node.name not in self._frozen
+        return {"node": node.name, "group": node.group, "healthy": healthy}
+
     def _add_node(self, request: dict[str, Any]) -> str:
         config = self._config
         if len(config.nodes) >= layout.MAX_NODES:
@@ -464,8 +472,9 @@ class Supervisor:
             raise CommandError(f"cluster {config.name} already has a node {name!r}")
         taken = {node.index for node in config.nodes}
         index = next(number for number in range(1, layout.MAX_NODES + 2) if number not in taken)
-        sizes = {key: request[key] for key in ("cpu", "memory", "max_pods") if request.get(key)}
-        node = NodeConfig(name=name, index=index, **sizes)
+        keys = ("cpu", "memory", "max_pods", "group", "labels", "taints")
+        wanted = {key: request[key] for key in keys if request.get(key)}
+        node = msgspec.convert({"name": name, "index": index, **wanted}, NodeConfig)
         config.nodes.append(node)
         config.next_node += 1
         layout.save(self._paths, config)

@@ -10,19 +10,26 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from client.client import add_client_flags, client_from_args
+from client.events import EventRecorder
+from client.informer import Informers
 from cloud.core import Core
 from cloud.engine import Engine
 from cloud.machines import FakeMachines, Machines
 from cloud.model import State, standard_types
+from cloud.nodes import NodeController
 from cloud.provider import CloudProvider
 from cloud.requests import Requests
 from cloud.store import DamagedState, Store
+from cloud.supervised import SupervisedMachines
+from cloud.termination import Drain
 from machinery import component
 from machinery import grpc as transport
 from machinery.component import ComponentContext
 from machinery.log import kv
 
 NAME = "cloud"
+MANAGER = "cloud-controller-manager"
 GRACE = 1.0
 
 
@@ -33,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--listen", required=True, metavar="unix:PATH", help="externalgrpc CloudProvider and CloudService"
     )
-    made.add_argument("--fake-machines", action="store_true", help="no machines at all: to try an autoscaler")
+    source = made.add_mutually_exclusive_group(required=True)
+    source.add_argument("--machines", type=Path, metavar="SOCKET", help="the supervisor's control socket")
+    source.add_argument("--fake-machines", action="store_true", help="no machines at all: to try an autoscaler")
+    add_client_flags(made)
     return made
 
 
@@ -54,17 +64,29 @@ async def serving(address: str, provider: CloudProvider) -> AsyncIterator[None]:
 
 
 async def serve(context: ComponentContext, args: argparse.Namespace, state: State, store: Store) -> None:
-    machines: Machines = FakeMachines()
-    engine = Engine(Core(state), machines, store, context.clock)
+    clock = context.clock
+    machines: Machines = FakeMachines() if args.fake_machines else SupervisedMachines(args.machines)
+    engine = Engine(Core(state), machines, store, clock)
     requests = Requests(engine.core)
-    async with serving(args.listen, CloudProvider(requests, engine.wake, context.clock.scale)):
-        context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
+    client = client_from_args(args, clock, field_manager=MANAGER)
+    informers = Informers(client, clock)
+    events = EventRecorder(client, clock, MANAGER)
+    nodes = NodeController(client, informers, clock, engine, events, Drain(client))
+    engine.on_change = nodes.passed
 
-        async def work() -> None:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(engine.run())
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(informers.run())
+            group.create_task(events.run())
+            group.create_task(engine.run())
+            group.create_task(nodes.controller.run())
 
-        await context.until_stopped(work())
+    try:
+        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale)):
+            context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
+            await context.until_stopped(work())
+    finally:
+        await client.close()
 
 
 def main(argv: Sequence[str]) -> int:

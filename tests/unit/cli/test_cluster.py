@@ -39,7 +39,12 @@ def test_a_new_cluster_takes_the_first_number_whose_networks_are_free(
     monkeypatch.setattr("cli.supervisor.is_held", lambda index: index == 0)
     monkeypatch.setattr(cluster, "_clash", lambda config: "taken" if config.index == 1 else None)
     planned = cluster._plan("x", 1, [], None, None, {"cpu": 4, "memory": "1Gi", "maxPods": 50})
-    assert (planned.index, planned.nodes) == (2, [NodeConfig("worker-1", 1, "4", "1Gi", 50)])
+    labels = (
+        "node.kubernetes.io/instance-type=standard-4x1,topology.kubernetes.io/zone=local-a,"
+        "topology.kubernetes.io/region=local,nanokube.io/node-group=workers"
+    )
+    node = NodeConfig("worker-1", 1, "4", "1Gi", 50, "workers", labels)
+    assert (planned.index, planned.nodes) == (2, [node])
 
 
 def test_of_two_commands_at_once_one_is_refused() -> None:

@@ -21,7 +21,9 @@ def names(config: ClusterConfig) -> list[str]:
     ("only", "expected"),
     [
         pytest.param(
-            [], ["etcd", "apiserver", "scheduler", "controller-manager", "metrics-server", "kube-proxy"], id="all"
+            [],
+            ["etcd", "apiserver", "scheduler", "controller-manager", "metrics-server", "cloud", "kube-proxy"],
+            id="all",
         ),
         pytest.param(["apiserver"], ["etcd", "apiserver"], id="API tests"),
         pytest.param(["apiserver", "scheduler"], ["etcd", "apiserver", "scheduler"], id="some"),
