@@ -79,7 +79,7 @@ class Evaluation:
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        return [each.status for each in self.outcomes if each.status is not None]
+        return [each.status or {"type": ""} for each in self.outcomes]
 
     @property
     def error(self) -> str:

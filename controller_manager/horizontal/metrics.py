@@ -24,6 +24,11 @@ RESOURCE, CUSTOM, EXTERNAL = (
 )
 FRESH = 3.0
 """Seconds for which an answer about a namespace serves all its autoscalers; samples are made every 15."""
+UNSERVED = {
+    404: "the server could not find the requested resource",
+    503: "the server is currently unable to handle the request",
+}
+"""What Kubernetes' client says where nobody answers for an API."""
 WINDOW = timedelta(minutes=1)
 """Of a custom metric that does not say."""
 
@@ -61,7 +66,7 @@ class MetricsSource:
         return found
 
     async def _ask(self, namespace: str) -> dict[str, dict[str, Any]]:
-        items = await self._items("resource", f"{RESOURCE}/namespaces/{namespace}/pods", {})
+        items = await self._items("resource", f"{RESOURCE}/namespaces/{namespace}/pods", {}, "pods.metrics.k8s.io")
         return {item["metadata"]["name"]: item for item in items}
 
     async def _namespace(self, namespace: str) -> dict[str, dict[str, Any]]:
@@ -83,6 +88,7 @@ class MetricsSource:
             "custom",
             f"{CUSTOM}/namespaces/{namespace}/pods/{quote('*')}/{quote(metric)}",
             {key: value for key, value in params.items() if value},
+            "pods.custom.metrics.k8s.io *",
         )
         found: dict[str, Sample] = {}
         for item in items:
@@ -99,20 +105,25 @@ class MetricsSource:
             else (f"{CUSTOM}/namespaces/{namespace}/{plural}/{quote(name)}")
         )
         params = {"metricLabelSelector": metric_selector} if metric_selector else {}
-        items = await self._items("custom", f"{where}/{quote(metric)}", params)
+        items = await self._items(
+            "custom", f"{where}/{quote(metric)}", params, f"{plural}.custom.metrics.k8s.io {name}"
+        )
         return _milli(items[0].get("value"))
 
     async def external(self, metric: str, namespace: str, selector: str) -> int:
         """The sum of all series of an external metric (milli)."""
         params = {"labelSelector": selector} if selector else {}
-        items = await self._items("external", f"{EXTERNAL}/namespaces/{namespace}/{quote(metric)}", params)
+        path = f"{EXTERNAL}/namespaces/{namespace}/{quote(metric)}"
+        items = await self._items("external", path, params, f"{metric}.external.metrics.k8s.io")
         return sum(_milli(item.get("value")) for item in items)
 
-    async def _items(self, api: str, path: str, params: Mapping[str, str]) -> list[dict[str, Any]]:
+    async def _items(self, api: str, path: str, params: Mapping[str, str], what: str) -> list[dict[str, Any]]:
+        """`what`: how an error names the question, as Kubernetes' client does."""
         try:
             answer = await self._reader.get(path, params)
         except StatusError as error:
-            raise MetricError(f"unable to fetch metrics from {api} metrics API: {error.message}") from error
+            text = f"{UNSERVED[error.code]} (get {what})" if error.code in UNSERVED else error.message
+            raise MetricError(f"unable to fetch metrics from {api} metrics API: {text}") from error
         items = answer.get("items")
         if not items:
             raise MetricError(f"no metrics returned from {api} metrics API")

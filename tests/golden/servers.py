@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 
 from client.client import Client as ComponentClient
+from client.rest import RestClient
 from controller_manager.app import ControllerManager
 from controller_manager.environment import Options
 from machinery.clock import RealClock
@@ -58,7 +59,8 @@ async def _running(*, controllers: bool) -> AsyncIterator[RunningApiServer]:
             yield server
             return
         client = ComponentClient.connect(server.grpc_target, server.admin_tls, field_manager="kube-controller-manager")
-        manager = ControllerManager(client, RealClock(), Options(root_ca=server.ca.read_text()))
+        rest = RestClient(server.url, server.admin_tls, user_agent="kube-controller-manager")
+        manager = ControllerManager(client, RealClock(), Options(root_ca=server.ca.read_text()), rest=rest)
         task = asyncio.ensure_future(manager.run())
         try:
             yield server
@@ -67,3 +69,4 @@ async def _running(*, controllers: bool) -> AsyncIterator[RunningApiServer]:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await client.close()
+            await rest.close()
