@@ -36,7 +36,7 @@ from controller_manager.cronjob import controller as cronjob
 from controller_manager.daemonset import controller as daemonset
 from controller_manager.deployment import controller as deployment
 from controller_manager.disruption import controller as disruption
-from controller_manager.endpoints import legacy, slices
+from controller_manager.endpoints import legacy, mirroring, slices
 from controller_manager.environment import Build, Environment, Options, RestReader, Runnable
 from controller_manager.garbage_collector import controller as garbage_collector
 from controller_manager.horizontal import controller as horizontal
@@ -74,6 +74,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "horizontal-pod-autoscaler-controller": horizontal.build,
     "endpoints-controller": legacy.build,
     "endpointslice-controller": slices.build,
+    "endpointslicemirroring-controller": mirroring.build,
     "namespace-controller": namespace.build,
     "serviceaccount-controller": service_account.build_service_account,
     "root-ca-certificate-publisher-controller": service_account.build_root_ca,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from api.models import core_v1
 from controller_manager.endpoints.legacy import MANAGED_BY, MANAGER, plan_endpoints, plan_subsets
 from controller_manager.endpoints.pods import ports_of
-from controller_manager.endpoints.slices import Changes, plan_slices
+from controller_manager.endpoints.slice_plan import Changes, plan_slices
 from tests.unit.controller_manager.builders import node, pod, service
 
 
