@@ -1,4 +1,4 @@
-"""GETs over REST, for what the gRPC door does not serve: the APIs of aggregated servers, such as metrics.
+"""GETs over REST, for what the gRPC door does not serve: the APIs of aggregated servers, such as metrics, and others'.
 
 Owns a few idle connections. Answers are decoded JSON; failures are StatusErrors as everywhere, ServiceUnavailable when
 nobody answers. Used by controllers that read metrics.
@@ -25,27 +25,31 @@ CHUNK: Final = 1 << 16
 
 
 class RestClient:
-    """One API server, as the owner of a client certificate."""
+    """One server, as the owner of a client certificate; one without TLS is asked as nobody."""
 
     def __init__(self, url: str, pair: KeyPair | None, *, user_agent: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
+        if parts.scheme not in ("https", "http") or not parts.hostname:
             raise ValueError(f"want https://HOST:PORT, not {url!r}")
-        self._host, self._port = parts.hostname, parts.port or 443
+        self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._agent = user_agent
-        self._tls = ssl.create_default_context(cafile=str(pair.ca) if pair else None)
-        if pair is not None:
-            self._tls.load_cert_chain(pair.cert, pair.key)
+        self._tls: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            self._tls = ssl.create_default_context(cafile=str(pair.ca) if pair else None)
+            if pair is not None:
+                self._tls.load_cert_chain(pair.cert, pair.key)
         self._idle: list[_Connection] = []
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+    async def get(
+        self, path: str, params: Mapping[str, str] | None = None, accept: str = "application/json"
+    ) -> dict[str, Any]:
         """The object at a path. Raises StatusError."""
         target = f"{path}?{urlencode(params)}" if params else path
         try:
             async with asyncio.timeout(TIMEOUT):
-                status, body = await self._exchange(target)
+                status, body = await self._exchange(target, accept)
         except TimeoutError:
-            raise Timeout("the API server did not answer in time") from None
+            raise Timeout(f"{self._host}:{self._port} did not answer in time") from None
         except (OSError, h11.ProtocolError) as error:
             raise ServiceUnavailable(str(error)) from error
         try:
@@ -65,12 +69,12 @@ class RestClient:
             connection.close()
         self._idle.clear()
 
-    async def _exchange(self, target: str) -> tuple[int, bytes]:
+    async def _exchange(self, target: str, accept: str) -> tuple[int, bytes]:
         while True:
             reused = bool(self._idle)
             connection = self._idle.pop() if reused else await _Connection.open(self._host, self._port, self._tls)
             try:
-                answer = await connection.get(self._host, target, self._agent)
+                answer = await connection.get(self._host, target, self._agent, accept)
             except (OSError, h11.ProtocolError):
                 connection.close()
                 if reused:
@@ -95,11 +99,11 @@ class _Connection:
         self._http = h11.Connection(h11.CLIENT)
 
     @classmethod
-    async def open(cls, host: str, port: int, tls: ssl.SSLContext) -> _Connection:
+    async def open(cls, host: str, port: int, tls: ssl.SSLContext | None) -> _Connection:
         return cls(*await asyncio.open_connection(host, port, ssl=tls))
 
-    async def get(self, host: str, target: str, agent: str) -> tuple[int, bytes]:
-        headers = [("host", host), ("accept", "application/json"), ("user-agent", agent)]
+    async def get(self, host: str, target: str, agent: str, accept: str) -> tuple[int, bytes]:
+        headers = [("host", host), ("accept", accept), ("user-agent", agent)]
         for part in (h11.Request(method="GET", target=target, headers=headers), h11.EndOfMessage()):
             self._writer.write(self._http.send(part) or b"")
         await self._writer.drain()

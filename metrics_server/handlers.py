@@ -1,30 +1,40 @@
 """The paths of the metrics API and what each answers.
 
-Owns: reading path and query, selection by labels and names, and which form the answer takes. Called by the door.
+Owns: reading path and query, selection by labels and names, and which form the answer takes. How a request is judged
+before that is for `aggregated.handlers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
+from aggregated.access import Access
+from aggregated.door import Asked, Told
+from aggregated.handlers import Documents, Query, verb_of, watches
+from aggregated.handlers import Handlers as Judged
 from machinery.clock import Clock
-from machinery.errors import BadRequest, MethodNotAllowed, NotFound
+from machinery.errors import BadRequest, NotFound
 from machinery.selectors import FieldSelector, LabelSelector
 from metrics_server import documents, objects
-from metrics_server.access import Access
 from metrics_server.cluster import Cluster, Meta, Node, Pod
-from metrics_server.door import Asked, Told
 from metrics_server.objects import API_VERSION, GROUP, VERSION
 from metrics_server.storage import Storage
 
 Document = dict[str, Any]
-ALWAYS_ALLOWED = ("/healthz", "/livez", "/readyz")
 FIELDS = ("metadata.name", "metadata.namespace")
 NOT_READY = "metric-storage-ready"
+DOCUMENTS: Documents = {
+    "/apis": documents.group_list,
+    f"/apis/{GROUP}": documents.api_group,
+    f"/apis/{API_VERSION}": documents.resource_list,
+    "/openapi/v2": documents.openapi_v2,
+    "/openapi/v3": documents.openapi_index,
+    documents.OPENAPI_V3: documents.openapi_v3,
+}
 
 
 class Wanted(NamedTuple):
@@ -49,62 +59,34 @@ def read_path(path: str) -> Wanted | None:
     return None
 
 
-class Handlers:
+class Handlers(Judged):
     """Answers requests. Raises StatusError."""
 
     def __init__(self, cluster: Cluster, storage: Storage, access: Access, clock: Clock) -> None:
+        super().__init__(access)
         self._cluster = cluster
         self._storage = storage
-        self._access = access
         self._clock = clock
-        self._documents: Mapping[str, Callable[[], Document | bytes]] = {
-            "/apis": documents.group_list,
-            f"/apis/{GROUP}": documents.api_group,
-            f"/apis/{API_VERSION}": documents.resource_list,
-            "/openapi/v2": documents.openapi_v2,
-            "/openapi/v3": documents.openapi_index,
-            documents.OPENAPI_V3: documents.openapi_v3,
-        }
 
-    async def __call__(self, asked: Asked) -> Told:
-        parts = urlsplit(asked.target)
-        path = parts.path.rstrip("/") or "/"
-        if path in ALWAYS_ALLOWED:
-            return self._health(path)
-        user = await self._access.authenticate(asked)
-        query = parse_qs(parts.query, keep_blank_values=True)
+    @property
+    def unready(self) -> str:
+        return "" if self._storage.ready else NOT_READY
+
+    def documents(self) -> Documents:
+        return DOCUMENTS
+
+    def aggregated_discovery(self) -> Document:
+        return documents.aggregated_discovery()
+
+    def attributes(self, method: str, path: str, query: Query) -> Mapping[str, str] | None:
         wanted = read_path(path) if path.startswith(f"/apis/{API_VERSION}/") else None
         if wanted is None:
-            await self._access.authorize(user, {}, path)
-            return self._document(asked, path)
-        watch = query.get("watch", [""])[0] in ("1", "true")
-        verb = _verb(asked.method, wanted, watch=watch)
-        attributes = {"verb": verb, "group": GROUP, "version": VERSION, **wanted._asdict()}
-        await self._access.authorize(user, attributes)
-        if verb not in ("get", "list"):
-            raise MethodNotAllowed
-        return self._resource(asked, wanted, query)
+            return None
+        verb = verb_of(method, single=bool(wanted.name), watch=watches(query))
+        return {"verb": verb, "group": GROUP, "version": VERSION, **wanted._asdict()}
 
-    # -- everything but resources -------------------------------------------------------------------------------------
-
-    def _health(self, path: str) -> Told:
-        if path == "/readyz" and not self._storage.ready:
-            text = f"[-]{NOT_READY} failed: reason withheld\nreadyz check failed\n"
-            return Told(500, text.encode(), "text/plain; charset=utf-8")
-        return Told(200, b"ok", "text/plain; charset=utf-8")
-
-    def _document(self, asked: Asked, path: str) -> Told:
-        found = self._documents.get(path)
-        if found is None:
-            raise NotFound.path()
-        if asked.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed
-        if path == "/apis" and "as=APIGroupDiscoveryList" in asked.header(b"accept"):
-            return Told(200, msgspec.json.encode(documents.aggregated_discovery()), documents.DISCOVERY_TYPE)
-        body = found()
-        return Told(200, body if isinstance(body, bytes) else msgspec.json.encode(body))
-
-    # -- resources ----------------------------------------------------------------------------------------------------
+    async def answer(self, asked: Asked, attributes: Mapping[str, str], query: Query) -> Told:
+        return self._resource(asked, Wanted(*(attributes[key] for key in Wanted._fields)), query)
 
     def _resource(self, asked: Asked, wanted: Wanted, query: Mapping[str, list[str]]) -> Told:
         if wanted.name:
@@ -163,13 +145,6 @@ class Handlers:
         if not found:
             return None
         return objects.pod_metrics(meta.namespace, meta.name, meta.labels, found, self._clock.now())
-
-
-def _verb(method: str, wanted: Wanted, *, watch: bool) -> str:
-    if method in ("GET", "HEAD"):
-        return "get" if wanted.name else "watch" if watch else "list"
-    named = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method, method.lower())
-    return "deletecollection" if named == "delete" and not wanted.name else named
 
 
 def _selection(query: Mapping[str, list[str]]) -> Callable[[Meta], bool]:

@@ -12,9 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "linux", "machinery", "api", "client", "apiserver", "scheduler", "controller_manager",
-    "kubelet", "runtime", "kube_proxy", "cloud", "cli",
+    "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud", "cli",
 )  # fmt: skip
-COMPONENTS = ("apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy")
+COMPONENTS = (
+    "apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy", "metrics_server",
+    "metrics_adapter",
+)  # fmt: skip
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from aggregated.access import Access, ApiReviews, Authorities
+from aggregated.door import Door, tls_context
 from client.client import Client
 from client.informer import Informers
 from machinery.clock import RealClock
 from machinery.errors import ServiceUnavailable
 from machinery.tls import KeyPair
-from metrics_server.access import Access, ApiReviews, Authorities
 from metrics_server.cluster import Cluster
-from metrics_server.door import Door, tls_context
 from metrics_server.handlers import Handlers
 from metrics_server.scraper import Scraper
 from metrics_server.storage import Storage

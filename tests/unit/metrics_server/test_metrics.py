@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregated.access import ANONYMOUS, Access, Authorities, User, user_of
+from aggregated.door import Asked
 from machinery import quantity
 from machinery.clock import VirtualClock
 from machinery.errors import Forbidden, Unauthorized
 from metrics_server import objects
-from metrics_server.access import ANONYMOUS, Access, Authorities, User, user_of
-from metrics_server.door import Asked
 from metrics_server.handlers import Wanted, read_path
 from metrics_server.storage import Batch, Point, Storage, Usage
 from tests.harness.apiserver import shared_pki

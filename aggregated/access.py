@@ -2,7 +2,7 @@
 
 Owns: authentication (the API server speaking for a user, a client certificate, a bearer token) and the questions to the
 API server that decide the rest, kept for some seconds. As upstream's delegated authentication and authorization. Called
-by `metrics_server.handlers`.
+by `aggregated.handlers`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from aggregated.door import Asked, Certificate
 from client.client import Client
 from machinery.clock import Clock
 from machinery.errors import Forbidden, Unauthorized
-from metrics_server.door import Asked, Certificate
 
 MASTERS = "system:masters"
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
@@ -201,10 +201,11 @@ def _forbidden(user: User, attributes: Mapping[str, str], path: str) -> Forbidde
         text = f'forbidden: User "{user.name}" cannot get path "{path}"'
         return Forbidden(text, details={})
     resource, group, namespace = attributes["resource"], attributes["group"], attributes.get("namespace", "")
-    name = attributes.get("name", "")
+    name, subresource = attributes.get("name", ""), attributes.get("subresource", "")
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     quoted = f' "{name}"' if name else ""
-    may_not = f'User "{user.name}" cannot {attributes["verb"]} resource "{resource}" in API group "{group}" {where}'
+    asked = f"{resource}/{subresource}" if subresource else resource
+    may_not = f'User "{user.name}" cannot {attributes["verb"]} resource "{asked}" in API group "{group}" {where}'
     text = f"{resource}.{group}{quoted} is forbidden: {may_not}"
     details = {"group": group, "kind": resource}
     return Forbidden(text, details={"name": name, **details} if name else details)

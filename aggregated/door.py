@@ -1,7 +1,7 @@
 """HTTPS for the API server: connections, requests and who is at the other end.
 
 Owns: the socket, TLS with an optional client certificate, HTTP/1.1 (only what a read-only API needs) and its bounds.
-Never knows what a path means: `Handler` answers. Run by `metrics_server.app`.
+Never knows what a path means: `Handler` answers. Run by `aggregated.serving`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from machinery.errors import InternalError, StatusError
 from machinery.log import kv
 from machinery.tls import KeyPair
 
-log = logging.getLogger("metrics-server")
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 90.0  # real
 HEAD_LIMIT = 64 * 1024
