@@ -185,14 +185,22 @@ class ResourceCache:
         self._ring.extend(events)
         self._ring_bytes += sum(len(event.raw) for event in events)
         while len(self._ring) > RING_EVENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > RING_KEEP):
-            dropped = self._ring.popleft()
-            self._ring_bytes -= len(dropped.raw)
-            self._floor = dropped.resource_version
+            self._drop_oldest()
         for depth in range(RING_ENCODED, min(RING_ENCODED + len(events), len(self._ring))):
             self._ring[-1 - depth].forget_encodings()
         if self._watchers:
             self._unpushed.extend(events)
             self._wake_soon()
+
+    def _drop_oldest(self) -> None:
+        dropped = self._ring.popleft()
+        self._ring_bytes -= len(dropped.raw)
+        self._floor = dropped.resource_version
+
+    def forget_until(self, revision: int) -> None:
+        """Drop events up to a revision, but for the newest RING_KEEP: nobody is expected to resume so far back."""
+        while len(self._ring) > RING_KEEP and self._ring[0].resource_version <= revision:
+            self._drop_oldest()
 
     def _wake_soon(self) -> None:
         """Wake the watchers now, or together once PACE has passed: under load each then writes several events."""

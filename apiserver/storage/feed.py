@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Sequence
 
 from apiserver.storage.cache import ResourceCache
@@ -39,6 +40,8 @@ CATCH_UP_SECONDS = 10.0
 PROGRESS_AFTER = 0.05
 RETRY_FIRST, RETRY_MOST = 0.02, 1.0
 BOOKMARK_SECONDS = 60.0
+HISTORY_BOOKMARKS = 5
+"""So many bookmarks later an event is forgotten: upstream's etcd keeps what is older no longer than that either."""
 
 _log = log.get(__name__)
 
@@ -62,6 +65,7 @@ class WatchCache:
         self._watch: StoreWatch | None = None
         self._asking: asyncio.Task[None] | None = None
         self._readers: list[asyncio.Future[int]] = []
+        self._bookmarked: deque[int] = deque(maxlen=HISTORY_BOOKMARKS)
 
     # -- resources ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +308,14 @@ class WatchCache:
         while True:
             await self._clock.sleep(BOOKMARK_SECONDS)
             self.bookmark()
+            self.grow_old()
+
+    def grow_old(self) -> None:
+        """Forget the events that are as old as HISTORY_BOOKMARKS bookmarks."""
+        if len(self._bookmarked) == HISTORY_BOOKMARKS:
+            for cache in (*self._short.values(), *self._long.values()):
+                cache.forget_until(self._bookmarked[0])
+        self._bookmarked.append(self.revision)
 
     def bookmark(self) -> None:
         """Send bookmarks to the watchers that asked for them."""

@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 import re
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ KNOWN: tuple[tuple[int, str, str], ...] = (
     (504, "Timeout", "the request asked for less time than it takes"),
     (504, "Too large resource version", "a version that this cluster has not reached, after waiting for it"),
 )
+KEPT = {("serviceaccounts", "default")}  # without it no Pod is admitted
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -119,6 +121,7 @@ class Report:
         if what not in self._seen and len(self.findings) < LIMIT:
             self._seen.add(what)
             self.findings.append(f"{what}: {detail}" if detail else what)
+            print("finding:", self.findings[-1][:2000], file=sys.stderr, flush=True)
 
 
 class Fuzz:
@@ -135,15 +138,25 @@ class Fuzz:
         began = time.monotonic()
         await self._prepare()
         wires = [self._wire() for _ in range(WORKERS)]
+        minutes = asyncio.create_task(self._tell(began))
         while self._target.alive and time.monotonic() - began < seconds:
             await self._round(wires, began + seconds)
             await self._look()
             self._report.memory.append(self._target.rss() if self._target.alive else 0.0)
+        minutes.cancel()
         for wire in wires:
             wire.close()
         self._report.seconds = time.monotonic() - began
         self._judge_memory()
         return self._report
+
+    async def _tell(self, began: float) -> None:
+        """A line a minute on standard error, so that a long run can be watched."""
+        while True:
+            await asyncio.sleep(60)
+            memory = " ".join(f"{key} {value:.0f}" for key, value in self._target.memory().items())
+            line = f"{(time.monotonic() - began) / 60:.0f} min: {self._report.requests:,} requests; MiB: {memory}"
+            print(line, f"; findings: {len(self._report.findings)}", file=sys.stderr, flush=True)
 
     def _wire(self) -> Wire:
         return Wire(self._target.host, self._target.port, TOKEN)
@@ -258,7 +271,7 @@ class Fuzz:
                 continue
             for item in json.loads(answer.body)["items"]:
                 name = item["metadata"]["name"]
-                if ours and name not in inputs.NAMES:
+                if (ours and name not in inputs.NAMES) or (resource.plural, name) in KEPT:
                     continue
                 where = f"{path}/{name}"
                 if item["metadata"].get("finalizers"):

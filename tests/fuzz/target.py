@@ -62,6 +62,16 @@ class Target:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    def memory(self) -> dict[str, float]:
+        """MiB of the server's address space: `Rss`, `Pss`, `Private_Dirty`; empty once it has ended."""
+        assert self._process is not None
+        try:
+            text = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return {}
+        rows = (line.split() for line in text.splitlines()[1:])
+        return {row[0][:-1]: int(row[1]) / 1024 for row in rows if row[0] in ("Rss:", "Pss:", "Private_Dirty:")}
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 

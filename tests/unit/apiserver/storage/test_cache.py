@@ -101,6 +101,18 @@ def test_the_ring_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         cache.events_after(15, Selection())
 
 
+def test_old_events_are_forgotten_but_for_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "RING_KEEP", 2)
+    cache = loaded()
+    cache.apply([put("ns/a", 11 + number, 11) for number in range(8)])
+    cache.forget_until(14)
+    assert [event.resource_version for event in cache.events_after(14, Selection())] == [15, 16, 17, 18]
+    with pytest.raises(Expired):
+        cache.events_after(13, Selection())
+    cache.forget_until(99)
+    assert [event.resource_version for event in cache.events_after(16, Selection())] == [17, 18]
+
+
 async def test_a_second_snapshot_tells_what_was_missed() -> None:
     cache = loaded(kv("ns/same", 2), kv("ns/changed", 3), kv("ns/gone", 4))
     seen = watcher(cache)

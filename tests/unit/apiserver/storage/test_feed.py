@@ -9,12 +9,12 @@ import pytest
 
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.entry import Selection
-from apiserver.storage.feed import WatchCache
+from apiserver.storage.feed import HISTORY_BOOKMARKS, WatchCache
 from apiserver.storage.form import ObjectForm
 from apiserver.storage.interface import StoreUnavailable, StoreWatch, WatchBatch
 from apiserver.storage.memory import MemoryStore
 from machinery.clock import RealClock
-from machinery.errors import ServerTimeout, ServiceUnavailable
+from machinery.errors import Expired, ServerTimeout, ServiceUnavailable
 
 FORM = ObjectForm("ConfigMap", "v1")
 
@@ -214,7 +214,7 @@ class SilentStore(MemoryStore):
         return Late()
 
 
-async def started(serve: Serve, store: SilentStore) -> tuple[WatchCache, ResourceCache]:
+async def started(serve: Serve, store: MemoryStore) -> tuple[WatchCache, ResourceCache]:
     feed, configmaps = WatchCache(store, RealClock()), cache()
     feed.add(configmaps)
     serve(feed)
@@ -272,3 +272,22 @@ async def test_own_writes_out_of_order_are_shown_in_order(serve: Serve) -> None:
     for name, revision in reversed(list(zip("abc", revisions, strict=True))):
         feed.offer(revision, key(name), value(name), 0)
     assert [event.resource_version for event in configmaps.events_after(start, Selection())] == revisions
+
+
+async def test_events_are_forgotten_some_bookmarks_later(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apiserver.storage.cache.RING_KEEP", 0)
+    store = MemoryStore()
+    feed, configmaps = await started(serve, store)
+    start = feed.revision
+    old = (await store.create(key("a"), value("a"))).revision
+    await feed.reach(old)
+    feed.grow_old()
+    young = (await store.create(key("b"), value("b"))).revision
+    await feed.reach(young)
+    for _ in range(HISTORY_BOOKMARKS - 1):
+        feed.grow_old()
+    assert len(configmaps.events_after(start, Selection())) == 2
+    feed.grow_old()
+    assert [event.resource_version for event in configmaps.events_after(old, Selection())] == [young]
+    with pytest.raises(Expired):
+        configmaps.events_after(start, Selection())
