@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from cli import cluster, control, layout, tools
+from cli import cloud_flags, cluster, control, layout, tools
 from cli.errors import CommandError
 from cli.output import say, table
 
@@ -131,6 +131,13 @@ def _hollow(options: argparse.Namespace) -> int:
     return 0
 
 
+def _cloud(options: argparse.Namespace) -> int:
+    from cli import cloud
+
+    paths, _ = control.required(options.name)
+    return cloud.run(paths, options)
+
+
 def _explain(options: argparse.Namespace) -> int:
     from cli import explain
 
@@ -230,6 +237,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("object", metavar="NAME")
     one.add_argument("-n", "--namespace", default="default")
     one.set_defaults(run=_explain)
+
+    one = commands.add_parser("cloud", parents=[named], help="node groups, machines, load balancers and their cost")
+    cloud_flags.add(one)
+    one.set_defaults(run=_cloud)
 
     one = commands.add_parser("kubectl", help="run kubectl against the cluster, bringing one if the machine has none")
     one.add_argument("--name", default=layout.DEFAULT_NAME)

@@ -20,6 +20,7 @@ from cloud.model import State, standard_types
 from cloud.nodes import NodeController
 from cloud.provider import CloudProvider
 from cloud.requests import Requests
+from cloud.service import CloudService
 from cloud.store import DamagedState, Store
 from cloud.supervised import SupervisedMachines
 from cloud.termination import Drain
@@ -48,13 +49,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 @contextlib.asynccontextmanager
-async def serving(address: str, provider: CloudProvider) -> AsyncIterator[None]:
+async def serving(address: str, provider: CloudProvider, service: CloudService | None = None) -> AsyncIterator[None]:
     """Both services on one address. Raises OSError when it is taken."""
+    from proto.cloud.v1 import cloud_pb2_grpc
     from proto.externalgrpc.v1 import externalgrpc_pb2_grpc
 
     server = transport.server()
+    own: Any = service
     servicer: Any = provider
     externalgrpc_pb2_grpc.add_CloudProviderServicer_to_server(servicer, server)
+    if own is not None:
+        cloud_pb2_grpc.add_CloudServiceServicer_to_server(own, server)
     transport.add_port(server, address)
     await server.start()
     try:
@@ -82,7 +87,8 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
             group.create_task(nodes.controller.run())
 
     try:
-        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale)):
+        service = CloudService(requests, engine, lambda: ())
+        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale), service):
             context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
             await context.until_stopped(work())
     finally:

@@ -12,9 +12,11 @@ from cloud.core import Core
 from cloud.model import (
     FAILURES,
     GROUP_LABEL,
+    REGION_LABEL,
     SPOT_FACTOR,
     SPOT_LABEL,
     TYPE_LABEL,
+    ZONE_LABEL,
     Fault,
     Group,
     Instance,
@@ -28,6 +30,9 @@ NOTICE = 120.0  # seconds of warning before a spot machine is taken away
 MAX_SIZE = 5000
 MAX_REAL = 200  # machines with an address on the underlay
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,13}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+OWN_LABELS = frozenset({GROUP_LABEL, TYPE_LABEL, ZONE_LABEL, REGION_LABEL, SPOT_LABEL})
 _ZONE = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -142,9 +147,9 @@ class Requests:
             raise AlreadyExists(f'node group "{group.name}" already exists')
         if any(each.phase != "gone" for each in state.of(group.name)):
             raise Conflict(f'machines of an earlier node group "{group.name}" are still being deleted')
-        if kind is not None:
-            state.types.setdefault(kind.name, kind)
-        if group.type not in state.types:
+        if kind is not None and not 0 < kind.pricePerHour < 1e6:
+            raise BadRequest("an instance type needs a size and a price")
+        if kind is None and group.type not in state.types:
             raise NotFound(f'instance type "{group.type}" not found (known: {", ".join(state.types)})')
         for zone in group.zones:
             if not _ZONE.fullmatch(zone):
@@ -152,11 +157,18 @@ class Requests:
         for seconds in (group.bootDelay, group.healAfter):
             if not 0 <= seconds < 1e9:
                 raise BadRequest("delays must be a positive number of seconds")
-        if GROUP_LABEL in group.labels:
-            raise BadRequest(f"label {GROUP_LABEL} is the cloud's own")
+        for key, value in group.labels.items():
+            if key in OWN_LABELS or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+                raise BadRequest(f"label {key}={value} cannot be set on nodes of this cloud")
+        for taint in group.taints:
+            known = taint.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute")
+            if not known or not _LABEL_KEY.fullmatch(taint.key) or not _LABEL_VALUE.fullmatch(taint.value):
+                raise BadRequest(f"taint {taint} is none")
         self._check_bounds(group.min, group.max, group.hollow)
         if not group.min <= group.desired <= group.max:
             raise BadRequest(f"desired size {group.desired} must lie between min {group.min} and max {group.max}")
+        if kind is not None and state.types.setdefault(kind.name, kind) != kind:
+            raise AlreadyExists(f'instance type "{kind.name}" already exists and is different')
         state.groups[group.name] = group
 
     def delete_group(self, group: Group) -> None:
@@ -165,11 +177,13 @@ class Requests:
             self._core.dismiss(each, "node group deleted")
         del self._core.state.groups[group.name]
 
-    def heal_after(self, group: Group, seconds: float) -> None:
-        """0: failed machines are left as they are."""
-        if not 0 <= seconds < 1e9:
-            raise BadRequest("heal-after must be a positive number of seconds")
-        group.healAfter = seconds
+    def set_delays(self, group: Group, boot: float | None, heal: float | None) -> None:
+        """Seconds; `heal` 0: failed machines are left as they are. None: unchanged."""
+        for seconds in (boot, heal):
+            if seconds is not None and not 0 <= seconds < 1e9:
+                raise BadRequest("delays must be a positive number of seconds")
+        group.bootDelay = group.bootDelay if boot is None else boot
+        group.healAfter = group.healAfter if heal is None else heal
 
     def fail(self, group: Group, fault: Fault) -> None:
         """Let coming launches go wrong; an empty mode ends that."""

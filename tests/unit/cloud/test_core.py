@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.core import CAPACITY_RETRY, FAILED_RETRY, Core, Effect
-from cloud.model import Fault, Group, Health, Instance, State, standard_types
+from cloud.model import Fault, Group, Health, Instance, State, Taint, standard_types
 from cloud.requests import Requests
 from machinery.errors import StatusError
 
@@ -110,7 +110,7 @@ def test_scaling_in_takes_what_does_not_work_then_the_youngest() -> None:
         pytest.param(lambda r, g: r.resize(g, None, 6, None), "min <= max", id="min above max"),
         pytest.param(lambda r, g: r.resize(g, None, None, 1000), "max <= 200", id="too many real machines"),
         pytest.param(lambda r, g: r.fail(g, Fault("burns")), "want one of", id="unknown failure"),  # type: ignore[arg-type]
-        pytest.param(lambda r, g: r.heal_after(g, -1.0), "positive", id="negative patience"),
+        pytest.param(lambda r, g: r.set_delays(g, None, -1.0), "positive", id="negative patience"),
     ],
 )
 def test_what_is_refused_changes_nothing(act: Any, words: str) -> None:
@@ -136,6 +136,8 @@ def test_what_is_refused_changes_nothing(act: Any, words: str) -> None:
         pytest.param({"zones": ["a b"]}, "zone", id="zone"),
         pytest.param({"bootDelay": float("nan")}, "delays", id="no number"),
         pytest.param({"labels": {"nanokube.io/node-group": "x"}}, "label", id="our label"),
+        pytest.param({"labels": {"a": "b,c=d"}}, "label", id="two labels in one"),
+        pytest.param({"taints": [Taint("a", "Never")]}, "taint", id="no effect"),
     ],
 )
 def test_groups_that_cannot_be(change: dict[str, Any], words: str) -> None:
@@ -233,7 +235,7 @@ def test_a_machine_that_dies_is_replaced_after_the_groups_patience() -> None:
     assert w.names() == ["w-1"]
     w.tick(1)
     w.settle()
-    assert (w.names(), w.there.keys()) == (["w-2"], {"w-2"})
+    assert (w.names(), list(w.there)) == (["w-2"], ["w-2"])
     assert w.requests.group("w").desired == 1
     assert [each.reason for each in w.core.told] == ["InstanceUnhealthy", "InstanceReplaced"]
 

@@ -1,0 +1,61 @@
+"""The arguments of `cloud …`, apart from the work so that other commands need not import it."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The actions of the command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    seen = argparse.ArgumentParser(add_help=False)
+    seen.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    actions.add_parser("types", parents=[seen], help="instance types and their prices")
+    actions.add_parser("groups", parents=[seen], help="node groups and their sizes")
+    one = actions.add_parser("instances", parents=[seen], help="machines: state, age, cost")
+    one.add_argument("group", nargs="?", default="")
+    one.add_argument("--gone", action="store_true", help="also those that are gone")
+    actions.add_parser("load-balancers", parents=[seen], help="Services with an address of the cloud")
+    actions.add_parser("cost", parents=[seen], help="dollars per hour and in total, by group")
+
+    one = actions.add_parser("create-group", help="a new node group")
+    one.add_argument("group")
+    one.add_argument(
+        "--type", default="", help="instance type (default standard-2x2), or a new one with --cpu, --memory"
+    )
+    for flag, text in (("--cpu", "CPUs of a new type"), ("--memory", "memory of a new type")):
+        one.add_argument(flag, default="", help=text)
+    one.add_argument("--max-pods", type=int, default=110, help="pods of a new type")
+    one.add_argument("--price", type=float, default=0.0, help="dollars per hour of a new type (default by its size)")
+    one.add_argument("--min", type=int, default=0)
+    one.add_argument("--max", type=int, default=4)
+    one.add_argument("--desired", type=int, help="(default: min)")
+    one.add_argument("--zones", default="local-a", metavar="ZONE,…")
+    one.add_argument("--labels", default="", metavar="K=V,…")
+    one.add_argument("--taints", default="", metavar="K=V:EFFECT,…")
+    one.add_argument("--spot", action="store_true", help="cheap machines that may be taken away")
+    one.add_argument("--hollow", action="store_true", help="simulated machines, on which nothing runs")
+    one.add_argument("--boot-delay", type=float, default=5.0, metavar="SECONDS")
+    one.add_argument("--heal-after", type=float, default=120.0, metavar="SECONDS", help="0: failed ones stay")
+
+    one = actions.add_parser("delete-group", help="a node group and all its machines")
+    one.add_argument("group")
+    one = actions.add_parser("resize", help="change the size of a group, or its bounds")
+    one.add_argument("group")
+    one.add_argument("desired", nargs="?", type=int)
+    one.add_argument("--min", type=int)
+    one.add_argument("--max", type=int)
+    one.add_argument("--boot-delay", type=float, metavar="SECONDS")
+    one.add_argument(
+        "--heal-after", type=float, metavar="SECONDS", help="replace machines that have failed for so long"
+    )
+    one = actions.add_parser("delete-instance", help="take one machine away; its group wants one less")
+    one.add_argument("instance")
+    one = actions.add_parser("interrupt", help="announce to a machine that it will be taken away (spot)")
+    one.add_argument("instance")
+    one.add_argument("--notice", type=float, default=120.0, metavar="SECONDS")
+    one = actions.add_parser("fail", help="let coming launches of a group go wrong")
+    one.add_argument("group")
+    one.add_argument("mode", choices=("out-of-capacity", "never-boots", "never-joins", "dies", "none"))
+    one.add_argument("--count", type=int, default=-1, help="so many launches (default: all)")
+    one.add_argument("--after", type=float, default=60.0, metavar="SECONDS", help="dies: from start to death")

@@ -1,0 +1,148 @@
+"""What `nanokube cloud` prints, and the cloud a cluster starts with."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from cli import cloud, cloud_flags, cloud_setup
+from cli.errors import CommandError
+from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
+from cloud.app import serving
+from cloud.core import Core
+from cloud.engine import Engine
+from cloud.machines import FakeMachines
+from cloud.model import Health, State, standard_types
+from cloud.provider import CloudProvider
+from cloud.requests import Requests
+from cloud.service import CloudService
+from cloud.store import Store
+from machinery.clock import RealClock
+from proto.cloud.v1 import cloud_pb2 as pb
+from tests.harness.nanokube import eventually
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    cloud_flags.add(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Iterator[ClusterPaths]:
+    """A cluster's folder in which a cloud with fake machines answers, in another thread with a loop of its own."""
+    paths = ClusterPaths(tmp_path)
+    paths.make()
+    up, stop = Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        machines = FakeMachines()
+        machines.there["small-9"] = Health()
+        engine = Engine(
+            Core(State("c", 0.0, types=standard_types())), machines, Store(paths.cloud_state), RealClock(100)
+        )
+        requests = Requests(engine.core)
+        balancer = pb.LoadBalancer(namespace="default", name="web", address="10.251.0.1", ports=["80/TCP"])
+        service = CloudService(requests, engine, lambda: [balancer])
+        async with serving(f"unix:{paths.cloud_socket}", CloudProvider(requests, engine.wake), service):
+            running = asyncio.create_task(engine.run())
+            up.set()
+            await stop.wait()
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    thread = Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert up.wait(10)
+    try:
+        yield paths
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
+
+
+def test_the_life_of_a_group(paths: ClusterPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> str:
+        assert cloud.run(paths, options(*arguments)) == 0
+        return capsys.readouterr().out
+
+    shown("create-group", "small", "--cpu", "500m", "--memory", "1Gi", "--desired", "2", "--boot-delay", "0", "--spot")
+    header, row = shown("groups").splitlines()
+    assert header.split()[:4] == ["NAME", "TYPE", "KIND", "MIN"]
+    assert row.split()[:7] == ["small", "standard-0.5x1", "real,", "spot", "0", "4", "2"]
+    eventually(lambda: len(json.loads(shown("instances", "small", "-o", "json"))["instances"]) == 2, "two instances")
+    shown("resize", "small", "1", "--heal-after", "60")
+    with pytest.raises(CommandError, match="between min 0 and max 4"):
+        shown("resize", "small", "5")
+    assert json.loads(shown("groups", "-o", "json"))["groups"][0]["healAfter"] == 60
+    assert "total" in shown("cost")
+    assert "standard-2x2" in shown("types")
+    assert shown("load-balancers").splitlines()[1].split() == ["default", "web", "10.251.0.1", "80/TCP", "-"]
+    shown("fail", "small", "never-boots", "--count", "2")
+    assert "never-boots" in shown("groups")
+    shown("delete-group", "small")
+    assert len(shown("groups").splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(("resize", "none", "1"), 'node group "none" not found', id="no group"),
+        pytest.param(("resize", "none"), "wants a size", id="nothing to change"),
+        pytest.param(("interrupt", "none"), 'instance "none" not found', id="no instance"),
+        pytest.param(("create-group", "Big"), "name", id="name"),
+        pytest.param(("create-group", "big", "--cpu", "1"), "both", id="half a type"),
+        pytest.param(("create-group", "big", "--cpu", "x", "--memory", "1Gi"), "instance type", id="no quantity"),
+        pytest.param(("create-group", "big", "--cpu", "-1", "--memory", "1Gi"), "size", id="negative"),
+        pytest.param(("create-group", "big", "--labels", "x"), "KEY=VALUE", id="label"),
+        pytest.param(("create-group", "big", "--taints", "x"), "EFFECT", id="taint"),
+    ],
+)
+def test_refusals(paths: ClusterPaths, arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        cloud.run(paths, options(*arguments))
+
+
+def test_without_a_cloud_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="does not answer"):
+        cloud.run(ClusterPaths(tmp_path), options("groups"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m"), (192, "3m12s"), (7500, "2h5m"), (90000, "1d1h"), (86400, "1d")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert cloud.duration(seconds) == text
+
+
+def test_a_cluster_starts_with_its_workers_as_a_group_and_keeps_what_it_has(tmp_path: Path) -> None:
+    paths = ClusterPaths(tmp_path)
+    config = ClusterConfig("demo", 0, nodes=[NodeConfig("worker-1", 1), NodeConfig("worker-2", 2)])
+    cloud_setup.enroll(config)
+    assert config.nodes[0].group == "workers"
+    cloud_setup.ensure(config, paths)
+    state = Store(paths.cloud_state).load()
+    assert state is not None
+    group = state.groups["workers"]
+    assert (group.type, group.min, group.max, group.desired, group.next) == ("standard-2x2", 2, 6, 2, 3)
+    assert {each.name: each.phase for each in state.instances.values()} == {
+        "worker-1": "running",
+        "worker-2": "running",
+    }
+    state.groups.clear()
+    Store(paths.cloud_state).save(state)
+    cloud_setup.ensure(config, paths)
+    kept = Store(paths.cloud_state).load()
+    assert kept is not None
+    assert kept.groups == {}
