@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -85,7 +86,7 @@ class RawConfig(msgspec.Struct, forbid_unknown_fields=True):
 
     rules: list[RawRule] = []
     externalRules: list[RawRule] = []
-    resourceRules: msgspec.Raw | None = None
+    resourceRules: Any = None
 
 
 @dataclass(frozen=True)
@@ -110,16 +111,6 @@ class Rule:
         """The metric's name; "" when the series has none by this rule."""
         match = self.matches.search(series)
         return expand(self.alias, match) if match else ""
-
-    @cached_property
-    def label_pattern(self) -> re.Pattern[str] | None:
-        """What the template's labels look like, with groups `group` and `resource`."""
-        if self.label is None:
-            return None
-        mark = {"Group": "\0", "Resource": "\1"}
-        text = re.escape(self.label.fill(mark))
-        text = text.replace("\0", "(?P<group>.+?)", 1).replace("\1", "(?P<resource>.+?)", 1)
-        return re.compile(f"^{text}$")
 
     @cached_property
     def window(self) -> int | None:

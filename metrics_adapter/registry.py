@@ -56,25 +56,25 @@ def label_of(rule: Rule, resource: Resource, known: Resources) -> str:
     return rule.label.fill({"Group": as_label(resource.group), "Resource": resource.singular})
 
 
-def resources_of(rule: Rule, labels: Iterable[str], known: Resources) -> set[Resource]:
-    """The resources that some labels name."""
-    found: set[Resource | None] = set()
-    for label in labels:
-        wanted = rule.overrides.get(label)
-        if wanted is not None:
-            found.add(known.find(wanted.resource, wanted.group))
-        elif rule.label_pattern is not None and (match := rule.label_pattern.match(label)):
-            groups = match.groupdict()
-            found.add(known.find(groups["resource"], groups.get("group") or ""))
-    return {each for each in found if each is not None}
+def labels_of(rule: Rule, known: Resources) -> dict[str, Resource]:
+    """The label of every resource by a rule; of two with one label the preferred one has it."""
+    found: dict[str, Resource] = {}
+    for each in known.known if rule.label is not None else ():
+        found.setdefault(label_of(rule, each, known), each)
+    for label, wanted in rule.overrides.items():
+        resource = known.find(wanted.resource, wanted.group)
+        if resource is not None:
+            found[label] = resource
+    return found
 
 
 def listed(config: Config, found: Mapping[str, Iterable[Series]], known: Resources) -> Listed:
     """The metrics that series make. `found`: by series query. Later rules win. Pure."""
     custom: dict[Metric, Source] = {}
     for rule in config.rules:
+        by_label = labels_of(rule, known)
         for series, name in _named(rule, found):
-            objects = resources_of(rule, series.labels, known)
+            objects = {by_label[label] for label in series.labels & by_label.keys()}
             has_namespace = any(each.plural == "namespaces" and not each.group for each in objects)
             for each in objects:
                 metric = Metric(each, name, has_namespace and each.namespaced)

@@ -60,13 +60,11 @@ class Resources:
     """All that are known, in the API server's order of preference."""
 
     def __init__(self, known: Iterable[Resource] = ()) -> None:
+        self.known = tuple(known)
         self._by_name: dict[str, list[Resource]] = {}
-        for each in known:
+        for each in self.known:
             for name in {each.plural, each.singular}:
                 self._by_name.setdefault(name, []).append(each)
-
-    def __bool__(self) -> bool:
-        return bool(self._by_name)
 
     def find(self, name: str, group: str = "") -> Resource | None:
         """By plural or singular; without a group the preferred one. A group may be spelt as in a label."""
