@@ -157,7 +157,7 @@ class HorizontalController:
         selector = self._checked_selector(key, hpa, scale, conditions)
         low = 1 if hpa.spec.minReplicas is None else hpa.spec.minReplicas
         high = hpa.spec.maxReplicas
-        decision = memory.decision = Decision(current, at=status.stamp(self._clock.now()))
+        decision = memory.decision = Decision(current, final=current, at=status.stamp(self._clock.now()))
         statuses: list[dict[str, Any]] = []
         if current == 0 and low != 0:
             conditions.set(
@@ -173,8 +173,9 @@ class HorizontalController:
         elif current < low:
             desired, reason = low, "Current number of replicas below Spec.MinReplicas"
         else:
-            evaluation = await self._judge(hpa, scale, selector, conditions)
-            decision.evaluation, statuses = evaluation, evaluation.statuses
+            evaluation = decision.evaluation = await self._evaluated(hpa, scale, selector)
+            self._check(hpa, current, evaluation, conditions)
+            statuses = evaluation.statuses
             assert evaluation.replicas is not None
             decision.wanted = evaluation.replicas
             reason = (
@@ -254,27 +255,31 @@ class HorizontalController:
 
     # ---- judging ----
 
-    async def _judge(
-        self,
-        hpa: autoscaling_v2.HorizontalPodAutoscaler,
-        scale: _Scale,
-        selector: LabelSelector,
-        conditions: Conditions,
+    async def _evaluated(
+        self, hpa: autoscaling_v2.HorizontalPodAutoscaler, scale: _Scale, selector: LabelSelector
     ) -> Evaluation:
         namespace = hpa.metadata.namespace or ""
         pods = self._selected(namespace, selector)
         target = Target(namespace, scale.selector, scale.spec_replicas, scale.status_replicas, pods)
-        found = await self._evaluator.evaluate(hpa.spec.metrics or [], target, self._tolerance(hpa))
+        return await self._evaluator.evaluate(hpa.spec.metrics or [], target, self._tolerance(hpa))
+
+    def _check(
+        self,
+        hpa: autoscaling_v2.HorizontalPodAutoscaler,
+        current: int,
+        found: Evaluation,
+        conditions: Conditions,
+    ) -> None:
+        """Tell what is wrong with metrics. Raises _Refused when they give no count."""
         for failure in (each.failure for each in found.outcomes if each.failure is not None):
             self._tell(hpa, WARNING, failure.reason, failure.text)
         if found.failure is not None:
             conditions.set("ScalingActive", "False", found.failure.reason, found.failure.message)
             self._tell(hpa, WARNING, "FailedComputeMetricsReplicas", found.error)
-            conditions.observe(scale.spec_replicas, hpa.status.desiredReplicas if hpa.status else 0, found.statuses)
+            conditions.observe(current, hpa.status.desiredReplicas if hpa.status else 0, found.statuses)
             raise _Refused
         text = f"the HPA was able to successfully calculate a replica count from {found.metric}"
         conditions.set("ScalingActive", "True", "ValidMetricFound", text)
-        return found
 
     def _tolerance(self, hpa: autoscaling_v2.HorizontalPodAutoscaler) -> Tolerance:
         general = self._options.hpa_tolerance

@@ -7,6 +7,7 @@ conditions.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ UNSERVED = {
     503: "the server is currently unable to handle the request",
 }
 """What Kubernetes' client says where nobody answers for an API."""
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 WINDOW = timedelta(minutes=1)
 """Of a custom metric that does not say."""
 
@@ -157,15 +160,8 @@ def _time(item: Mapping[str, Any]) -> datetime:
 
 
 def _window(text: Any) -> timedelta:
-    """metav1.Duration: `30s`, `1m0s`, `15.2s`."""
-    seconds, number = 0.0, ""
-    for character in str(text or "0s"):
-        if character in "0123456789.":
-            number += character
-        elif number:
-            seconds += float(number) * {"h": 3600, "m": 60, "s": 1}.get(character, 0)
-            number = ""
-    return timedelta(seconds=seconds)
+    """metav1.Duration: `30s`, `1m0s`, `15.2s`, `750.5ms`."""
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(str(text or ""))))
 
 
 def _first_pod(items: list[dict[str, Any]]) -> str:
