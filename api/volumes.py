@@ -9,11 +9,11 @@ binding of a claim is complete when the claim names its volume, the volume the c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 from api.models import core_v1, storage_v1
 from machinery import quantity
+from machinery.caching import keep_short
 from machinery.selectors import LabelSelector
 
 BIND_COMPLETED: Final = "pv.kubernetes.io/bind-completed"
@@ -53,7 +53,7 @@ def names_class(claim: Claim) -> bool:
     return BETA_CLASS in annotations_of(claim) or claim.spec.storageClassName is not None
 
 
-@lru_cache(maxsize=4096)
+@keep_short(4096)
 def size(text: Any) -> int:
     """Bytes, 0 for what is not a quantity."""
     try:

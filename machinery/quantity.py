@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
+
+from machinery.caching import keep_short
 
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 _DECIMAL = {
@@ -46,7 +47,7 @@ def _split(text: str) -> tuple[Fraction, str]:
     return (-number if sign == "-" else number), (binary or ("e" if exponent else ""))
 
 
-@lru_cache(maxsize=4096)
+@keep_short(4096)
 def parse(quantity: str | int | float) -> Fraction:
     """The exact value. Raises ValueError with upstream's text."""
     if isinstance(quantity, str):
@@ -56,13 +57,13 @@ def parse(quantity: str | int | float) -> Fraction:
     return Fraction(str(quantity)) if isinstance(quantity, float) else Fraction(quantity)
 
 
-@lru_cache(maxsize=4096)
+@keep_short(4096)
 def value(quantity: str | int | float) -> int:
     """The value as a whole number, rounded up (away from zero for fractions), capped at int64."""
     return _clamp(-((-parse(quantity)) // 1))
 
 
-@lru_cache(maxsize=4096)
+@keep_short(4096)
 def milli(quantity: str | int | float) -> int:
     """Thousandths, rounded up: `100m` → 100, `0.5` → 500. What CPU arithmetic uses."""
     return _clamp(-((-parse(quantity) * 1000) // 1))
@@ -72,7 +73,7 @@ def _clamp(number: int) -> int:
     return max(-_MAX - 1, min(_MAX, number))
 
 
-@lru_cache(maxsize=4096)
+@keep_short(4096)
 def canonical(quantity: str | int | float) -> str:
     """The form that a server stores: no fraction, the largest suffix that needs none, the format kept.
 

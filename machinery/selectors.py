@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
+
+from machinery.caching import keep_short
 
 _TOKEN = re.compile(r"\s*(?:(==|!=|[=!,()<>])|([^\s=!,()<>]+))")
 _NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
@@ -123,7 +124,7 @@ class LabelSelector:
         return cls(nothing=True)
 
     @staticmethod
-    @lru_cache(maxsize=1024)
+    @keep_short(1024)
     def parse(text: str) -> LabelSelector:
         """The query syntax: `a=b, c!=d, e in (f,g), h notin (i), j, !k, n>1`."""
         return LabelSelector(tuple(_Parser(text).requirements()))
@@ -288,7 +289,7 @@ class FieldSelector:
         return ",".join(f"{field}{operator}{_escape(value)}" for field, operator, value in self.requirements)
 
     @staticmethod
-    @lru_cache(maxsize=1024)
+    @keep_short(1024)
     def parse(text: str) -> FieldSelector:
         """`a=b,c!=d`; `\\`, `,` and `=` in values are escaped by a backslash."""
         terms = []

@@ -28,7 +28,7 @@ class Difference(NamedTuple):
 NO_DIFFERENCE = Difference({}, {})
 
 _simple_keys: dict[tuple[str, str], str] = {}
-_SIMPLE_KEYS_KEPT = 4096
+_SIMPLE_KEYS_KEPT, _LONGEST_KEY = 4096, 256
 
 
 def element_of(item: Any, shape: Shape) -> str | None:
@@ -42,9 +42,11 @@ def element_of(item: Any, shape: Shape) -> str | None:
         if type(value) is str:
             found = _simple_keys.get((name, value))
             if found is None:
-                if len(_simple_keys) >= _SIMPLE_KEYS_KEPT:
-                    _simple_keys.clear()
-                found = _simple_keys[name, value] = key_element({name: value})
+                found = key_element({name: value})
+                if len(value) <= _LONGEST_KEY:
+                    if len(_simple_keys) >= _SIMPLE_KEYS_KEPT:
+                        _simple_keys.clear()
+                    _simple_keys[name, value] = found
             return found
     given = {}
     for name in keys:

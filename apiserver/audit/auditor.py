@@ -13,6 +13,7 @@ from apiserver.audit.policy import NONE, RECEIVED, Policy, Verdict
 from apiserver.audit.record import Head, Record
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.user import UserInfo
+from machinery.caching import is_short
 
 CACHE_LIMIT = 8192
 
@@ -54,9 +55,11 @@ class Auditor:
         )
         found = self._verdicts.get(key)
         if found is None:
-            if len(self._verdicts) >= CACHE_LIMIT:
-                self._verdicts.clear()
-            found = self._verdicts[key] = self._policy.verdict(user, asked)
+            found = self._policy.verdict(user, asked)
+            if is_short(*key):
+                if len(self._verdicts) >= CACHE_LIMIT:
+                    self._verdicts.clear()
+                self._verdicts[key] = found
         return found
 
     def wants(self, verdict: Verdict) -> bool:

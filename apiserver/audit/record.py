@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from apiserver.audit.policy import COMPLETE, METADATA, PANIC, REQUEST_RESPONSE, STARTED, Verdict
 from apiserver.auth.attributes import Attributes, Decision
 from apiserver.auth.user import UserInfo
+from machinery.caching import keep_short
 
 DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
 AGENT_LIMIT = 1024
@@ -47,7 +47,7 @@ def micro_time(seconds: float) -> str:
     return f"{_second[1]}.{int((seconds - whole) * 1e6):06d}Z"
 
 
-@lru_cache(maxsize=1024)
+@keep_short(1024)
 def _user(name: str, groups: tuple[str, ...], uid: str) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(UserInfo(name, groups, uid).to_dict()))
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from apiserver.auth.attributes import NO_OPINION, Attributes, Decision
 from apiserver.auth.user import SERVICE_ACCOUNT_PREFIX, UserInfo
+from machinery.caching import is_short
 from machinery.selectors import LabelSelector
 
 CACHE_LIMIT = 50_000
@@ -170,9 +171,11 @@ class RBACAuthorizer:
         key = (user, namespace)
         found = self._grants.get(key)
         if found is None:
-            if len(self._grants) > CACHE_LIMIT:
-                self._grants.clear()
-            found = self._grants[key] = tuple(self._resolve(user, namespace))
+            found = tuple(self._resolve(user, namespace))
+            if is_short(user.name, *user.groups, namespace):
+                if len(self._grants) > CACHE_LIMIT:
+                    self._grants.clear()
+                self._grants[key] = found
         return found
 
     def rules(self, kind: str, namespace: str, name: str) -> tuple[Rule, ...] | None:
@@ -184,9 +187,11 @@ class RBACAuthorizer:
     # How decisions are made.
 
     def _remember(self, key: tuple[Any, ...], verdict: _Verdict) -> _Verdict:
-        if len(self._verdicts) > CACHE_LIMIT:
-            self._verdicts.clear()
-        self._verdicts[key] = verdict
+        user: UserInfo = key[0]
+        if is_short(user.name, *user.groups, *key[1:]):
+            if len(self._verdicts) > CACHE_LIMIT:
+                self._verdicts.clear()
+            self._verdicts[key] = verdict
         return verdict
 
     def _judge(self, user: UserInfo, asked: Attributes) -> _Verdict:

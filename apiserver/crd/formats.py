@@ -11,10 +11,10 @@ import ipaddress
 import re
 from collections.abc import Callable
 from datetime import date
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from apiserver.registry.validation import names
+from machinery.caching import keep_short
 from machinery.meta import parse_time
 
 _POSIX = {
@@ -30,7 +30,7 @@ _POSIX = {
 }
 
 
-@lru_cache(maxsize=1024)
+@keep_short(1024, longest=8192)
 def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     """A Go regular expression; None for what Python cannot read."""
     text = pattern

@@ -17,6 +17,7 @@ from apiserver.auth.user import UserInfo
 from apiserver.flowcontrol.level import Full, Level, LevelSpec
 from apiserver.flowcontrol.matching import Schema, in_order, schema_of
 from apiserver.rest.responses import Header, PlainRefusal
+from machinery.caching import is_short
 
 SERVER_SEATS = 600  # upstream's --max-requests-inflight and --max-mutating-requests-inflight together
 WAIT_SECONDS = 15.0  # a quarter of the request timeout
@@ -91,9 +92,11 @@ class FlowControl:
             return self._places[key]
         except KeyError:
             pass
-        if len(self._places) >= CACHE_LIMIT:
-            self._places.clear()
-        found = self._places[key] = self._classify(user, asked)
+        found = self._classify(user, asked)
+        if is_short(*key):
+            if len(self._places) >= CACHE_LIMIT:
+                self._places.clear()
+            self._places[key] = found
         return found
 
     def _classify(self, user: UserInfo, asked: Attributes) -> Place | None:

@@ -8,9 +8,9 @@ REST door; results are cached by header text.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
+from machinery.caching import keep_short
 from machinery.errors import NotAcceptable
 
 JSON = "application/json"
@@ -49,7 +49,7 @@ class MediaRange(NamedTuple):
     parameters: dict[str, str]
 
 
-@lru_cache(maxsize=512)
+@keep_short(512)
 def ranges(header: str) -> tuple[MediaRange, ...]:
     """The media ranges of an Accept header, best first (by q, then by order)."""
     found: list[tuple[float, int, MediaRange]] = []
@@ -65,7 +65,7 @@ def ranges(header: str) -> tuple[MediaRange, ...]:
     return tuple(media for _, _, media in sorted(found, key=lambda item: item[:2]))
 
 
-@lru_cache(maxsize=512)
+@keep_short(512)
 def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = True) -> Accepted:
     """The first range this server can write. Raises NotAcceptable when there is none.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
 from apiserver.registry.context import DeleteOptions, ListOptions, WatchOptions
 from apiserver.rest.negotiation import APPLY_PATCH
+from machinery.caching import keep_short
 from machinery.errors import BadRequest
 from machinery.field_errors import FieldError, invalid
 
@@ -30,7 +30,7 @@ PLAIN_LIST = ListOptions()
 PLAIN_DELETE = DeleteOptions()
 
 
-@lru_cache(maxsize=512)
+@keep_short(512)
 def _parse(text: bytes) -> Query:
     return parse_qs(text.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=200)
 

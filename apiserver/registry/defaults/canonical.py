@@ -5,12 +5,13 @@ Owns which optional scalars vanish when they hold their zero value (upstream's n
 definition. Called by `Strategy.canonicalize` for every built-in kind; custom resources are left as they are.
 """
 
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from api import schema
 from apiserver.nullable import NULLS
 from machinery import quantity
+from machinery.caching import keep_short
 
 Obj = dict[str, Any]
 
@@ -220,7 +221,7 @@ def plan_for(group: str, version: str, kind: str) -> _Plan | None:
     return _Plan(name, node) if node is not None and name is not None else None
 
 
-@lru_cache(8192)
+@keep_short(8192)
 def _canonical(text: str) -> str:
     return quantity.canonical(text)
 

@@ -3,10 +3,10 @@
 A pure function of the spec; used by the pod strategy at creation and on resize.
 """
 
-from functools import lru_cache
 from typing import Any
 
 from machinery import quantity
+from machinery.caching import keep_short
 
 Obj = dict[str, Any]
 _COUNTED = ("cpu", "memory")
@@ -21,7 +21,7 @@ def _positive(resources: Obj | None, field: str) -> dict[str, str]:
     return found
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def _is_positive(amount: str) -> bool:
     try:
         return quantity.parse(amount) > 0

@@ -3,7 +3,6 @@
 Called by their strategies.
 """
 
-from functools import lru_cache
 from typing import Any
 
 from apiserver.registry.validation import names
@@ -19,6 +18,7 @@ from apiserver.registry.validation.pod import validate_template
 from apiserver.registry.validation.pod_dump import template_value
 from apiserver.registry.validation.schedule import schedule_error
 from apiserver.registry.validation.workloads import validate_template_labels
+from machinery.caching import keep_short
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -276,7 +276,7 @@ def _validate_zone(zone: str) -> list[FieldError]:
     return [] if _is_zone(zone) else [FieldError.invalid(path, zone, f"unknown time zone {zone}")]
 
 
-@lru_cache(256)
+@keep_short(256)
 def _is_zone(zone: str) -> bool:
     import zoneinfo  # reads the system's database; only cron jobs with a zone need it
 

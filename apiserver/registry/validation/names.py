@@ -8,7 +8,8 @@ all validation modules.
 import ipaddress
 import re
 from collections.abc import Callable
-from functools import lru_cache
+
+from machinery.caching import keep_short
 
 NameCheck = Callable[[str, bool], list[str]]
 """(name, is it a generateName prefix?) -> what is wrong."""
@@ -114,7 +115,7 @@ def _masked(name: str) -> str:
     return name[:-1] + "a" if len(name) > 1 and name.endswith("-") else name
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def dns_subdomain(name: str, prefix: bool = False) -> list[str]:
     """RFC 1123 subdomain, at most 253."""
     if prefix:
@@ -125,7 +126,7 @@ def dns_subdomain(name: str, prefix: bool = False) -> list[str]:
     return errors
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def dns_label(name: str, prefix: bool = False) -> list[str]:
     """RFC 1123 label, at most 63."""
     if prefix:
@@ -136,7 +137,7 @@ def dns_label(name: str, prefix: bool = False) -> list[str]:
     return errors
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def dns_1035_label(name: str, prefix: bool = False) -> list[str]:
     """RFC 1035 label (starts with a letter), at most 63."""
     if prefix:
@@ -167,7 +168,7 @@ def any_name(name: str, prefix: bool = False) -> list[str]:
     return []
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def qualified_name(name: str) -> list[str]:
     """Label and annotation keys, finalizers: optional subdomain prefix, slash, name of at most 63."""
     prefix, slash, part = name.rpartition("/")
@@ -191,7 +192,7 @@ def qualified_name(name: str) -> list[str]:
     return errors
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def label_value(value: str) -> list[str]:
     """Label values: empty, or at most 63 of the usual characters."""
     errors = [] if len(value) <= 63 else [max_len(63)]
@@ -200,7 +201,7 @@ def label_value(value: str) -> list[str]:
     return errors
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def config_key(value: str) -> list[str]:
     """Keys of ConfigMaps and Secrets."""
     errors = [] if len(value) <= 253 else [max_len(253)]
@@ -215,7 +216,7 @@ def config_key(value: str) -> list[str]:
     return errors
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def env_name(value: str) -> list[str]:
     """Environment variable names: printable ASCII without '='."""
     if not value or not _env_name_printable(value):
@@ -228,7 +229,7 @@ def http_header(value: str) -> list[str]:
     return [] if _http_header(value) else [HTTP_HEADER_ERROR]
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def port_name(value: str) -> list[str]:
     """IANA service names: names of container ports."""
     errors: list[str] = []
@@ -257,7 +258,7 @@ def percent(value: str) -> list[str]:
     return [] if _percent(value) else [PERCENT_ERROR]
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def ip(value: str) -> list[str]:
     """An IPv4 or IPv6 address."""
     try:

@@ -3,12 +3,12 @@
 Owns the rules for ResourceRequirements and resource lists. Called for containers, claims, quotas and limit ranges.
 """
 
-from functools import lru_cache
 from typing import Any
 
 from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import NOT_NEGATIVE, invalid_each
 from machinery import quantity
+from machinery.caching import keep_short
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -65,7 +65,7 @@ def check_quantity(path: str, name: str, amount: Any) -> list[FieldError]:
     return [FieldError.invalid(path, str(amount), problem)] if problem else []
 
 
-@lru_cache(4096)
+@keep_short(4096)
 def _quantity_problem(amount: str, whole: bool) -> str:
     try:
         value = quantity.parse(amount)
