@@ -45,6 +45,7 @@ def _up(options: argparse.Namespace) -> int:
         log_level=options.log_level or file.logLevel,
         machine=file.machine,
         audit=options.audit,
+        prometheus=options.prometheus,
         say=say,
     )
     return 0
@@ -185,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--time-scale", type=float, help="how much faster timers run (default 1)")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     one.add_argument("--audit", action="store_true", help="record every write (see `nanokube logs audit`)")
+    one.add_argument(
+        "--prometheus", action="store_true", help="run a Prometheus and serve custom and external metrics from it"
+    )
     one.add_argument("--config", metavar="FILE", help="YAML: workers, timeScale, only, logLevel, machine")
     one.set_defaults(run=_up)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from cli import cloud_setup, control, layout, pki, supervisor, tools
+from cli import cloud_setup, control, layout, monitoring, pki, supervisor, tools
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig, Setting
 from cli.processes import COMPONENTS, has_cloud
@@ -45,12 +45,13 @@ def up(
     log_level: str | None,
     machine: Mapping[str, Setting],
     audit: bool = False,
+    prometheus: bool = False,
     say: Say,
 ) -> ClusterConfig:
     """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
     tools.require_root()
     with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", 0):
-        return _up(name, workers, only, time_scale, log_level, machine, audit, say)
+        return _up(name, workers, only, time_scale, log_level, machine, audit, prometheus, say)
 
 
 def _up(
@@ -61,6 +62,7 @@ def _up(
     log_level: str | None,
     machine: Mapping[str, Setting],
     audit: bool,
+    prometheus: bool,
     say: Say,
 ) -> ClusterConfig:
     paths = ClusterPaths.of(name)
@@ -70,6 +72,8 @@ def _up(
             raise CommandError(
                 f"cluster {name} is running with {len(config.nodes)} workers; see `nanokube node add|remove`"
             )
+        if prometheus and not config.prometheus:
+            raise CommandError(f"cluster {name} is running without Prometheus; see `nanokube down`")
         from cli import kubeconfig
 
         say(f"cluster {name} is already running")
@@ -79,8 +83,11 @@ def _up(
     with _turn("preparation", "another `nanokube up` is still installing what it needs", tools.APT_TIMEOUT):
         config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
         config.audit = config.audit or audit
+        config.prometheus = config.prometheus or prometheus
         tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
         etcd = tools.etcd(say)
+        if config.prometheus:
+            tools.prometheus(say)
         _end_orphans(paths, config)
         _check_ports(config)
         clash = _clash(config)
@@ -90,6 +97,8 @@ def _up(
         layout.save(paths, config)
         cloud_setup.ensure(config, paths)
         _allow_forwarding(config, paths)
+        if config.prometheus:
+            monitoring.write(config, paths)
     in_child(lambda: pki.ensure(config, paths), "making certificates")
     started = time.monotonic()
     _spawn(paths, config, etcd)
@@ -190,13 +199,14 @@ def _clash(config: ClusterConfig) -> str | None:
     with Netlink() as host:
         own = host.links().get(supervisor.underlay_of(config, ClusterPaths.of(config.name)).host_link)
         routes = [(destination, gateway) for destination, gateway, link in host.routes() if link != own]
-    return plan_clash([str(config.underlay), config.pod_cidr, config.service_cidr], routes)
+    wanted = [str(config.underlay), config.pod_cidr, config.service_cidr, config.load_balancer_cidr]
+    return plan_clash(wanted, routes)
 
 
 def _check_ports(config: ClusterConfig) -> None:
     """Raises CommandError when another program has a port; a process killed just now is given time to let go."""
     deadline = time.monotonic() + PORT_PATIENCE
-    for port in (config.rest_port, config.grpc_port):
+    for port in (config.rest_port, config.grpc_port, *([config.prometheus_port] if config.prometheus else [])):
         while True:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

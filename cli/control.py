@@ -59,10 +59,12 @@ def required(name: str) -> tuple[ClusterPaths, ClusterConfig]:
 
 
 def http_get(path: str, target: str, timeout: float = PROBE_TIMEOUT) -> tuple[int, bytes]:
-    """One plain HTTP GET over a Unix socket. Raises OSError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    """One plain HTTP GET over a Unix socket, or to `tcp:HOST:PORT`. Raises OSError."""
+    host, _, port = path.removeprefix("tcp:").rpartition(":")
+    over_tcp = path.startswith("tcp:")
+    with socket.socket(socket.AF_INET if over_tcp else socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
-        connection.connect(path)
+        connection.connect((host, int(port)) if over_tcp else path)
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         raw = b""
         while chunk := connection.recv(65536):
@@ -80,7 +82,7 @@ def health(process: dict[str, Any]) -> str:
         return "Dead"
     if process["frozen"]:
         return "Frozen"
-    target = "/health" if process["component"] == "etcd" else "/readyz"
+    target = {"etcd": "/health", "prometheus": "/-/ready"}.get(process["component"], "/readyz")
     try:
         code, _ = http_get(process["health"], target)
     except OSError:

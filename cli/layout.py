@@ -26,6 +26,7 @@ MAX_PODS = 250  # a node's network is a /24
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
 # Names of other things that stand beside clusters (folders) or beside nodes (pinned namespaces and cgroups).
 _RESERVED = {"cluster name": {"tools"}, "node name": {"host", "switch", "supervisor", "control-plane", "init"}}
+SCRAPE_SECONDS = 15.0  # cluster seconds between Prometheus' scrapes
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -84,6 +85,7 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     next_node: int = 1
     hollow: HollowConfig | None = None
     audit: bool = False
+    prometheus: bool = False
 
     @property
     def underlay(self) -> ipaddress.IPv4Network:
@@ -97,6 +99,11 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     @property
     def service_cidr(self) -> str:
         return f"10.{96 + self.index}.0.0/16"
+
+    @property
+    def load_balancer_cidr(self) -> str:
+        """Addresses of Services of type LoadBalancer: the host finds them, and kube-proxy, behind its own cable."""
+        return f"10.251.{self.index}.0/24"
 
     @property
     def kubernetes_service_ip(self) -> str:
@@ -117,6 +124,24 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     @property
     def metrics_port(self) -> int:
         return 4443 + self.index
+
+    @property
+    def adapter_port(self) -> int:
+        return 5443 + self.index
+
+    @property
+    def prometheus_port(self) -> int:
+        return 9090 + self.index
+
+    @property
+    def scrape_interval(self) -> int:
+        """Real seconds: Prometheus keeps no other time, and asks no more often than each second."""
+        return max(1, round(SCRAPE_SECONDS / self.time_scale))
+
+    @property
+    def rate_window(self) -> int:
+        """Real seconds over which rates are taken: two scrapes are enough, and two may fail."""
+        return 4 * self.scrape_interval
 
     @property
     def hollow_port(self) -> int:
@@ -202,6 +227,15 @@ class ClusterPaths:
     @property
     def front_proxy(self) -> Path:
         return self.pki / "front-proxy"
+
+    @property
+    def prometheus(self) -> Path:
+        return self.root / "prometheus"
+
+    @property
+    def adapter_rules(self) -> Path:
+        """The metrics-adapter's configuration; users may change it."""
+        return self.prometheus / "adapter.yaml"
 
     @property
     def control_socket(self) -> Path:

@@ -13,7 +13,6 @@ from machinery.tls import CertificateAuthority, write_private
 
 ADMIN = "admin"
 ADMIN_GROUP = "system:masters"
-METRICS_SERVER = "metrics-server"
 
 
 def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
@@ -36,10 +35,11 @@ def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
             signer().issue_to(name, common_name, groups)
     if not (paths.pki / "apiserver.crt").exists():
         signer().issue_to("apiserver", "kube-apiserver", (), _apiserver_names(config), client=False, server=True)
-    if not (paths.pki / f"{METRICS_SERVER}.crt").exists():
-        groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
-        user, host = f"system:serviceaccount:kube-system:{METRICS_SERVER}", f"{METRICS_SERVER}.kube-system.svc"
-        signer().issue_to(METRICS_SERVER, user, groups, [host], server=True)
+    for name, server in _accounts(config):
+        if not (paths.pki / f"{name}.crt").exists():
+            groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
+            hosts = [f"{name}.kube-system.svc"] if server else []
+            signer().issue_to(name, f"system:serviceaccount:kube-system:{name}", groups, hosts, server=server)
     _ensure_front_proxy(paths.front_proxy)
     if config.hollow is not None and not (paths.pki / "hollow.crt").exists():
         signer().issue_to("hollow", "system:hollow-nodes", (), ["127.0.0.1"], server=True)
@@ -66,6 +66,14 @@ def _clients(config: ClusterConfig) -> list[tuple[str, str, tuple[str, ...]]]:
         ("cloud", "system:cloud-controller-manager", ()),
         ("kube-proxy", "system:kube-proxy", ("system:node-proxier",)),
         ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", (ADMIN_GROUP,)),
+    ]
+
+
+def _accounts(config: ClusterConfig) -> list[tuple[str, bool]]:
+    """Service accounts of kube-system that processes of the host act as, and whether they are servers too."""
+    return [
+        ("metrics-server", True),
+        *([("metrics-adapter", True), ("prometheus", False)] if config.prometheus else []),
     ]
 
 

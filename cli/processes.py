@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
+from cli.tools import prometheus_binary
 
 LOG_MEBIBYTES = 20  # of one log file; three older ones are kept
 AUDIT_POLICY = Path(__file__).parent / "audit_policy.yaml"
@@ -156,6 +157,8 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         specs.append(metrics_server(config, paths))
     if has_cloud(config):
         specs.append(cloud(config, paths))
+    if config.prometheus:
+        specs += [prometheus(config, paths), metrics_adapter(config, paths)]
     if "kube-proxy" in wanted and config.has_machines:
         specs.append(kube_proxy(config, paths, None))
     if config.hollow is not None:
@@ -182,22 +185,59 @@ def cloud(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
         f"--state={paths.cloud_state}",
         f"--listen=unix:{paths.cloud_socket}",
         f"--machines={paths.control_socket}",
+        f"--load-balancer-cidr={config.load_balancer_cidr}",
     ]
     return _forked("cloud", "cloud", HOST, argv, paths, f"unix:{paths.cloud_socket}")
 
 
 def metrics_server(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
     """One for all nodes; pods may ask it too, by its Service."""
-    listen = f"{config.host_ip if config.has_machines else '127.0.0.1'}:{config.metrics_port}"
+    return _aggregated("metrics_server", "metrics-server", config, paths, config.metrics_port)
+
+
+def metrics_adapter(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """Answers from what Prometheus has scraped."""
+    flags = (
+        f"--rest-server=https://127.0.0.1:{config.rest_port}",
+        f"--prometheus-url=http://127.0.0.1:{config.prometheus_port}",
+        f"--config={paths.adapter_rules}",
+        f"--sample-max-age={config.rate_window}",
+    )
+    return _aggregated("metrics_adapter", "metrics-adapter", config, paths, config.adapter_port, *flags)
+
+
+def _aggregated(
+    module: str, name: str, config: ClusterConfig, paths: ClusterPaths, port: int, *flags: str
+) -> ProcessSpec:
+    listen = f"{config.host_ip if config.has_machines else '127.0.0.1'}:{port}"
     argv = [
-        *_common(config, paths, "metrics-server"),
-        *_client(config, paths, "metrics-server"),
+        *_common(config, paths, name),
+        *_client(config, paths, name),
         f"--listen={listen}",
-        f"--tls-cert={paths.pki / 'metrics-server.crt'}",
-        f"--tls-key={paths.pki / 'metrics-server.key'}",
+        f"--tls-cert={paths.pki / f'{name}.crt'}",
+        f"--tls-key={paths.pki / f'{name}.key'}",
         f"--requestheader-client-ca={paths.front_proxy / 'ca.crt'}",
+        *flags,
     ]
-    return _forked("metrics_server", "metrics-server", HOST, argv, paths, f"https://{listen}")
+    return _forked(module, name, HOST, argv, paths, f"https://{listen}")
+
+
+def prometheus(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """On loopback; it keeps a day, and no more than half a gibibyte."""
+    address = f"127.0.0.1:{config.prometheus_port}"
+    argv = (
+        prometheus_binary(),
+        f"--config.file={paths.prometheus / 'prometheus.yml'}",
+        f"--storage.tsdb.path={paths.prometheus / 'data'}",
+        "--storage.tsdb.retention.time=1d",
+        "--storage.tsdb.retention.size=512MB",
+        f"--web.listen-address={address}",
+        "--query.timeout=10s",
+        "--query.max-samples=5000000",
+        "--log.level=warn",
+    )
+    url, folder = f"http://{address}", str(paths.prometheus)
+    return ProcessSpec("prometheus", "prometheus", HOST, argv, url, health=f"tcp:{address}", folder=folder)
 
 
 def hollow(config: ClusterConfig, paths: ClusterPaths, wanted: HollowConfig) -> ProcessSpec:

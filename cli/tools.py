@@ -202,6 +202,19 @@ def kubectl(say: Say) -> str:
     return found or str(private)
 
 
+def prometheus_binary() -> str:
+    """Where Prometheus is, or will be once it has been brought: the state folder's own, so that no service is."""
+    return str(state_root() / "tools" / "prometheus" / "usr" / "bin" / "prometheus")
+
+
+def prometheus(say: Say) -> None:
+    """Bring Prometheus into the state folder. Raises CommandError."""
+    private = Path(prometheus_binary())
+    if not private.exists():
+        say("bringing Prometheus from the distribution into the state folder")
+        NewerSuite().download("prometheus", private.parents[2])
+
+
 def registry(say: Say) -> str:
     """Path of docker-registry (tests push images to it), unpacked into the state folder."""
     private = state_root() / "tools" / "docker-registry" / "usr" / "bin" / "docker-registry"

@@ -83,7 +83,7 @@ def by_hand(found: Listed) -> set[tuple[str, bool]]:
         pytest.param("externalRules: [{seriesQuery: x, metricsQuery: '<<if .Series>>'}]", "supported", id="logic"),
         pytest.param("externalRules: [{seriesQuery: x, metricsQuery: '<<.Series'}]", "unclosed", id="unclosed"),
         pytest.param("externalRules: [{seriesQuery: x, metricsQuery: '<<.Series.a>>'}]", "is no map", id="no-map"),
-        pytest.param("rules: [", "line 1", id="no-yaml"),
+        pytest.param("rules: [", "line 2, column 1", id="no-yaml"),
     ],
 )
 def test_mistakes_are_named(text: str, said: str) -> None:
