@@ -16,7 +16,7 @@ from apiserver.registry.strategies.scale import ScaleStrategy
 from apiserver.registry.strategy import Strategy
 from apiserver.registry.validation import names
 from apiserver.registry.validation.metadata import validate_metadata, validate_metadata_update
-from machinery.errors import InternalError
+from machinery.errors import BadRequest, InternalError
 from machinery.field_errors import FieldError
 from machinery.selectors import LabelSelector
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Obj = dict[str, Any]
 MAX_INT32 = 2**31 - 1
+_UNSET = -(2**31)  # replicas in what a patch changes while the object has none
 Read = Callable[[Obj], str]
 
 
@@ -193,15 +194,13 @@ class CustomScaleStrategy(ScaleStrategy):
         self.allow_unconditional_update = True
         paths = parent.custom.scale
         self._replicas = field_path(paths.get("specReplicasPath") or "")
+        self._told = f'"{paths.get("specReplicasPath") or ""}"'
         self._current = field_path(paths.get("statusReplicasPath") or "")
         self._label_selector = field_path(paths.get("labelSelectorPath") or "")
 
     def view(self, parent: Obj) -> Obj:
         meta = parent["metadata"]
         replicas = at(parent, self._replicas)
-        if not isinstance(replicas, int):
-            path = self.parent.custom.scale.get("specReplicasPath")
-            raise InternalError.of(f'the spec replicas field "{path}" does not exist')
         kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         status: Obj = {"replicas": at(parent, self._current) or 0}
         selector = at(parent, self._label_selector) if self._label_selector else None
@@ -211,12 +210,25 @@ class CustomScaleStrategy(ScaleStrategy):
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
             "metadata": {key: meta[key] for key in kept if meta.get(key)},
-            "spec": {"replicas": replicas} if replicas else {},
+            "spec": {"replicas": replicas} if isinstance(replicas, int) and replicas else {},
             "status": status,
         }
 
+    def read(self, parent: Obj) -> Obj:
+        if not isinstance(at(parent, self._replicas), int):
+            raise InternalError.of(f"the spec replicas field {self._told} does not exist")
+        return self.view(parent)
+
+    def draft(self, parent: Obj) -> Obj:
+        shown = self.view(parent)
+        if not isinstance(at(parent, self._replicas), int):
+            shown["spec"] = {"replicas": _UNSET}
+        return shown
+
     def merge(self, ctx: RequestContext, parent: Obj, body: Obj) -> Obj:
         replicas = (body.get("spec") or {}).get("replicas") or 0
+        if replicas == _UNSET:
+            raise BadRequest(f"the spec replicas field {self._told} cannot be empty")
         merged = with_value(parent, self._replicas, replicas)
         merged["metadata"] = dict(parent["metadata"])
         merged["metadata"].pop("resourceVersion", None)

@@ -86,7 +86,7 @@ class Changing(Creating):
         apply = patcher(self.resource, subresource, patch_type, patch, ctx)
 
         def build(current: Obj) -> Obj:
-            patched = apply(strategy.view(current))
+            patched = apply(strategy.draft(current))
             self._check_name(self._metadata(patched, namespace), name)
             return strategy.merge(ctx, current, patched)
 

@@ -106,7 +106,7 @@ class ResourceReader:
         """What a subresource shows of an object."""
         self.check_subresource(subresource)
         strategy = self.strategy.for_subresource(subresource)
-        return raw if type(strategy).view is Strategy.view else encode(strategy.view(decode(raw)))
+        return raw if type(strategy).view is Strategy.view else encode(strategy.read(decode(raw)))
 
     def check_subresource(self, subresource: str) -> None:
         """Raises the 404 of an unknown path."""

@@ -230,8 +230,16 @@ class Strategy:
         return StatusStrategy(self)
 
     def view(self, parent: Obj) -> Obj:
-        """The document that a GET of this (sub)resource shows."""
+        """The document that this (sub)resource shows."""
         return parent
+
+    def read(self, parent: Obj) -> Obj:
+        """The document that a GET answers with; raises when there is nothing to show."""
+        return self.view(parent)
+
+    def draft(self, parent: Obj) -> Obj:
+        """The document that a patch changes."""
+        return self.view(parent)
 
     def merge(self, ctx: RequestContext, parent: Obj, body: Obj) -> Obj:
         """The parent as a PUT of `body` wants it. `parent` is not changed; may raise StatusError."""

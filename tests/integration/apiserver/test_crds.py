@@ -163,6 +163,22 @@ async def test_status_and_scale_are_apart(apiserver: RunningApiServer) -> None:
     assert unknown.json["message"] == 'widgets.toys.example.com "one" not found'
 
 
+async def test_a_scale_without_replicas_is_no_answer_but_can_be_set(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    properties = {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}
+    await establish(rest, definition(version(schema={"type": "object", "properties": properties})))
+    assert (await rest.post(NAMESPACED, {**widget("one"), "spec": {}})).status == 201
+    path = f"{NAMESPACED}/one/scale"
+    told = 'the spec replicas field ".spec.size"'
+    read = await rest.get(path)
+    assert (read.status, read.json["message"]) == (500, f"Internal error occurred: {told} does not exist")
+    empty = await rest.request("PATCH", path, {"metadata": {}}, MERGE)
+    assert (empty.status, empty.json["message"]) == (400, f"{told} cannot be empty")
+    scaled = await rest.request("PATCH", path, {"spec": {"replicas": 4}}, MERGE)
+    assert (scaled.status, scaled.json["spec"]) == (200, {"replicas": 4})
+    assert (await rest.get(f"{NAMESPACED}/one")).json["spec"] == {"size": 4}
+
+
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
