@@ -30,8 +30,10 @@ from machinery.errors import MethodNotAllowed, NotFound, StatusError
 from machinery.meta import ObjectKey, rfc3339
 
 FINALIZER: Final = "kubernetes"
-POLL: Final = 1.0
-"""Cluster seconds between looks at what is still there: its finalizers and graces end without telling us."""
+FIRST_LOOK, LAST_LOOK = 1.0, 8.0
+"""Cluster seconds between looks at what is still there (its finalizers and graces end without telling us): often at
+first, then ever more rarely, for what has been held for long is held by somebody who takes his time."""
+_SLOWING: Final = 4
 _PODS: Final = resources.of(core_v1.Pod)
 _NAMESPACES: Final = resources.of(core_v1.Namespace)
 
@@ -122,6 +124,7 @@ class NamespaceController:
         self._clock = env.clock
         self._kinds = Kinds(env)
         self._namespaces: Informer[core_v1.Namespace] = env.informers.informer(core_v1.Namespace)
+        self._left: dict[str, list[Resource]] = {}
         self.controller = Controller(
             "namespace",
             self.reconcile,
@@ -134,23 +137,34 @@ class NamespaceController:
     async def reconcile(self, key: ObjectKey) -> Result:
         namespace = self._namespaces.lister.get(key)
         if namespace is None or namespace.metadata.deletionTimestamp is None:
+            self._left.pop(key.name, None)
             return DONE
         if FINALIZER not in ((namespace.spec.finalizers if namespace.spec is not None else None) or ()):
             return DONE
         failures: list[str] = []
-        remains = [await self._empty(key.name, _PODS, failures)]
-        if not remains[0].left and not failures:  # pods nobody could list may still be there
-            others = [each for each in self._kinds.all() if each.namespaced and each != _PODS]
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._empty(key.name, each, failures)) for each in others]
-            remains += [task.result() for task in tasks]
-        if failures or any(each.left for each in remains):
+        # Nothing can be created any more: until what was left is gone, the other kinds need no look.
+        remains = [await self._empty(key.name, each, failures) for each in self._left.get(key.name, ())]
+        if not failures and not any(each.left for each in remains):
+            remains = await self._empty_all(key.name, failures)
+        self._left[key.name] = [each.resource for each in remains if each.left] if not failures else []
+        if failures or self._left[key.name]:
             await self._tell(
                 namespace, plan_conditions(namespace.status.conditions or (), remains, failures, self._clock)
             )
-            return Result(requeue_after=POLL)
+            since = self._clock.elapsed(namespace.metadata.deletionTimestamp)
+            return Result(requeue_after=min(max(since / _SLOWING, FIRST_LOOK), LAST_LOOK))
         await self._finalize(key.name)
         return DONE
+
+    async def _empty_all(self, namespace: str, failures: list[str]) -> list[Remains]:
+        """Pods first; the others only when it is sure that no pod is left."""
+        remains = [await self._empty(namespace, _PODS, failures)]
+        if not remains[0].left and not failures:
+            others = [each for each in self._kinds.all() if each.namespaced and each != _PODS]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._empty(namespace, each, failures)) for each in others]
+            remains += [task.result() for task in tasks]
+        return remains
 
     async def _empty(self, namespace: str, resource: Resource, failures: list[str]) -> Remains:
         """Delete all objects of the kind in the namespace and count what is still there."""
