@@ -165,7 +165,8 @@ class PodWorker:
         old = self._work.get(key)
         if old is not None and old is not asyncio.current_task():  # work that reports is at its end
             old.cancel()
-        self._work[key] = self.shared.tasks.create_task(self._guarded(key, work))
+        task = self._work[key] = self.shared.tasks.create_task(self._guarded(key, work))
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it began never awaits it
 
     async def _guarded(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         me = asyncio.current_task()

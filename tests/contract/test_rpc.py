@@ -134,14 +134,14 @@ async def test_dials_again_after_the_server_came_back(tmp_path: Path) -> None:
 
 async def test_mutual_tls(tmp_path: Path) -> None:
     authority = CertificateAuthority.create(tmp_path)
-    pair = authority.issue_to("t", "etcd", sans=["localhost"], server=True)
+    pair = authority.issue_to("t", "etcd", sans=["127.0.0.1"], server=True)
     server = _server()
     credentials = grpc.ssl_server_credentials(
         [(pair.key.read_bytes(), pair.cert.read_bytes())], pair.ca.read_bytes(), require_client_auth=True
     )
-    port = server.add_secure_port("localhost:0", credentials)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
-    channel = Channel(f"localhost:{port}", pair)
+    channel = Channel(f"127.0.0.1:{port}", pair)
     assert await channel.unary(channel.method("/t.T/Echo"), b"secret", SECONDS) == b"secret"
     await channel.close()
     await server.stop(0)

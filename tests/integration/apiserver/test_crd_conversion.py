@@ -275,7 +275,7 @@ async def test_a_webhook_behind_a_service_is_verified_by_the_services_name(
     assert missing.status == 500
     where = f'Post "https://conv.default.svc:{hook.port}/crdconvert?timeout=30s": service "conv" not found'
     assert where in missing.json["message"]
-    spec = {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": hook.port}]}
+    spec = {"type": "ExternalName", "externalName": "127.0.0.1", "ports": [{"port": hook.port}]}
     service = {"metadata": {"name": "conv"}, "spec": spec}
     assert (await rest.post("/api/v1/namespaces/default/services", service)).status == 201
     async with asyncio.timeout(10):

@@ -89,7 +89,7 @@ class Site:
     async def kubectl(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
         """Exit code and what was printed on both outputs."""
         server = self._server
-        told = ["--server", f"https://localhost:{server.port}", "--certificate-authority", str(server.ca)]
+        told = ["--server", f"https://127.0.0.1:{server.port}", "--certificate-authority", str(server.ca)]
         process = await asyncio.create_subprocess_exec(
             kubectl_binary(),
             *told,

@@ -91,7 +91,7 @@ class Site:
             self.kubelets.rounds += 1
 
     async def kubectl(self, *arguments: str) -> tuple[int, str]:
-        told = ["--server", self.server.url.replace("127.0.0.1", "localhost"), "--token", ADMIN_TOKEN]
+        told = ["--server", self.server.url, "--token", ADMIN_TOKEN]
         process = await asyncio.create_subprocess_exec(
             kubectl_binary(),
             *told,
