@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cli import monitoring
+from cli import cloud_setup, monitoring
 from cli.addon_objects import MANAGER, Addon, Placed, rule
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
-from cli.processes import serves_metrics
+from cli.processes import has_cloud, serves_metrics
 from cli.rest import AdminClient
 
 
@@ -36,6 +36,8 @@ def metrics_server(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
 def _wanted(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
     if serves_metrics(config):
         yield from metrics_server(config, ca)
+    if has_cloud(config):
+        yield from cloud_setup.rights()
     if config.prometheus:
         yield from monitoring.prometheus(config)
         yield from monitoring.metrics_adapter(config, ca)

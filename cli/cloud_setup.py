@@ -1,11 +1,14 @@
 """The cloud a cluster starts with: its workers as one node group, so that an autoscaler has something to grow.
 
-Owns the first content of the cloud's state file, and the labels that workers register with. Called by `up`.
+Owns the first content of the cloud's state file, and the labels that workers register with,
+and the cloud's rights. Called by `up`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from cli import layout
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
@@ -13,6 +16,7 @@ from cli.processes import has_cloud
 from cloud.model import ZONES, Group, Instance, State, instance_type, node_labels, standard_types
 from cloud.store import Store
 
+USER = "system:cloud-controller-manager"
 GROUP, PREFIX = "workers", "worker"
 ROOM = 4  # how many machines more than at the start the group may have
 BOOT_DELAY = 5.0
@@ -33,6 +37,33 @@ def workers(config: ClusterConfig) -> Group:
         bootDelay=BOOT_DELAY,
         next=count + 1,
     )
+
+
+def rights() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(collection, object) of what the cloud may do: look after Nodes, drain them, give Services their addresses."""
+    group = "rbac.authorization.k8s.io"
+    role: dict[str, Any] = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": USER}}
+    rules = {
+        "nodes": "get list watch update patch delete",
+        "nodes/status": "patch",
+        "pods": "get list watch",
+        "pods/eviction": "create",
+        "services": "get list watch update patch",
+        "services/status": "update patch",
+        "events": "create update patch",
+    }
+    role["rules"] = [
+        {"apiGroups": [""], "resources": [resource], "verbs": verbs.split()} for resource, verbs in rules.items()
+    ]
+    yield f"/apis/{group}/v1/clusterroles", role
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": USER},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": USER},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": USER}],
+    }
+    yield f"/apis/{group}/v1/clusterrolebindings", binding
 
 
 def enroll(config: ClusterConfig) -> None:

@@ -186,7 +186,7 @@ class Supervisor:
         self._keep(plane[:1])  # etcd starts while the interpreter warms up
         self._warm()
         if self._config.has_machines:
-            underlay_of(self._config, self._paths).build([self._config.service_cidr])
+            underlay_of(self._config, self._paths).build([self._config.service_cidr, self._config.load_balancer_cidr])
         self._keep(plane[1:])
         for node in self._config.nodes:
             self._boot(node)

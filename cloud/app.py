@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from client.client import add_client_flags, client_from_args
 from client.events import EventRecorder
 from client.informer import Informers
+from cloud.balancers import BalancerController
 from cloud.core import Core
 from cloud.engine import Engine
 from cloud.machines import FakeMachines, Machines
@@ -44,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--machines", type=Path, metavar="SOCKET", help="the supervisor's control socket")
     source.add_argument("--fake-machines", action="store_true", help="no machines at all: to try an autoscaler")
+    made.add_argument(
+        "--load-balancer-cidr", type=ipaddress.IPv4Network, required=True, help="addresses of load balancers"
+    )
     add_client_flags(made)
     return made
 
@@ -78,6 +83,7 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
     events = EventRecorder(client, clock, MANAGER)
     nodes = NodeController(client, informers, clock, engine, events, Drain(client))
     engine.on_change = nodes.passed
+    balancers = BalancerController(client, informers, clock, events, args.load_balancer_cidr)
 
     async def work() -> None:
         async with asyncio.TaskGroup() as group:
@@ -85,9 +91,10 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
             group.create_task(events.run())
             group.create_task(engine.run())
             group.create_task(nodes.controller.run())
+            group.create_task(balancers.controller.run())
 
     try:
-        service = CloudService(requests, engine, lambda: ())
+        service = CloudService(requests, engine, balancers.listing)
         async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale), service):
             context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
             await context.until_stopped(work())

@@ -44,6 +44,7 @@ class ServiceSpec(msgspec.Struct):
     type: str = "ClusterIP"
     clusterIP: str = ""
     externalIPs: list[str] | None = None
+    loadBalancerSourceRanges: list[str] | None = None
     ports: list[Port] | None = None
     sessionAffinity: str = "None"
     sessionAffinityConfig: AffinityConfig | None = None
@@ -53,6 +54,7 @@ class Ingress(msgspec.Struct):
     """core/v1 LoadBalancerIngress."""
 
     ip: str = ""
+    ipMode: str | None = None
 
 
 class LoadBalancer(msgspec.Struct):

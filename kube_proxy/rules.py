@@ -7,7 +7,7 @@ number into a map. Source of the behaviour: the documentation of virtual IPs and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 MASQUERADE_MARK = "0x4000"
@@ -34,11 +34,18 @@ class ServicePort:
     node_port: int = 0
     external_ips: tuple[str, ...] = ()
     affinity_seconds: int = 0
+    restricted_ips: tuple[str, ...] = ()  # of external_ips: only `sources` may use them
+    sources: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """A chain suffix: stable, short, legal in nft."""
         return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some address of it is closed to most."""
+        return any(ip in self.restricted_ips for ip in self.external_ips)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -139,13 +146,21 @@ def _entry(config: TableConfig, service: ServicePort) -> Iterable[str]:
         yield f"flush chain ip {table} np_{service.id}"
         yield f"add rule ip {table} np_{service.id} jump mark_masquerade"
         yield f"add rule ip {table} np_{service.id} goto ep_{service.id}"
+    if service.is_restricted:
+        yield f"add chain ip {table} lb_{service.id}"
+        yield f"flush chain ip {table} lb_{service.id}"
+        others = f"ip saddr != {{ {', '.join(service.sources)} }} " if service.sources else ""
+        yield f"add rule ip {table} lb_{service.id} {others}drop"
+        yield f"add rule ip {table} lb_{service.id} goto np_{service.id}"
 
 
 def _elements(service: ServicePort) -> Iterable[tuple[str, str, str]]:
     """(map, key, verdict) by which the Service is found."""
     used = bool(service.endpoints)
-    for number, address in enumerate(service.addresses):
-        target = f"cl_{service.id}" if number == 0 else f"np_{service.id}"
+    ips = (service.cluster_ip, *service.external_ips)
+    for number, (ip, address) in enumerate(zip(ips, service.addresses, strict=True)):
+        prefix = "cl" if number == 0 else "lb" if ip in service.restricted_ips else "np"
+        target = f"{prefix}_{service.id}"
         yield ("service_ips", address, f"goto {target}") if used else ("no_endpoints", address, "goto refuse")
     if service.node_port:
         key = f"{service.protocol} . {service.node_port}"
@@ -214,6 +229,8 @@ def transaction(
             added.setdefault(name, []).append(f"{key} : {verdict}")
         chains += [*_chain(table, service), *_entry(config, service)]
         if previous is not None:
+            if previous.is_restricted and not service.is_restricted:
+                cleanup += [f"{verb} chain ip {table} lb_{service.id}" for verb in ("flush", "delete")]
             if _has_outer(previous) and not _has_outer(service):
                 cleanup += [f"{verb} chain ip {table} np_{service.id}" for verb in ("flush", "delete")]
             keep = len(service.endpoints) if service.affinity_seconds else 0
@@ -233,7 +250,9 @@ def transaction(
 
 def _removal(table: str, service: ServicePort) -> Iterable[str]:
     """Chains that point to others go first."""
-    prefixes: Sequence[str] = ("cl_", "np_", "ep_") if _has_outer(service) else ("cl_", "ep_")
+    prefixes = ["cl_", "np_", "ep_"] if _has_outer(service) else ["cl_", "ep_"]
+    if service.is_restricted:
+        prefixes.insert(0, "lb_")
     for prefix in prefixes:
         yield f"flush chain ip {table} {prefix}{service.id}"
     for prefix in prefixes:

@@ -7,6 +7,7 @@ there is none, endpoints that still serve while terminating do (KEP-1669).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -79,6 +80,15 @@ def endpoints_of(slices: Sequence[EndpointSlice], port: Port, node: str) -> tupl
     return tuple(sorted(ready or terminating, key=lambda each: (each.ip, each.port)))
 
 
+def sources_of(ranges: Iterable[str]) -> tuple[str, ...]:
+    """Ranges that do not overlap, as the kernel wants them; those of the other family say nothing here; pure."""
+    found = []
+    for text in ranges:
+        with contextlib.suppress(ValueError):
+            found.append(ipaddress.IPv4Network(text.strip(), strict=False))
+    return tuple(map(str, ipaddress.collapse_addresses(found)))
+
+
 def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> dict[str, ServicePort]:
     """The service ports of one Service by name; pure."""
     spec = service.spec
@@ -89,7 +99,10 @@ def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> di
         configured = spec.sessionAffinityConfig and spec.sessionAffinityConfig.clientIP
         affinity = configured.timeoutSeconds if configured else 10800
     balancer = service.status.loadBalancer if service.status else None
-    external = [*(spec.externalIPs or ()), *(each.ip for each in (balancer.ingress if balancer else None) or ())]
+    ingress = (balancer.ingress if balancer else None) or ()
+    # In mode Proxy the balancer sends to node ports itself, and must not be passed by.
+    balanced = [each.ip for each in ingress if each.ipMode != "Proxy" and _is_ipv4(each.ip)]
+    external = [*(spec.externalIPs or ()), *balanced]
     found = {}
     for port in spec.ports or ():
         name = f"{service.metadata.namespace}/{service.metadata.name}:{port.name or port.port}/{port.protocol}"
@@ -102,6 +115,8 @@ def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> di
             node_port=port.nodePort,
             external_ips=tuple(dict.fromkeys(ip for ip in external if _is_ipv4(ip))),
             affinity_seconds=affinity,
+            restricted_ips=tuple(balanced) if spec.loadBalancerSourceRanges else (),
+            sources=sources_of(spec.loadBalancerSourceRanges or ()),
         )
     return found
 

@@ -19,9 +19,19 @@ PLAIN = ServicePort(
 STICKY = ServicePort("a/s:1/TCP", "10.96.0.8", "tcp", 1, (Endpoint("10.244.1.2", 1, local=True),), affinity_seconds=60)
 NODE_PORT = ServicePort("a/n:1/UDP", "10.96.0.9", "udp", 1, (Endpoint("10.244.1.2", 1),), 30001, ("10.1.1.1",))
 EMPTY = ServicePort("a/e:1/TCP", "10.96.0.6", "tcp", 1, (), 30002)
+BALANCED = ServicePort(
+    **{**vars(PLAIN), "external_ips": ("10.251.0.1", "10.9.9.9"), "restricted_ips": ("10.251.0.1",)},
+)
+NARROW = ServicePort(**{**vars(BALANCED), "sources": ("10.0.0.0/9", "192.0.2.7/32")})
 STATES = [
     (),
     (PLAIN, STICKY, NODE_PORT, EMPTY),
+    (BALANCED,),
+    (NARROW,),
+    (ServicePort(**{**vars(NARROW), "restricted_ips": ()}),),
+    (NARROW, STICKY),
+    (ServicePort(**{**vars(NARROW), "external_ips": ()}), STICKY),
+    (NARROW,),
     (ServicePort(**{**vars(PLAIN), "endpoints": PLAIN.endpoints[:1]}), STICKY),
     (ServicePort(**{**vars(STICKY), "endpoints": ()}), ServicePort(**{**vars(EMPTY), "endpoints": PLAIN.endpoints})),
     (ServicePort(**{**vars(STICKY), "affinity_seconds": 0}), NODE_PORT),
@@ -70,7 +80,7 @@ async def test_every_step_between_states_is_accepted(dataplane: FakeDataplane | 
         before = after
     if isinstance(dataplane, Namespaced):
         left = dataplane.nft("list", "table", "ip", "nanokube").stdout
-        assert "ep_" not in left and "st_" not in left, left
+        assert not any(prefix in left for prefix in ("ep_", "st_", "lb_", "np_")), left
         assert "elements" not in left, left
 
 

@@ -9,14 +9,17 @@ from kube_proxy.objects import (
     ClientIP,
     Conditions,
     EndpointSlice,
+    Ingress,
+    LoadBalancer,
     Metadata,
     Port,
     Service,
     ServiceSpec,
+    ServiceStatus,
     SliceEndpoint,
     SlicePort,
 )
-from kube_proxy.services import endpoints_of, is_proxied, ports_of
+from kube_proxy.services import endpoints_of, is_proxied, ports_of, sources_of
 
 
 def endpoint(ip: str, *, ready: bool | None = True, serving: bool = True, terminating: bool = False) -> SliceEndpoint:
@@ -63,6 +66,34 @@ def test_endpoints(slices: list[EndpointSlice], ips: list[str]) -> None:
 )
 def test_proxied(spec: ServiceSpec, labels: dict[str, str], proxied: bool) -> None:
     assert is_proxied(Service(Metadata("web", "default", labels), spec)) is proxied
+
+
+@pytest.mark.parametrize(
+    ("ranges", "sources"),
+    [
+        pytest.param(["10.0.0.0/8", "10.1.0.0/16"], ("10.0.0.0/8",), id="one in another"),
+        pytest.param([" 10.0.0.5/8"], ("10.0.0.0/8",), id="a host of it"),
+        pytest.param(["fd00::/8", "x"], (), id="none of this family"),
+        pytest.param(["10.0.0.0/9", "10.128.0.0/9"], ("10.0.0.0/8",), id="neighbours"),
+    ],
+)
+def test_source_ranges_never_overlap(ranges: list[str], sources: tuple[str, ...]) -> None:
+    assert sources_of(ranges) == sources
+
+
+def test_source_ranges_close_the_balancers_address_and_no_other() -> None:
+    spec = ServiceSpec(
+        type="LoadBalancer",
+        clusterIP="10.96.0.1",
+        externalIPs=["1.1.1.1"],
+        ports=[Port(80)],
+        loadBalancerSourceRanges=["192.0.2.0/24"],
+    )
+    balancer = LoadBalancer([Ingress("10.251.0.1"), Ingress("10.251.0.2", "Proxy")])
+    service = Service(Metadata("web", "default"), spec, ServiceStatus(balancer))
+    (port,) = ports_of(service, [slice_of(endpoint("10.244.0.2"))], "").values()
+    assert port.external_ips == ("1.1.1.1", "10.251.0.1")
+    assert (port.restricted_ips, port.sources) == (("10.251.0.1",), ("192.0.2.0/24",))
 
 
 def test_affinity_and_node_port_reach_the_rules() -> None:
