@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from api.resources import RESOURCES, Resource
 from tests.fuzz import inputs
 from tests.fuzz.inputs import Wanted
-from tests.fuzz.target import TOKEN, Target
+from tests.fuzz.target import TOKEN, Fuzzed
 from tests.fuzz.wire import Answer, Wire
 
 WORKERS = 6
@@ -52,7 +54,7 @@ KNOWN: tuple[tuple[int, str, str], ...] = (
     (504, "Timeout", "the request asked for less time than it takes"),
     (504, "Too large resource version", "a version that this cluster has not reached, after waiting for it"),
 )
-KEPT = {("serviceaccounts", "default")}  # without it no Pod is admitted
+KEPT = "/serviceaccounts/default"  # without it no Pod is admitted
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -128,7 +130,7 @@ class Report:
 class Fuzz:
     """One run against one server."""
 
-    def __init__(self, target: Target, seed: int) -> None:
+    def __init__(self, target: Fuzzed, seed: int) -> None:
         self._target = target
         self._report = Report(seed)
         self._rng = random.Random(seed)
@@ -159,6 +161,22 @@ class Fuzz:
             line = f"{(time.monotonic() - began) / 60:.0f} min: {self._report.requests:,} requests; MiB: {memory}"
             print(line, f"; findings: {len(self._report.findings)}", file=sys.stderr, flush=True)
 
+    async def rounds(self, count: int, requests: int) -> None:
+        """So many rounds of so many requests each, each with the look at everything and the tidying after it."""
+        if not self._report.requests:
+            await self._prepare()
+        wires = [self._wire() for _ in range(WORKERS)]
+        for _ in range(count):
+            await self._round(wires, math.inf, requests)
+            await self._look()
+        for wire in wires:
+            wire.close()
+
+    @property
+    def report(self) -> Report:
+        """What has been seen so far."""
+        return self._report
+
     def _wire(self) -> Wire:
         return Wire(self._target.host, self._target.port, TOKEN)
 
@@ -170,8 +188,8 @@ class Fuzz:
         await _must(wire, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)
         wire.close()
 
-    async def _round(self, wires: list[Wire], until: float) -> None:
-        pending = [inputs.make(self._rng) for _ in range(ROUND)]
+    async def _round(self, wires: list[Wire], until: float, requests: int = ROUND) -> None:
+        pending = [inputs.make(self._rng) for _ in range(requests)]
         pending.reverse()
 
         async def work(wire: Wire) -> None:
@@ -249,7 +267,10 @@ class Fuzz:
                 if answer is not None and answer.code != 200:
                     self._report.find(f"list of {path} as {form}: {answer.code}", f"{answer.body[:400]!r}")
             if resource.plural not in inputs.DRY and "deletecollection" in resource.verbs:
-                await self._tidy(wire, resource)
+                prefix = _everywhere(resource).removesuffix(f"/{resource.plural}")
+                roots = [f"{prefix}/namespaces/{name}/{resource.plural}" for name in inputs.NAMESPACES]
+                await self._tidy(wire, roots if resource.namespaced else [_everywhere(resource)])
+        await self._tidy(wire, [inputs.CUSTOM.format(name) for name in inputs.NAMESPACES])
         wire.close()
         text = self._target.log()
         news, self._logged = text[self._logged :], len(text)
@@ -260,19 +281,15 @@ class Fuzz:
         if not self._target.alive:
             self._report.find(f"the server ended: {text[-2000:]}")
 
-    async def _tidy(self, wire: Wire, resource: Resource) -> None:
-        prefix = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-        roots = [f"{prefix}/namespaces/{name}/{resource.plural}" for name in inputs.NAMESPACES]
-        if not resource.namespaced:
-            roots = [f"{prefix}/{resource.plural}"]
-        ours = "" if resource.namespaced else "metadata.name="
-        for path in roots:
+    async def _tidy(self, wire: Wire, paths: Sequence[str]) -> None:
+        """Delete what is listed there: in the namespaces everything, elsewhere what has a name of ours."""
+        for path in paths:
             answer = await self._send(wire, Wanted("GET", path))
             if answer is None or answer.code != 200:
                 continue
             for item in json.loads(answer.body)["items"]:
                 name = item["metadata"]["name"]
-                if (ours and name not in inputs.NAMES) or (resource.plural, name) in KEPT:
+                if ("/namespaces/" not in path and name not in inputs.NAMES) or f"{path}/{name}".endswith(KEPT):
                     continue
                 where = f"{path}/{name}"
                 if item["metadata"].get("finalizers"):

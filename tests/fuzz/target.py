@@ -9,11 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 from tests.contract.etcd_server import EtcdServer
 
 TOKEN = "fuzz-token"
 START_SECONDS = 60.0
+
+
+class Fuzzed(Protocol):
+    """A server that is fuzzed, as the loop sees it."""
+
+    host: str
+    port: int
+
+    @property
+    def alive(self) -> bool: ...
+    def rss(self) -> float: ...
+    def memory(self) -> dict[str, float]: ...
+    def log(self) -> str: ...
 
 
 class Target:
