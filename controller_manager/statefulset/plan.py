@@ -145,16 +145,8 @@ class _Planner:
         descending = sorted(self.members.wanted.items(), reverse=True, key=_ordinal)
         targets = [pod for ordinal, pod in descending if ordinal >= lowest]
         update = strategy.rollingUpdate if strategy is not None else None
-        if update is None or update.maxUnavailable is None:
-            for pod in targets:
-                if is_terminating(pod):
-                    return []
-                if revision_of(pod) != self.update:
-                    return [pod]
-                if not self.available(pod):
-                    return []
-            return []
-        room = most_unavailable(update.maxUnavailable, replicas_of(self.set))
+        most = update.maxUnavailable if update is not None else None
+        room = most_unavailable(1 if most is None else most, replicas_of(self.set))
         room -= sum(not self.available(pod) for _, pod in descending)
         victims: list[core_v1.Pod] = []
         for pod in targets:

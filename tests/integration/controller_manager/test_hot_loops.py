@@ -85,7 +85,7 @@ async def counted_cluster() -> AsyncIterator[tuple[Cluster, CountingTransport]]:
     clock = RealClock(SCALE)
     async with running_apiserver() as server:
         transport = CountingTransport(GrpcTransport(machinery_grpc.channel(server.grpc_target, server.admin_tls)))
-        counted = Client(transport, field_manager="kube-controller-manager")  # type: ignore[arg-type]
+        counted = Client(transport, field_manager="kube-controller-manager")
         manager = ControllerManager(counted, clock, Options(cluster_cidr="10.244.0.0/24"))
         label(manager)
         client = Client.connect(server.grpc_target, server.admin_tls)

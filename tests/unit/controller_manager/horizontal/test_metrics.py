@@ -10,7 +10,7 @@ import pytest
 
 from controller_manager.horizontal.errors import MetricError
 from controller_manager.horizontal.metrics import MetricsSource
-from machinery.errors import StatusError
+from machinery.errors import NotFound, StatusError
 
 Obj = dict[str, Any]
 
@@ -79,6 +79,15 @@ async def test_windows(text: str, seconds: float) -> None:
             StatusError("service unavailable", code=503),
             "unable to fetch metrics from resource metrics API: the server is currently unable to handle the request "
             "(get pods.metrics.k8s.io)",
+        ),
+        (
+            NotFound("the server could not find the requested resource", details={}),
+            "unable to fetch metrics from resource metrics API: the server could not find the requested resource "
+            "(get pods.metrics.k8s.io)",
+        ),
+        (
+            NotFound("the server could not find the metric m for pods"),
+            "unable to fetch metrics from resource metrics API: the server could not find the metric m for pods",
         ),
         (StatusError("no", code=403), "unable to fetch metrics from resource metrics API: no"),
         ({"items": [usage("a", main="much")]}, "unreadable value 'much'"),
