@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cli import cloud_setup, monitoring
+from cli import cloud_setup, monitoring, vertical
 from cli.addon_objects import MANAGER, Addon, Placed, rule
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
@@ -41,6 +41,8 @@ def _wanted(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
     if config.prometheus:
         yield from monitoring.prometheus(config)
         yield from monitoring.metrics_adapter(config, ca)
+    if config.vpa:
+        yield from vertical.objects()
 
 
 def install(config: ClusterConfig, paths: ClusterPaths, client: AdminClient) -> None:

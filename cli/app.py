@@ -46,6 +46,7 @@ def _up(options: argparse.Namespace) -> int:
         machine=file.machine,
         audit=options.audit,
         prometheus=options.prometheus,
+        vpa=options.vpa,
         say=say,
     )
     return 0
@@ -189,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--prometheus", action="store_true", help="run a Prometheus and serve custom and external metrics from it"
     )
+    one.add_argument("--vpa", action="store_true", help="run the vertical pod autoscaler and serve its kinds")
     one.add_argument("--config", metavar="FILE", help="YAML: workers, timeScale, only, logLevel, machine")
     one.set_defaults(run=_up)
 
@@ -237,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser(
         "explain", parents=[named], help="say why: a pod is on its node or on none, an HPA scaled"
     )
-    one.add_argument("kind", choices=("pod", "hpa"))
+    one.add_argument("kind", choices=("pod", "hpa", "vpa"))
     one.add_argument("object", metavar="NAME")
     one.add_argument("-n", "--namespace", default="default")
     one.set_defaults(run=_explain)

@@ -46,12 +46,13 @@ def up(
     machine: Mapping[str, Setting],
     audit: bool = False,
     prometheus: bool = False,
+    vpa: bool = False,
     say: Say,
 ) -> ClusterConfig:
     """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
     tools.require_root()
     with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", 0):
-        return _up(name, workers, only, time_scale, log_level, machine, audit, prometheus, say)
+        return _up(name, workers, only, time_scale, log_level, machine, audit, prometheus, vpa, say)
 
 
 def _up(
@@ -63,6 +64,7 @@ def _up(
     machine: Mapping[str, Setting],
     audit: bool,
     prometheus: bool,
+    vpa: bool,
     say: Say,
 ) -> ClusterConfig:
     paths = ClusterPaths.of(name)
@@ -74,6 +76,8 @@ def _up(
             )
         if prometheus and not config.prometheus:
             raise CommandError(f"cluster {name} is running without Prometheus; see `nanokube down`")
+        if vpa and not config.vpa:
+            raise CommandError(f"cluster {name} is running without the vertical autoscaler; see `nanokube down`")
         from cli import kubeconfig
 
         say(f"cluster {name} is already running")
@@ -84,6 +88,7 @@ def _up(
         config = layout.load(paths) or _plan(name, workers, only, time_scale, log_level, machine)
         config.audit = config.audit or audit
         config.prometheus = config.prometheus or prometheus
+        config.vpa = config.vpa or vpa
         tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
         etcd = tools.etcd(say)
         if config.prometheus:

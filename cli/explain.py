@@ -17,9 +17,9 @@ from machinery.errors import ServiceUnavailable, StatusError
 from proto.explain.v1 import explain_pb2 as pb
 
 TIMEOUT = 10.0
-DECIDERS = {"hpa": "controller-manager"}
+DECIDERS = {"hpa": "controller-manager", "vpa": "vertical-pod-autoscaler"}
 """Which component decides about objects of a kind, where it is not the scheduler."""
-NAMESPACED = frozenset({"hpa"})
+NAMESPACED = frozenset({"hpa", "vpa"})
 
 
 def decision(paths: ClusterPaths, kind: str, namespace: str, name: str) -> str:

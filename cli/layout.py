@@ -84,8 +84,10 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     log_level: str = "info"
     next_node: int = 1
     hollow: HollowConfig | None = None
+    hollow_machines: bool = False  # the cloud has, or had, some
     audit: bool = False
     prometheus: bool = False
+    vpa: bool = False
 
     @property
     def underlay(self) -> ipaddress.IPv4Network:
@@ -130,6 +132,10 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
         return 5443 + self.index
 
     @property
+    def vpa_port(self) -> int:
+        return 8643 + self.index
+
+    @property
     def prometheus_port(self) -> int:
         return 9090 + self.index
 
@@ -146,6 +152,10 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     @property
     def hollow_port(self) -> int:
         return 10350 + self.index
+
+    @property
+    def hollow_machines_port(self) -> int:
+        return 10370 + self.index
 
     @property
     def has_machines(self) -> bool:
@@ -260,6 +270,10 @@ class ClusterPaths:
     @property
     def cloud_state(self) -> Path:
         return self.root / "cloud.json"
+
+    @property
+    def hollow_roster(self) -> Path:
+        return self.root / "hollow.json"
 
     @property
     def host_netns(self) -> Path:

@@ -38,10 +38,10 @@ def ensure(config: ClusterConfig, paths: ClusterPaths) -> None:
     for name, server in _accounts(config):
         if not (paths.pki / f"{name}.crt").exists():
             groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
-            hosts = [f"{name}.kube-system.svc"] if server else []
+            hosts = [f"{name}.kube-system.svc", "127.0.0.1"] if server else []
             signer().issue_to(name, f"system:serviceaccount:kube-system:{name}", groups, hosts, server=server)
     _ensure_front_proxy(paths.front_proxy)
-    if config.hollow is not None and not (paths.pki / "hollow.crt").exists():
+    if (config.hollow is not None or config.hollow_machines) and not (paths.pki / "hollow.crt").exists():
         signer().issue_to("hollow", "system:hollow-nodes", (), ["127.0.0.1"], server=True)
     for node in config.nodes:
         if not (paths.pki / f"kubelet-{node.name}.crt").exists():
@@ -74,6 +74,7 @@ def _accounts(config: ClusterConfig) -> list[tuple[str, bool]]:
     return [
         ("metrics-server", True),
         *([("metrics-adapter", True), ("prometheus", False)] if config.prometheus else []),
+        *([("vertical-pod-autoscaler", True)] if config.vpa else []),
     ]
 
 

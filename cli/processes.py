@@ -157,12 +157,16 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         specs.append(metrics_server(config, paths))
     if has_cloud(config):
         specs.append(cloud(config, paths))
+    if config.vpa:
+        specs.append(vertical_autoscaler(config, paths))
     if config.prometheus:
         specs += [prometheus(config, paths), metrics_adapter(config, paths)]
     if "kube-proxy" in wanted and config.has_machines:
         specs.append(kube_proxy(config, paths, None))
     if config.hollow is not None:
         specs.append(hollow(config, paths, config.hollow))
+    if config.hollow_machines:
+        specs.append(hollow_machines(config, paths))
     return specs
 
 
@@ -222,6 +226,21 @@ def _aggregated(
     return _forked(module, name, HOST, argv, paths, f"https://{listen}")
 
 
+def vertical_autoscaler(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """Its webhook is on loopback: only the API server asks it."""
+    name, listen = "vertical-pod-autoscaler", f"127.0.0.1:{config.vpa_port}"
+    argv = [
+        *_common(config, paths, name),
+        *_client(config, paths, name),
+        f"--rest-server=https://127.0.0.1:{config.rest_port}",
+        f"--listen={listen}",
+        f"--tls-cert={paths.pki / f'{name}.crt'}",
+        f"--tls-key={paths.pki / f'{name}.key'}",
+        f"--explain=unix:{explain_socket(paths, name)}",
+    ]
+    return _forked("vertical_autoscaler", name, HOST, argv, paths, f"https://{listen}")
+
+
 def prometheus(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
     """On loopback; it keeps a day, and no more than half a gibibyte."""
     address = f"127.0.0.1:{config.prometheus_port}"
@@ -257,6 +276,19 @@ def hollow(config: ClusterConfig, paths: ClusterPaths, wanted: HollowConfig) -> 
         *([] if wanted.pods else ["--no-pods"]),
     ]
     return _forked("kubelet.hollow", "hollow", HOST, argv, paths, listen)
+
+
+def hollow_machines(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """The one process that plays the cloud's hollow machines."""
+    listen = f"127.0.0.1:{config.hollow_machines_port}"
+    name = "hollow-machines"
+    argv = [
+        *_common(config, paths, name),
+        *_client(config, paths, "hollow"),
+        f"--roster={paths.hollow_roster}",
+        f"--listen={listen}",
+    ]
+    return _forked("kubelet.hollow", name, HOST, argv, paths, listen)
 
 
 def explain_socket(paths: ClusterPaths, component: str = "scheduler") -> str:

@@ -48,11 +48,13 @@ class Admission:
         self.reviews += 1
         response: Obj = {"uid": uid, "allowed": True}
         obj = request.get("object")
-        if isinstance(obj, dict):
+        try:
             if place == ("", "pods"):
                 response |= self._pod(str(request.get("namespace") or ""), obj)
             elif place == (VPAS.group, VPAS.plural):
                 response |= _vpa(obj, create=request.get("operation") == "CREATE")
+        except (TypeError, AttributeError) as error:
+            raise BadReview("the object does not look as it should") from error
         answer = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
         return msgspec.json.encode(answer)
 
