@@ -41,6 +41,7 @@ log = logging.getLogger("apiserver.rest")
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 # Requests that may last; they take no place among those under way.
 LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+COMMANDING = frozenset({"exec", "attach", "portforward"})
 WEBSOCKET_PROTOCOL = b"sec-websocket-protocol"
 BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 CLIENT_GONE = 499  # in metrics only
@@ -317,14 +318,22 @@ class RestDoor:
                 raise NotFound.path()
             request.info = info
             request.send = send
+            if request.query:
+                self._refine(request)
             if self._auditor is not None:
-                info.verb = "get"
                 audited.begin(self._auditor, request, lasting=True)
-            # An upgrade is a read by its method and changes things by what it does: both rights are needed.
-            for verb in ("create", "get"):
-                info.verb = verb
+            if info.subresource in COMMANDING:
+                # A read by its method, that changes things by what it does: both rights are needed.
+                info.verb = "create"
                 self._authorize(request)
-            await self._resources.serve_websocket(request)
+                info.verb = "get"
+            self._authorize(request)
+            series = self._series(request)
+            self._metrics.long_running(series, 1)
+            try:
+                await self._resources.serve_websocket(request)
+            finally:
+                self._metrics.long_running(series, -1)
         except StatusError as error:
             if request.record is not None:
                 request.record.status(error.to_status())

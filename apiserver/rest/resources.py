@@ -15,6 +15,7 @@ from apiserver.crd.resource import CustomResource
 from apiserver.registry.context import DeleteResult, ListPage, RequestContext
 from apiserver.registry.store import Registry, ResourceStore
 from apiserver.rest import bodies, negotiation, query, transform
+from apiserver.rest.framing import frame_log, frame_watch
 from apiserver.rest.lists import JoinedLists
 from apiserver.rest.negotiation import (
     APPLY_PATCH,
@@ -133,9 +134,18 @@ class ResourceHandlers:
     async def serve_websocket(self, request: Request) -> None:
         """Answer a stream's handshake and carry the stream. Raises StatusError before it is accepted."""
         info = request.info
-        resource = self._registry.find(info.group, info.version, info.resource)
         stream = self._websockets.get((info.group, info.resource, info.subresource))
-        if resource is None or stream is None:
+        if stream is None:
+            if info.verb == "watch":
+                frame_watch(request)
+            elif info.subresource == "log":
+                frame_log(request)
+            else:
+                raise NotFound.path()
+            await self.serve(request)
+            return
+        resource = self._registry.find(info.group, info.version, info.resource)
+        if resource is None:
             raise NotFound.path()
         check_route(info, resource)
         request.namespace = info.namespace

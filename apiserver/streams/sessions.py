@@ -1,4 +1,4 @@
-"""A client's end of exec and attach over a WebSocket: the channels of v4 and v5.channel.k8s.io.
+"""A client's end of exec and attach over a WebSocket: the channels of every version, binary or in base64.
 
 Owns: what a client's messages mean and how a kubelet's messages are written for it. Never talks to a kubelet. Made by
 `streams.remote`, which knows no wire format; `streams.spdy_session` is the other implementation.
@@ -6,6 +6,8 @@ Owns: what a client's messages mean and how a kubelet's messages are written for
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import json
 from collections.abc import AsyncGenerator
@@ -16,7 +18,13 @@ from apiserver.rest.request import Request
 from machinery.errors import BadRequest
 from proto.kubelet.v1 import kubelet_pb2 as pb
 
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+PROTOCOLS = (
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+)
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 NORMAL_CLOSURE = 1000
 
@@ -41,7 +49,9 @@ class Session(Protocol):
 
 
 def choose_protocol(offered: list[str]) -> str:
-    """The newest sub-protocol that both sides speak. Raises BadRequest."""
+    """The newest sub-protocol that both sides speak, "" for a client that names none. Raises BadRequest."""
+    if not offered:
+        return ""
     for protocol in PROTOCOLS:
         if protocol in offered:
             return protocol
@@ -82,15 +92,37 @@ def to_frame(output: pb.StreamOutput) -> bytes:
             return bytes([ERROR]) + output.status_json
 
 
+def from_text(text: str) -> bytes:
+    """A message of the base64 protocols, its channel a digit, as those of the others; empty for what is neither."""
+    if not text[:1].isdecimal() or not text.isascii():
+        return b""
+    try:
+        return bytes([int(text[0])]) + base64.b64decode(text[1:], validate=True)
+    except binascii.Error:
+        return b""
+
+
+def first_form(output: pb.StreamOutput) -> pb.StreamOutput | None:
+    """How a status is told before version 4: a failure by its message, a success not at all."""
+    if output.WhichOneof("message") != "status_json":
+        return output
+    status = json.loads(output.status_json)
+    if status.get("status") == "Success":
+        return None
+    return pb.StreamOutput(status_json=str(status.get("message", "")).encode())
+
+
 class ChannelSession:
     """Channels over one WebSocket. The constructor raises BadRequest when no sub-protocol fits."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._protocol = choose_protocol(list(request.scope.get("subprotocols") or ()))
+        self._encoded = "base64" in self._protocol
+        self._plain = not self._protocol.startswith("v")
 
     async def accept(self) -> None:
-        await self._request.send({"type": "websocket.accept", "subprotocol": self._protocol})
+        await self._request.send({"type": "websocket.accept", "subprotocol": self._protocol or None})
         self._request.code = 101
 
     async def inputs(self) -> AsyncGenerator[pb.StreamInput, None]:
@@ -98,13 +130,22 @@ class ChannelSession:
             message = await self._request.receive()
             if message["type"] == "websocket.disconnect":
                 raise ClientGone
+            text = message.get("text") or ""
             # Some clients send what they hold as text: the channel is its first character all the same.
-            found = to_input(message.get("bytes") or (message.get("text") or "").encode())
+            found = to_input(message.get("bytes") or (from_text(text) if self._encoded else text.encode()))
             if found is not None:
                 yield found
 
     async def output(self, message: pb.StreamOutput) -> None:
-        await self._send({"type": "websocket.send", "bytes": to_frame(message)})
+        told = first_form(message) if self._plain else message
+        if told is None:
+            return
+        frame = to_frame(told)
+        if self._encoded:
+            text = f"{frame[0]}{base64.b64encode(frame[1:]).decode()}"
+            await self._send({"type": "websocket.send", "text": text})
+        else:
+            await self._send({"type": "websocket.send", "bytes": frame})
 
     async def finish(self) -> None:
         with contextlib.suppress(ClientGone):  # it may have closed first

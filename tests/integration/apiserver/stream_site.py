@@ -156,7 +156,7 @@ class WebSocket:
 
 @contextlib.asynccontextmanager
 async def websocket(
-    server: RunningApiServer, path: str, protocols: str, token: str = ADMIN_TOKEN
+    server: RunningApiServer, path: str, protocols: str, token: str = ADMIN_TOKEN, as_user: str = ""
 ) -> AsyncIterator[tuple[str, WebSocket]]:
     """(head of the answer, socket)."""
     tls = ssl.create_default_context(cafile=str(server.ca))
@@ -171,6 +171,7 @@ async def websocket(
         f"sec-websocket-key: {key}",
         *([f"sec-websocket-protocol: {protocols}"] if protocols else ()),
         f"authorization: Bearer {token}",
+        *([f"impersonate-user: {as_user}"] if as_user else ()),
     ]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     try:

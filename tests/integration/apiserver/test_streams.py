@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 
 import pytest
@@ -77,10 +78,132 @@ async def test_a_session_of_channels(cluster: tuple[RunningApiServer, EchoKubele
     assert kubelet.asked[0].container == "c"
 
 
+@pytest.mark.conformance(
+    "[sig-node] Pods should support remote command execution over websockets [NodeConformance] [Conformance]"
+)
+@pytest.mark.parametrize(
+    ("protocols", "chosen"),
+    [
+        pytest.param("channel.k8s.io", "channel.k8s.io", id="binary"),
+        pytest.param("base64.channel.k8s.io", "base64.channel.k8s.io", id="base64"),
+        pytest.param("v4.base64.channel.k8s.io", "v4.base64.channel.k8s.io", id="base64-of-version-4"),
+        pytest.param("", "", id="none"),
+    ],
+)
+async def test_a_session_of_the_first_protocols(
+    cluster: tuple[RunningApiServer, EchoKubelet], protocols: str, chosen: str
+) -> None:
+    path = f"{POD}/exec?command=sh&stdin=true&stdout=true&stderr=true"
+    async with websocket(cluster[0], path, protocols) as (head, socket):
+        assert head.startswith("HTTP/1.1 101 ")
+        assert (f"sec-websocket-protocol: {chosen}\r" in head.lower()) == bool(chosen)
+        encoded = "base64" in chosen
+
+        async def told() -> bytes:
+            opcode, payload = await socket.receive()
+            assert opcode == (1 if encoded else 2)
+            return bytes([int(payload[:1])]) + base64.b64decode(payload[1:]) if encoded else payload
+
+        assert await told() == b"\x01sh"
+        if encoded:
+            socket.send_raw(b"0" + base64.b64encode(b"hello"), opcode=1)
+        else:
+            socket.send(0, b"hello")
+        assert await told() == b"\x02HELLO"
+        if encoded:
+            socket.send_raw(b"0%%%", opcode=1)
+            socket.send_raw(b"?", opcode=1)
+            socket.send_raw(b"4" + base64.b64encode(b'{"Width":80,"Height":24}'), opcode=1)
+        else:
+            socket.send(4, b'{"Width":80,"Height":24}')
+        assert await told() == b"\x0180x24"
+        if not encoded:
+            socket.send(255, b"\x00")
+            assert await told() == b"\x03seven"  # before version 4 a failure is its message
+
+
+@pytest.mark.conformance(
+    "[sig-node] Pods should support retrieving logs from the container over websockets [NodeConformance] [Conformance]"
+)
+@pytest.mark.parametrize(
+    ("protocols", "opcode", "payload"),
+    [
+        pytest.param("", 2, b"line 0\n", id="none"),
+        pytest.param("binary.k8s.io", 2, b"line 0\n", id="binary"),
+        pytest.param("x, base64.binary.k8s.io", 1, base64.b64encode(b"line 0\n"), id="base64"),
+    ],
+)
+async def test_a_log_over_a_websocket(
+    cluster: tuple[RunningApiServer, EchoKubelet], protocols: str, opcode: int, payload: bytes
+) -> None:
+    async with websocket(cluster[0], f"{POD}/log", protocols) as (head, socket):
+        assert head.startswith("HTTP/1.1 101 ")
+        assert await socket.receive() == (opcode, payload)
+        await socket.receive()
+        await socket.receive()
+        assert await socket.receive() == (8, (1000).to_bytes(2, "big"))
+
+
+async def test_a_follower_that_leaves_its_websocket_frees_the_kubelet(
+    cluster: tuple[RunningApiServer, EchoKubelet],
+) -> None:
+    async with websocket(cluster[0], f"{POD}/log?follow=true", "") as (_, socket):
+        assert await socket.receive() == (2, b"line 0\n")
+    async with asyncio.timeout(5):
+        await cluster[1].left.wait()
+
+
+async def test_a_watch_over_a_websocket_is_a_frame_an_event(cluster: tuple[RunningApiServer, EchoKubelet]) -> None:
+    server = cluster[0]
+    maps = "/api/v1/namespaces/default/configmaps"
+    for name in ("a", "b"):
+        assert (await server.rest().post(maps, {"metadata": {"name": name}})).status == 201
+    async with websocket(server, f"{maps}?watch=true&timeoutSeconds=1", "") as (head, socket):
+        assert head.startswith("HTTP/1.1 101 ")
+        events = []
+        while (message := await socket.receive())[0] == 1:
+            events.append(json.loads(message[1]))
+        assert [(each["type"], each["object"]["metadata"]["name"]) for each in events] == [
+            ("ADDED", "a"),
+            ("ADDED", "b"),
+        ]
+        assert message == (8, (1000).to_bytes(2, "big"))
+
+
+async def test_reading_over_a_websocket_needs_no_right_to_create(
+    cluster: tuple[RunningApiServer, EchoKubelet],
+) -> None:
+    server = cluster[0]
+    rights = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    rule = {"apiGroups": [""], "resources": ["pods/log", "pods/exec", "pods"], "verbs": ["get", "watch"]}
+    assert (await server.rest().post(f"{rights}/roles", {"metadata": {"name": "r"}, "rules": [rule]})).status == 201
+    whole = "rbac.authorization.k8s.io"
+    binding = {
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": whole, "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": whole, "kind": "User", "name": "joe"}],
+    }
+    assert (await server.rest().post(f"{rights}/rolebindings", binding)).status == 201
+    wanted = [
+        (f"{POD}/log", 101),
+        ("/api/v1/namespaces/default/pods?watch=1", 101),
+        ("/api/v1/namespaces/default/configmaps?watch=1", 403),
+        (f"{POD}/exec?command=ls&stdout=1", 403),
+    ]
+    for path, status in wanted:
+        async with websocket(server, path, "", as_user="joe") as (head, _):
+            assert head.startswith(f"HTTP/1.1 {status} "), (path, head)
+
+
 @pytest.mark.parametrize(
     ("path", "protocols", "token", "status"),
     [
         pytest.param(f"{POD}/exec?command=ls&stdout=1", "v9.channel.k8s.io", ADMIN_TOKEN, 400, id="unknown-protocol"),
+        pytest.param(f"{POD}/log", "x.k8s.io", ADMIN_TOKEN, 403, id="unknown-protocol-of-a-log"),
+        pytest.param(f"{POD}/log?container=x", "", ADMIN_TOKEN, 400, id="log-of-no-container"),
+        pytest.param("/api/v1/pods?watch=1&labelSelector=%3D", "", ADMIN_TOKEN, 400, id="watch-of-nonsense"),
+        pytest.param("/apis/x.io/v1/y?watch=1", "", ADMIN_TOKEN, 404, id="watch-of-nothing"),
+        pytest.param("/api/v1/pods", "", ADMIN_TOKEN, 404, id="no-stream"),
         pytest.param(f"{POD}/exec?stdout=1", "v5.channel.k8s.io", ADMIN_TOKEN, 400, id="no-command"),
         pytest.param(f"{POD}/exec?command=ls&stdout=1", "v5.channel.k8s.io", "wrong", 401, id="wrong-token"),
         pytest.param(f"{POD}/portforward", "v5.channel.k8s.io", ADMIN_TOKEN, 400, id="port-forward"),
