@@ -125,7 +125,9 @@ class MetricsSource:
         try:
             answer = await self._reader.get(path, params)
         except StatusError as error:
-            text = f"{UNSERVED[error.code]} (get {what})" if error.code in UNSERVED else error.message
+            generic = UNSERVED.get(error.code)
+            told = error.reason not in ("", "InternalError") and error.message != generic  # by a backend, in its words
+            text = f"{generic} (get {what})" if generic and not told else error.message
             raise MetricError(f"unable to fetch metrics from {api} metrics API: {text}") from error
         items = answer.get("items")
         if not items:

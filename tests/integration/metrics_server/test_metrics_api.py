@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -26,6 +25,7 @@ from metrics_server.handlers import Handlers
 from metrics_server.scraper import Scraper
 from metrics_server.storage import Storage
 from proto.kubelet.v1 import kubelet_pb2 as pb
+from tests.harness.aggregated import allow, register
 from tests.harness.apiserver import (
     ADMIN_TOKEN,
     DEADLINE,
@@ -37,14 +37,14 @@ from tests.harness.apiserver import (
     shared_pki,
     until_status,
 )
-from tests.harness.extension import API_SERVICES, until_condition
 from tests.harness.nanokube import kubectl as kubectl_binary
 from tests.integration.apiserver.test_proxy import own_address
 
 BASE = "/apis/metrics.k8s.io/v1beta1"
 S = 1_000_000_000
 MERGE = {"content-type": "application/merge-patch+json"}
-USER = "system:serviceaccount:kube-system:metrics-server"
+NAME = "metrics-server"
+USER = f"system:serviceaccount:kube-system:{NAME}"
 
 
 @dataclass
@@ -130,37 +130,8 @@ async def pod(rest: RestClient, name: str, on: str, phase: str = "Running", **la
 async def prepare(rest: RestClient) -> None:
     """The ServiceAccount that pods need, and the right of the metrics-server to look and to ask."""
     await rest.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
-    rbac = "/apis/rbac.authorization.k8s.io/v1"
     rules = [{"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}]
-    await rest.post(f"{rbac}/clusterroles", {"metadata": {"name": "system:metrics-server"}, "rules": rules})
-    account = {"kind": "ServiceAccount", "name": "metrics-server", "namespace": "kube-system"}
-    for role in ("system:metrics-server", "system:auth-delegator"):
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
-        binding = {"metadata": {"name": f"ms:{role}"}, "subjects": [account], "roleRef": reference}
-        assert (await rest.post(f"{rbac}/clusterrolebindings", binding)).status == 201
-
-
-async def register(rest: RestClient, host: str, port: int, ca: bytes) -> None:
-    meta = {"name": "metrics-server", "namespace": "kube-system"}
-    service = {"metadata": meta, "spec": {"ports": [{"name": "https", "port": 443}]}}
-    assert (await rest.post("/api/v1/namespaces/kube-system/services", service)).status == 201
-    slices = {
-        "metadata": {**meta, "labels": {"kubernetes.io/service-name": "metrics-server"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [host]}],
-        "ports": [{"name": "https", "port": port}],
-    }
-    assert (await rest.post("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", slices)).status == 201
-    spec = {
-        "group": "metrics.k8s.io",
-        "version": "v1beta1",
-        "service": {"namespace": "kube-system", "name": "metrics-server"},
-        "caBundle": base64.b64encode(ca).decode(),
-        "groupPriorityMinimum": 100,
-        "versionPriority": 100,
-    }
-    assert (await rest.post(API_SERVICES, {"metadata": {"name": "v1beta1.metrics.k8s.io"}, "spec": spec})).status == 201
-    await until_condition(rest, "Passed", "v1beta1.metrics.k8s.io")
+    await allow(rest, NAME, rules)
 
 
 @pytest.fixture
@@ -200,7 +171,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             async with asyncio.timeout(DEADLINE):
                 await informers.wait_synced()
             await eventually(lambda: {p.status.phase for p in cluster.pods.lister.list()} == {"Running", "Succeeded"})
-            await register(rest, host, door.port, pki.ca.read_bytes())
+            await register(rest, NAME, host, door.port, pki.ca.read_bytes(), "metrics.k8s.io/v1beta1")
             yield Site(server, rest, kubelets, scraper, storage, tmp_path)
         finally:
             running.cancel()
