@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cli import layout
+from cli import hollow, layout
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
 from cli.processes import has_cloud
 from cloud.model import ZONES, Group, Instance, State, instance_type, node_labels, standard_types
@@ -40,7 +40,7 @@ def workers(config: ClusterConfig) -> Group:
 
 
 def rights() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(collection, object) of what the cloud may do: look after Nodes, drain them, give Services their addresses."""
+    """(collection, object) of what the cloud and its hollow machines may do."""
     group = "rbac.authorization.k8s.io"
     role: dict[str, Any] = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": USER}}
     rules = {
@@ -64,6 +64,8 @@ def rights() -> Iterator[tuple[str, dict[str, Any]]]:
         "subjects": [{"apiGroup": group, "kind": "User", "name": USER}],
     }
     yield f"/apis/{group}/v1/clusterrolebindings", binding
+    yield f"/apis/{group}/v1/clusterroles", hollow.role()
+    yield f"/apis/{group}/v1/clusterrolebindings", hollow.binding()
 
 
 def enroll(config: ClusterConfig) -> None:

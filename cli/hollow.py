@@ -60,7 +60,7 @@ def run(paths: ClusterPaths, config: ClusterConfig, wanted: HollowConfig, say: S
 
 def grant(client: AdminClient) -> None:
     """Let the process do what kubelets do, for every node of its own."""
-    for plural, body in (("clusterroles", _role()), ("clusterrolebindings", _binding())):
+    for plural, body in (("clusterroles", role()), ("clusterrolebindings", binding())):
         answer = client.request("POST", f"{RBAC}/{plural}", msgspec.json.encode(body))
         if answer[0] != 409:
             _expect(answer, f"granting rights by {plural}")
@@ -86,7 +86,7 @@ def _rule(group: str, plurals: list[str], verbs: str) -> dict[str, Any]:
     return {"apiGroups": [group], "resources": plurals, "verbs": verbs.split()}
 
 
-def _role() -> dict[str, Any]:
+def role() -> dict[str, Any]:
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
@@ -101,7 +101,7 @@ def _role() -> dict[str, Any]:
     }
 
 
-def _binding() -> dict[str, Any]:
+def binding() -> dict[str, Any]:
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",

@@ -432,6 +432,8 @@ class Supervisor:
                 return [self._describe(node) for node in self._config.nodes]
             case "node-add":
                 return self._add_node(request)
+            case "hollow-machines":
+                return self._play_machines()
             case "hollow":
                 return self._hollow(msgspec.convert(request["hollow"], HollowConfig | None))
         node = self._config.node(request["node"])
@@ -481,6 +483,14 @@ class Supervisor:
         in_child(lambda: pki.ensure(config, self._paths), "making certificates")
         self._boot(node)
         return name
+
+    def _play_machines(self) -> None:
+        """Have the process run that plays the cloud's hollow machines."""
+        if not self._config.hollow_machines:
+            self._config.hollow_machines = True
+            layout.save(self._paths, self._config)
+            in_child(lambda: pki.ensure(self._config, self._paths), "making certificates")
+        self._keep([processes.hollow_machines(self._config, self._paths)])
 
     def _hollow(self, wanted: HollowConfig | None) -> None:
         """Play these nodes from now on; None: none."""

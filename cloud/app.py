@@ -17,8 +17,10 @@ from client.informer import Informers
 from cloud.balancers import BalancerController
 from cloud.core import Core
 from cloud.engine import Engine
+from cloud.hollow import BothKinds, HollowMachines
 from cloud.machines import FakeMachines, Machines
 from cloud.model import State, standard_types
+from cloud.node import NODES
 from cloud.nodes import NodeController
 from cloud.provider import CloudProvider
 from cloud.requests import Requests
@@ -33,6 +35,7 @@ from machinery.log import kv
 
 NAME = "cloud"
 MANAGER = "cloud-controller-manager"
+ROSTER = "hollow.json"  # beside the state: the nodes that the process of hollow nodes plays
 GRACE = 1.0
 
 
@@ -75,11 +78,15 @@ async def serving(address: str, provider: CloudProvider, service: CloudService |
 
 async def serve(context: ComponentContext, args: argparse.Namespace, state: State, store: Store) -> None:
     clock = context.clock
-    machines: Machines = FakeMachines() if args.fake_machines else SupervisedMachines(args.machines)
-    engine = Engine(Core(state), machines, store, clock)
-    requests = Requests(engine.core)
     client = client_from_args(args, clock, field_manager=MANAGER)
     informers = Informers(client, clock)
+    machines: Machines = FakeMachines()
+    if not args.fake_machines:
+        real = SupervisedMachines(args.machines)
+        roster = args.state.with_name(ROSTER)
+        machines = BothKinds(real, HollowMachines(roster, client, informers.informer(NODES), real.play_hollow))
+    engine = Engine(Core(state), machines, store, clock)
+    requests = Requests(engine.core)
     events = EventRecorder(client, clock, MANAGER)
     nodes = NodeController(client, informers, clock, engine, events, Drain(client))
     engine.on_change = nodes.passed

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
-from api import resources
 from api.models import core_v1
 from client.client import Client, PatchType
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING, EventRecorder
 from client.informer import Informers
-from client.kinds import View
 from cloud.core import Told
 from cloud.engine import Engine
-from cloud.model import Instance, instance_of, node_labels, provider_id
+from cloud.model import GROUP_LABEL, Instance, instance_of, node_labels, provider_id
+from cloud.node import NODES, Node, Spec
 from cloud.termination import Drain
 from machinery.clock import Clock
 from machinery.errors import NotFound
@@ -28,33 +25,6 @@ from machinery.meta import ObjectKey
 NAME: Final = "cloud-node-lifecycle-controller"
 INTERRUPTION: Final = "nanokube.io/spot-interruption"
 DRAIN_RETRY: Final = 5.0
-
-
-class _Metadata(msgspec.Struct):
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    labels: dict[str, str] | None = None
-
-
-class _Taint(msgspec.Struct):
-    key: str = ""
-
-
-class _Spec(msgspec.Struct):
-    providerID: str = ""
-    unschedulable: bool = False
-    taints: list[_Taint] | None = None
-
-
-class Node(msgspec.Struct):
-    """core/v1 Node as far as the cloud reads it."""
-
-    metadata: _Metadata
-    spec: _Spec | None = None
-
-
-NODES = View(resources.of(core_v1.Node), Node)
 
 
 class NodeController:
@@ -96,12 +66,14 @@ class NodeController:
         if node is None:
             return DONE
         state = self._engine.core.state
-        spec = node.spec or _Spec()
+        spec = node.spec or Spec()
         name = instance_of(spec.providerID, state.cluster) if spec.providerID else key.name
         instance = state.instances.get(name)
         if not spec.providerID:
             if instance is not None and instance.phase != "gone":
                 await self._introduce(node, instance)
+            elif instance is not None and (node.metadata.labels or {}).get(GROUP_LABEL) == instance.group:
+                await self._remove(node)  # it registered once more while its machine went
             return DONE
         if name and (instance is None or instance.phase == "gone"):
             await self._remove(node)
@@ -131,7 +103,7 @@ class NodeController:
 
     async def _prepare(self, node: Node, instance: Instance) -> Result:
         """A machine that will be taken away: nothing new on it, and what is there moves while there is time."""
-        name, spec = node.metadata.name, node.spec or _Spec()
+        name, spec = node.metadata.name, node.spec or Spec()
         left = (instance.notice or 0.0) - self._engine.now()
         if not any(each.key == INTERRUPTION for each in spec.taints or ()):
             self._tell(name, True, "SpotInterruption", f"The machine will be taken away in {max(left, 0):.0f} s")

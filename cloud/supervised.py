@@ -53,6 +53,10 @@ class SupervisedMachines:
     async def kill(self, instance: Instance) -> None:
         await self._ask("node-kill", node=instance.name)
 
+    async def play_hollow(self) -> None:
+        """Have the process run that plays hollow machines."""
+        await self._ask("hollow-machines")
+
     async def _ask(self, command: str, **arguments: Any) -> Any:
         try:
             async with asyncio.timeout(TIMEOUT):

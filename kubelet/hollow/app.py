@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from client.client import add_client_flags, client_from_args
 from client.informer import Informers
 from kubelet.hollow.fleet import Fleet, FleetSettings
 from kubelet.hollow.pods import HollowPods
+from kubelet.hollow.roster import Roster
 from kubelet.hollow.service import HollowService
 from kubelet.node.status import parse_labels, parse_taints
 from kubelet.server.service import serve
@@ -24,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     """All flags."""
     parser = component.parser("hollow", "Plays many nodes on which nothing runs.")
     add_client_flags(parser)
-    parser.add_argument("--count", required=True, type=int, help="how many nodes; more than that are removed")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--count", type=int, help="how many nodes; more than that are removed")
+    which.add_argument("--roster", type=Path, metavar="FILE", help="JSON list of nodes, followed while it changes")
     parser.add_argument("--prefix", default="hollow", help="nodes are called PREFIX-1, PREFIX-2, …")
     parser.add_argument("--listen", default="", metavar="HOST:PORT", help="KubeletService of all of them (mTLS)")
     parser.add_argument("--cpu", default="4", help="declared capacity of each")
@@ -38,14 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def settings_from(args: argparse.Namespace) -> FleetSettings:
+def settings_from(args: argparse.Namespace) -> FleetSettings | Roster:
     """Checked flags. Raises ValueError."""
+    host, _, port = args.listen.rpartition(":")
+    if args.roster is not None:
+        return Roster(args.roster, host or "127.0.0.1", int(port) if port.isdigit() else 10350)
     if args.count < 0:
         raise ValueError("--count must not be negative")
     for text in (args.cpu, args.memory):
         if quantity.parse(text) <= 0:
             raise ValueError(f"capacity {text!r} must be positive")
-    host, _, port = args.listen.rpartition(":")
     return FleetSettings(
         count=args.count,
         prefix=args.prefix,
@@ -60,13 +66,13 @@ def settings_from(args: argparse.Namespace) -> FleetSettings:
     )
 
 
-async def run(ctx: ComponentContext, args: argparse.Namespace, settings: FleetSettings) -> None:
+async def run(ctx: ComponentContext, args: argparse.Namespace, settings: FleetSettings | Roster) -> None:
     """The component's main."""
     client = client_from_args(args, ctx.clock, field_manager="kubelet")
     informers = Informers(client, ctx.clock)
     fleet = Fleet(client, informers, ctx.clock, settings)
     pods = None if args.no_pods else HollowPods(client, informers, ctx.clock, fleet, start_seconds=args.pod_start)
-    ctx.log.info("Started hollow nodes", extra=kv(count=settings.count, listen=args.listen))
+    ctx.log.info("Started hollow nodes", extra=kv(count=len(settings.names()), listen=args.listen))
     ctx.health.ready("nodes", False)
 
     async def readiness() -> None:

@@ -17,6 +17,8 @@ from api.models import coordination_v1, core_v1, meta_v1
 from client.client import Client, PatchType
 from client.informer import EventHandler, Informer, Informers
 from client.kinds import View
+from kubelet.hollow.labels import LABEL, ROLE
+from kubelet.hollow.roster import Roster
 from kubelet.hollow.simulation import PREFIX
 from kubelet.node import status as node_status
 from kubelet.node.status import Health, NodeInfo, NodeSettings
@@ -27,8 +29,6 @@ from machinery.log import kv
 from machinery.meta import ObjectKey
 
 _log = log.get(__name__)
-LABEL = "nanokube.io/hollow"
-ROLE = "node-role.kubernetes.io/hollow"
 ZONE = "topology.kubernetes.io/zone"
 STATE = f"{PREFIX}state"
 """A node annotated with state `dead` goes silent, as a machine without power does."""
@@ -39,6 +39,7 @@ SLICES = 50
 REPORT_PASSES = 30  # a full status each 300 s
 AT_ONCE = 32
 RETRY = 1.0
+ROSTER_SECONDS = 0.3  # real: how soon a changed roster is seen
 
 
 class _Meta(msgspec.Struct):
@@ -117,10 +118,12 @@ class FleetSettings:
 class Fleet:
     """All hollow nodes of this process."""
 
-    def __init__(self, client: Client, informers: Informers, clock: Clock, settings: FleetSettings) -> None:
+    def __init__(self, client: Client, informers: Informers, clock: Clock, settings: FleetSettings | Roster) -> None:
         self._client = client
         self._clock = clock
         self._settings = settings
+        if isinstance(settings, Roster):
+            settings.changed()
         self._names = settings.names()
         self._wanted = frozenset(self._names)
         self._nodes: Informer[SeenNode] = informers.informer(
@@ -133,7 +136,7 @@ class Fleet:
         """Called with a node's name when it has died or come back."""
 
     @property
-    def settings(self) -> FleetSettings:
+    def settings(self) -> FleetSettings | Roster:
         return self._settings
 
     def alive(self, name: str) -> bool:
@@ -155,6 +158,20 @@ class Fleet:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._beat())
             group.create_task(self._mend())
+            if isinstance(self._settings, Roster):
+                group.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        while True:
+            await self._clock.sleep(ROSTER_SECONDS * self._clock.scale)
+            await self._reread()
+
+    async def _reread(self) -> None:
+        """Play whom the roster names. Who is not named any more goes silent; its Node is others' business."""
+        if isinstance(self._settings, Roster) and self._settings.changed():
+            before, self._names = self._wanted, self._settings.names()
+            self._wanted = frozenset(self._names)
+            await self._each((name for name in self._names if name not in before), self._register)
 
     # ---- what is seen ----
 
@@ -174,6 +191,7 @@ class Fleet:
     async def _mend(self) -> None:
         while True:
             name = await self._lost.get()
+            await self._reread()  # deleted because it is not wanted any more? Then it must not come back
             known = self._nodes.lister.get(ObjectKey("", name))
             await self._try(name, self._register if known is None else self._report)
 
@@ -198,7 +216,7 @@ class Fleet:
     async def _try(self, name: str, act: Callable[[str], Awaitable[None]]) -> None:
         """Until it works; a node that was deleted meanwhile is looked after elsewhere."""
         async with self._slots:
-            while True:
+            while name in self._wanted or act == self._remove:
                 try:
                     return await act(name)
                 except NotFound:

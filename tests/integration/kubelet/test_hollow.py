@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +15,15 @@ import pytest
 from api.models import coordination_v1, core_v1
 from client.client import Client
 from client.informer import Informers
-from kubelet.hollow.fleet import LABEL, STATE, Fleet, FleetSettings
+from kubelet.hollow.fleet import STATE, Fleet, FleetSettings
+from kubelet.hollow.labels import LABEL
 from kubelet.hollow.pods import HollowPods
+from kubelet.hollow.roster import Roster
 from kubelet.hollow.service import HollowService
 from kubelet.hollow.simulation import EXIT_CODE, RUN_SECONDS
 from machinery.clock import RealClock
 from machinery.errors import AlreadyExists, NotFound
+from machinery.tls import write_private
 from tests.harness.apiserver import running_apiserver
 
 CONTAINERS = [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "200m", "memory": "64Mi"}}}]
@@ -171,3 +176,41 @@ async def test_a_dead_node_is_silent_until_it_is_revived(client: Client) -> None
         assert (await client.get(core_v1.Pod, "waits", "default")).status.phase == "Pending"  # type: ignore[union-attr]
         await client.patch(core_v1.Node, "hollow-1", {"metadata": {"annotations": {STATE: None}}})
         await until(phase_of(client, "waits", "Running"))
+
+
+async def test_a_roster_is_followed_and_who_is_struck_off_does_not_come_back(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "hollow.json"
+
+    def name(*names: str) -> None:
+        entries = [{"name": each, "cpu": "3", "memory": "2Gi", "labels": "a=b"} for each in names]
+        write_private(file, json.dumps(entries).encode())
+
+    async def names() -> set[str]:
+        found = await client.list(core_v1.Node, label_selector=f"{LABEL}=true")
+        return {node.metadata.name or "" for node in found.items if node.metadata}
+
+    async def has(*wanted: str) -> bool:
+        return await names() == set(wanted)
+
+    name("x-1", "x-2")
+    clock = RealClock(20.0)
+    informers = Informers(client, clock)
+    fleet = Fleet(client, informers, clock, Roster(file))
+    tasks = [asyncio.create_task(work) for work in (informers.run(), fleet.run())]
+    try:
+        await until(lambda: has("x-1", "x-2"))
+        name("x-2", "y-1")
+        await client.delete(core_v1.Node, "x-1")
+        await until(lambda: has("x-2", "y-1"))
+        node = await client.get(core_v1.Node, "y-1")
+        assert node.metadata is not None
+        assert node.status is not None
+        assert (node.metadata.labels or {})["a"] == "b"
+        assert (node.status.capacity or {})["cpu"] == "3"
+        file.write_text("[{")
+        await client.delete(core_v1.Node, "x-2")
+        await until(lambda: has("x-2", "y-1"))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
