@@ -1,8 +1,8 @@
 """What a cluster needs from the machine: checks, and installs from the machine's own distribution.
 
-Owns the tools folder under the state root. etcd 3.5 and kubectl are unpacked there from a newer suite of the same
-distribution with a private apt configuration, so that the system itself is left alone; the system's own etcd is the
-announced fallback. A warm start checks a few paths and installs nothing.
+Owns the tools folder under the state root. etcd 3.5, kubectl and Prometheus are unpacked there from a newer suite of
+the same distribution with a private apt configuration, so that the system itself is left alone; the system's own etcd
+is the announced fallback. A warm start checks a few paths and installs nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cli.layout import state_root
 Say = Callable[[str], None]
 APT_TIMEOUT = 600.0
 NEWER_SUITE = "trixie"  # Debian 13: etcd 3.5.16, kubectl 1.32
+OLDEST_PROMETHEUS = (2, 43)  # the first with scrape_config_files
 OLDEST_ETCD = (3, 5, 3)  # 3.5.0-3.5.2 could lose data (etcd-io/etcd#13766)
 
 # program -> Debian package
@@ -163,8 +164,11 @@ class NewerSuite:
 
 def etcd_version(binary: str) -> tuple[int, ...]:
     """(3, 5, 16) of an etcd binary. Raises CommandError."""
-    output = _run([binary, "--version"], binary)
-    match = re.search(r"etcd Version: (\d+)\.(\d+)\.(\d+)", output)
+    return _version(binary, r"etcd Version: (\d+)\.(\d+)\.(\d+)")
+
+
+def _version(binary: str, pattern: str) -> tuple[int, ...]:
+    match = re.search(pattern, _run([binary, "--version"], binary))
     if match is None:
         raise CommandError(f"{binary}: cannot tell its version")
     return tuple(int(part) for part in match.groups())
@@ -208,11 +212,18 @@ def prometheus_binary() -> str:
 
 
 def prometheus(say: Say) -> None:
-    """Bring Prometheus into the state folder. Raises CommandError."""
+    """Have a Prometheus in the state folder: the system's when it is new enough. Raises CommandError."""
     private = Path(prometheus_binary())
-    if not private.exists():
-        say("bringing Prometheus from the distribution into the state folder")
-        NewerSuite().download("prometheus", private.parents[2])
+    if private.exists():
+        return
+    system = _which("prometheus")
+    if system and _version(system, r"prometheus, version (\d+)\.(\d+)") >= OLDEST_PROMETHEUS:
+        private.parent.mkdir(parents=True, exist_ok=True)
+        private.unlink(missing_ok=True)  # a link to one that is gone
+        private.symlink_to(system)
+        return
+    say("bringing Prometheus from the distribution into the state folder")
+    NewerSuite().download("prometheus", private.parents[2])
 
 
 def registry(say: Say) -> str:

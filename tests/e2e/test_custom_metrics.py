@@ -161,9 +161,13 @@ def test_autoscaling_on_what_prometheus_scraped(cluster: Cluster) -> None:
     assert "reason: All metrics below target" in reasons(cluster, "exporter")
 
 
-def test_prometheus_finds_the_cluster_and_scrapes_the_api_server(cluster: Cluster) -> None:
+def test_prometheus_finds_pods_services_and_the_api_server(cluster: Cluster) -> None:
     address = next(each["address"] for each in cluster.processes() if each["component"] == "prometheus")
     cluster.kubectl("run", "quiet", "--image=busybox", "--restart=Never", "--", "sleep", "1000000")
+    serve = "mkdir /www; echo stock 3 > /www/metrics; exec httpd -f -p 8080 -h /www"
+    cluster.kubectl("run", "store", "--image=busybox", "--restart=Never", "--", "sh", "-c", serve)
+    cluster.kubectl("expose", "pod", "store", "--port=80", "--target-port=8080")
+    cluster.kubectl("annotate", "service", "store", "prometheus.io/scrape=true")
 
     def targets() -> dict[str, list[str]]:
         with urllib.request.urlopen(f"{address}/api/v1/targets", timeout=10) as answer:
@@ -178,3 +182,7 @@ def test_prometheus_finds_the_cluster_and_scrapes_the_api_server(cluster: Cluste
 
     eventually(lambda: targets().get("kubernetes-apiservers") == ["up"], "the API server's own metrics", timeout=30)
     eventually(lambda: "dropped quiet" in targets(), "the pod that does not ask to be scraped", timeout=30)
+    eventually(lambda: targets().get("kubernetes-service-endpoints") == ["up"], "the annotated Service", timeout=30)
+    path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/store/stock"
+    items = eventually(lambda: raw(cluster, path).get("items"), "the Service's metric", timeout=30)
+    assert [(each["describedObject"]["kind"], each["value"]) for each in items] == [("Service", "3")]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from api.resources import by_kind
-from cli import addons, pki, processes
+from cli import addons, monitoring, pki, processes
 from cli.layout import ClusterConfig, ClusterPaths
+from metrics_adapter.config import read
 
 
 @pytest.mark.parametrize("only", [[], ["apiserver", "metrics-server"]])
 def test_objects_lie_where_they_belong(only: list[str]) -> None:
-    config = ClusterConfig(name="demo", index=3, only=only)
-    for path, obj in addons.metrics_server(config, b"PEM"):
+    config = ClusterConfig(name="demo", index=3, only=only, prometheus=True)
+    placed = [
+        *addons.metrics_server(config, b"PEM"),
+        *monitoring.prometheus(config),
+        *monitoring.metrics_adapter(config, b"PEM"),
+    ]
+    assert len({(path, obj["metadata"]["name"]) for path, obj in placed}) == len(placed)
+    for path, obj in placed:
         group, _, version = obj["apiVersion"].rpartition("/")
         resource = by_kind(group, version, obj["kind"])
         assert resource is not None
@@ -39,6 +48,59 @@ def test_without_machines_only_the_api_server_reaches_it() -> None:
     assert "EndpointSlice" not in objects
     port = objects["APIService"]["spec"]["service"]["port"]
     assert f"--listen=127.0.0.1:{port}" in processes.metrics_server(config, ClusterPaths(Path("/x"))).argv
+
+
+def test_the_adapter_is_found_where_it_listens() -> None:
+    config = ClusterConfig(name="demo", index=3, prometheus=True)
+    objects = {obj["kind"]: obj for _, obj in monitoring.metrics_adapter(config, b"PEM")}
+    slices = objects["EndpointSlice"]
+    address = f"{slices['endpoints'][0]['addresses'][0]}:{slices['ports'][0]['port']}"
+    assert f"--listen={address}" in processes.metrics_adapter(config, ClusterPaths(Path("/x"))).argv
+    plane = [spec.name for spec in processes.control_plane(config, ClusterPaths(Path("/x")), "etcd")]
+    assert {"prometheus", "metrics-adapter"} <= set(plane)
+    without = processes.control_plane(ClusterConfig(name="demo", index=3), ClusterPaths(Path("/x")), "etcd")
+    assert not {"prometheus", "metrics-adapter"} & {spec.name for spec in without}
+
+
+@pytest.mark.parametrize(
+    ("scale", "interval", "window"),
+    [(1.0, "15s", "60s"), (15.0, "1s", "4s"), (1000.0, "1s", "4s"), (0.5, "30s", "120s")],
+)
+def test_files_of_prometheus(tmp_path: Path, scale: float, interval: str, window: str) -> None:
+    """Prometheus' own are made anew, the adapter's rules are the user's once they are there."""
+    paths = ClusterPaths(tmp_path)
+    config = ClusterConfig(name="demo", index=3, time_scale=scale, prometheus=True)
+    monitoring.write(config, paths)
+    told = msgspec.yaml.decode((paths.prometheus / "prometheus.yml").read_bytes())
+    assert told["global"]["scrape_interval"] == interval
+    roles = {sd["role"] for job in told["scrape_configs"] for sd in job.get("kubernetes_sd_configs", ())}
+    assert roles == {"pod", "endpointslice", "node"}
+    rules = paths.adapter_rules.read_text()
+    assert f"[{window}]" in rules
+    assert len(read(rules).rules) == 3
+    paths.adapter_rules.write_text("rules: []")
+    monitoring.write(config, paths)
+    assert paths.adapter_rules.read_text() == "rules: []"
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "expected"),
+    [
+        ("10.0.0.1:80", "8080", "10.0.0.1:8080"),
+        ("10.0.0.1", "8080", "10.0.0.1:8080"),
+        ("[fd00::1]:80", "8080", "[fd00::1]:8080"),
+        ("10.0.0.1:80", "", None),
+        ("10.0.0.1:80", "http", None),
+    ],
+)
+def test_the_annotated_port_replaces_the_declared_one(address: str, port: str, expected: str | None) -> None:
+    config = ClusterConfig(name="demo", index=3, prometheus=True)
+    jobs = {job["job_name"]: job for job in monitoring.scraping(config, ClusterPaths(Path("/x")))["scrape_configs"]}
+    rule = next(
+        each for each in jobs["kubernetes-pods"]["relabel_configs"] if each.get("target_label") == "__address__"
+    )
+    match = re.fullmatch(rule["regex"], f"{address};{port}")
+    assert (match.expand(rule["replacement"].replace("$", "\\")) if match else None) == expected
 
 
 def test_certificates(tmp_path: Path) -> None:
