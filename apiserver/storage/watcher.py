@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Self
 
 from apiserver.storage.entry import BOOKMARK, NO_KEY, Event, Selection
@@ -16,7 +17,9 @@ from machinery.errors import Expired, StatusError
 
 BUFFER = 16_384
 """Events that may wait for one watcher; they are shared bytes, so the cost is what has left the caches meanwhile."""
-
+BUFFER_BYTES = 64 << 20
+WEIGHED = 32
+"""Waiting events are weighed so many at a time; a watcher who keeps up pays nothing for it."""
 
 Sink = Callable[[list[Event]], bool]
 Shares = dict[tuple[str, str], Sequence[Event]]
@@ -52,6 +55,8 @@ class Watcher:
         self._progress = progress
         self._limit = BUFFER if limit is None else limit
         self._buffer: list[Event] = []
+        self._weighed = 0  # events at the front of the buffer whose weight is known
+        self._weight = 0
         self._error: StatusError | None = None
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
@@ -60,6 +65,7 @@ class Watcher:
         """Put what happened before the watcher joined in front; already selected, not counted against the limit."""
         self._buffer.extend(events)
         self._limit += len(events)
+        self._weighed = len(self._buffer)
         self._wake()
 
     def push(self, events: Sequence[Event], shares: Shares | None = None) -> None:
@@ -79,11 +85,23 @@ class Watcher:
             events = self._seen(events, shares)
             if not events:
                 return
-        if len(self._buffer) + len(events) > self._limit:
-            self._buffer.clear()
+        if len(self._buffer) + len(events) > self._limit or self._too_heavy():
+            self._take()
             self.fail(Expired("the watch did not keep up with the events and was ended; list again"))
             return
         self._buffer.extend(events)
+
+    def _too_heavy(self) -> bool:
+        waiting = len(self._buffer)
+        if waiting - self._weighed >= WEIGHED:
+            self._weight += sum(len(event.raw) for event in islice(self._buffer, self._weighed, None))
+            self._weighed = waiting
+        return self._weight > BUFFER_BYTES
+
+    def _take(self) -> list[Event]:
+        batch, self._buffer = self._buffer, []
+        self._weighed = self._weight = 0
+        return batch
 
     def _seen(self, events: Sequence[Event], shares: Shares | None) -> Sequence[Event]:
         selection, form = self.selection, self._form
@@ -104,7 +122,7 @@ class Watcher:
         plain = self.translate is None and self.translate_batch is None
         # Only while the reader waits: otherwise it is about to write events that come before these.
         if sink is not None and plain and waiter is not None and not waiter.done() and sink(buffer):
-            self._buffer = []
+            self._take()
             return
         self._wake()
 
@@ -159,7 +177,7 @@ class Watcher:
                     await self._waiter
                 finally:
                     self._waiter = None
-            batch, self._buffer = self._buffer, []
+            batch = self._take()
             if self.translate_batch is not None:
                 batch = list(await self.translate_batch(batch))
             if self.translate is not None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apiserver.storage import cache as cache_module
+from apiserver.storage import watcher as watcher_module
 from apiserver.storage.cache import ResourceCache
 from apiserver.storage.entry import ADDED, BOOKMARK, DELETED, MODIFIED, Event, Selection
 from apiserver.storage.form import ObjectForm
@@ -57,6 +58,29 @@ def watcher(cache: ResourceCache, selection: Selection | None = None, limit: int
 async def batch(source: Watcher) -> list[tuple[bytes, str, int]]:
     async with asyncio.timeout(2):
         return [(event.type, str(event.key), event.resource_version) for event in await source.__anext__()]
+
+
+async def test_large_events_do_not_pile_up_for_a_watcher_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "BUFFER_BYTES", 100_000)
+    cache = loaded()
+    slow, quick = watcher(cache, limit=10_000), watcher(cache, limit=10_000)
+    for number in range(100):
+        cache.apply([put("ns/a", 11 + number, 11, color="x" * 10_000)])
+        assert await batch(quick)
+    with pytest.raises(Expired):
+        await batch(slow)
+    assert list(cache.watchers) == [quick]
+
+
+async def test_many_small_events_wait_and_initial_ones_weigh_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "BUFFER_BYTES", 1_000_000)
+    items = [kv(f"ns/i{number}", 3, color="x" * 10_000) for number in range(200)]
+    cache = loaded(*items)
+    late = watcher(cache, limit=10_000)
+    late.preload(cache.initial_events(Selection()))
+    for number in range(1000):
+        cache.apply([put("ns/a", 11 + number, 11)])
+    assert len(await batch(late)) == 1200
 
 
 def test_history_starts_with_the_first_snapshot() -> None:
