@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import ipaddress
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from client.client import add_client_flags, client_from_args
 from client.events import EventRecorder
 from client.informer import Informers
+from cloud import cost
 from cloud.balancers import BalancerController
 from cloud.core import Core
 from cloud.engine import Engine
@@ -92,9 +94,18 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
     engine.on_change = nodes.passed
     balancers = BalancerController(client, informers, clock, events, args.load_balancer_cidr)
 
+    context.health.ready("informers-synced", False)
+    context.health.metric("cloud_machines", lambda: float(len(engine.seen)))
+    context.health.metric("cloud_dollars_per_hour", lambda: cost.total(state, engine.now()).hourly)
+
+    async def readiness() -> None:
+        await informers.wait_synced()
+        context.health.ready("informers-synced")
+
     async def work() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(informers.run())
+            group.create_task(readiness())
             group.create_task(events.run())
             group.create_task(engine.run())
             group.create_task(nodes.controller.run())
@@ -102,7 +113,8 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
 
     try:
         service = CloudService(requests, engine, balancers.listing)
-        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale), service):
+        disk = shutil.disk_usage(args.state.parent).total
+        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale, disk), service):
             context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
             await context.until_stopped(work())
     finally:

@@ -155,7 +155,11 @@ class Core:
                 yield Effect("launch", instance.name)
             elif instance.phase == "deleting" and now >= instance.retryAt:
                 yield Effect("terminate", instance.name)
-            elif instance.phase == "running" and instance.dieAt is not None and now >= instance.dieAt:
+            elif (
+                instance.phase == "running"
+                and instance.dieAt is not None
+                and now >= max(instance.dieAt, instance.retryAt)
+            ):
                 yield Effect("kill", instance.name)
 
     def _forget(self) -> None:

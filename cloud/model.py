@@ -6,7 +6,7 @@ delay, and every cent, follows the cluster's own time. Decides nothing (`cloud.c
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -191,8 +191,3 @@ def instance_of(provider: str, cluster: str) -> str:
     """The instance that a providerID names, "" when it is not one of this cloud."""
     prefix = provider_id(cluster, "")
     return provider.removeprefix(prefix) if provider.startswith(prefix) else ""
-
-
-def to_builtins(obj: Any) -> Any:
-    """JSON-able form of any of these."""
-    return msgspec.to_builtins(obj)

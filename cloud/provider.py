@@ -30,12 +30,13 @@ OUT_OF_RESOURCES, OTHER = 1, 99
 
 
 class CloudProvider:
-    """The service. `changed` is called after every change of plan."""
+    """The service. `changed` is called after every change of plan; `disk`: bytes that machines share with the host."""
 
-    def __init__(self, requests: Requests, changed: Callable[[], None], scale: float = 1.0) -> None:
+    def __init__(self, requests: Requests, changed: Callable[[], None], scale: float = 1.0, disk: int = 0) -> None:
         self._requests = requests
         self._changed = changed
         self._scale = scale
+        self._disk = disk
 
     # ---- the cloud ----
 
@@ -136,7 +137,7 @@ class CloudProvider:
         self, request: pb.NodeGroupTemplateNodeInfoRequest, context: Any
     ) -> pb.NodeGroupTemplateNodeInfoResponse:
         group = await self._group(request.id, context)
-        node = template_node(group, self._requests.core.state.types[group.type])
+        node = template_node(group, self._requests.core.state.types[group.type], self._disk)
         return pb.NodeGroupTemplateNodeInfoResponse(nodeBytes=protobuf.encode_message(NODE_MESSAGE, node))
 
     async def NodeGroupGetOptions(

@@ -11,11 +11,12 @@ from machinery import quantity
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 EVICTION_MEMORY = quantity.value("100Mi")  # what a kubelet keeps back for hard eviction
 HOLLOW_LABELS = {"nanokube.io/hollow": "true", "node-role.kubernetes.io/hollow": ""}
-EPHEMERAL_STORAGE = 64 << 30
+HOLLOW_STORAGE = 64 << 30
 
 
-def template_node(group: Group, kind: InstanceType) -> dict[str, Any]:
-    """core/v1 Node. It lies in the group's first zone."""
+def template_node(group: Group, kind: InstanceType, disk: int) -> dict[str, Any]:
+    """core/v1 Node. It lies in the group's first zone. `disk`: bytes that a real machine sees."""
+    storage = HOLLOW_STORAGE if group.hollow else disk
     name = f"template-{group.name}"
     machine = platform.machine()
     arch = ARCHITECTURES.get(machine, machine)
@@ -46,12 +47,12 @@ def template_node(group: Group, kind: InstanceType) -> dict[str, Any]:
             "capacity": {
                 **common,
                 "memory": f"{memory // 1024}Ki",
-                "ephemeral-storage": f"{EPHEMERAL_STORAGE // 1024}Ki",
+                "ephemeral-storage": f"{storage // 1024}Ki",
             },
             "allocatable": {
                 **common,
                 "memory": f"{max(memory - EVICTION_MEMORY, 0) // 1024}Ki",
-                "ephemeral-storage": str(EPHEMERAL_STORAGE * 9 // 10),
+                "ephemeral-storage": str(storage * 9 // 10),
             },
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
             "nodeInfo": {"architecture": arch, "operatingSystem": "linux"},
