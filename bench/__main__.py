@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.harness import Figure, say
 
-NAMES = ("start", "api", "watch", "pods", "scheduling", "autoscaling", "memory")
+NAMES = ("start", "api", "watch", "pods", "scheduling", "autoscaling", "cluster_autoscaler", "memory")
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 

@@ -173,9 +173,9 @@ class ClusterStateRegistry:
     def expected(self, group: GroupView) -> int:
         """What the group will have: its target, or what was asked for while the cloud has not said so yet."""
         request = self.requests.get(group.id)
-        return min(
-            max(group.target, request.size if request is not None else 0), max(group.target, group.group.max_size)
-        )
+        if request is None or request.seen:
+            return group.target
+        return max(group.target, min(request.size, group.group.max_size))
 
     # --- raises ----------------------------------------------------------------------------------------------------
 

@@ -172,7 +172,7 @@ async def test_pods_are_evicted_before_their_node_goes(site: Run) -> None:
 
 
 async def test_a_drain_that_fails_leaves_the_node_as_it_was(site: Run) -> None:
-    options = Options(group=QUICK.group, delay_after_add=20.0, max_pod_eviction_time=20.0, delay_after_failure=10_000.0)
+    options = Options(group=QUICK.group, delay_after_add=20.0, max_pod_eviction_time=20.0, delay_after_failure=3000.0)
     async with site([FakeGroup("a", 0, 3)], options) as there:
         there.cloud.errors["NodeGroups"] = "not yet"  # nothing is decided while the scene is set
         one, two = await there.grow("a", 2)
