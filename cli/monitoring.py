@@ -70,7 +70,8 @@ def scraping(config: ClusterConfig, paths: ClusterPaths) -> Obj:
             ),
             job(
                 "kubernetes-service-endpoints",
-                "endpointslice",
+                # Not endpointslice: Prometheus gives that up for good when the API server does not answer at its start.
+                "endpoints",
                 "service",
                 {"source_labels": [own_pod], "regex": "true", "action": "drop"},  # scraped as a pod already
                 _label("__meta_kubernetes_namespace", "namespace"),

@@ -29,4 +29,4 @@ def test_top(cluster: Cluster, namespace: str) -> None:
     assert quantity.parse(busy[0]) > quantity.parse("100m")
     raw = json.loads(cluster.kubectl("get", "--raw", f"/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/busy"))
     assert [each["name"] for each in raw["containers"]] == ["busy"]
-    assert raw["metadata"]["labels"] == {"run": "busy"}
+    assert raw["metadata"]["labels"]["run"] == "busy"

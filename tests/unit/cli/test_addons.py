@@ -74,7 +74,7 @@ def test_files_of_prometheus(tmp_path: Path, scale: float, interval: str, window
     told = msgspec.yaml.decode((paths.prometheus / "prometheus.yml").read_bytes())
     assert told["global"]["scrape_interval"] == interval
     roles = {sd["role"] for job in told["scrape_configs"] for sd in job.get("kubernetes_sd_configs", ())}
-    assert roles == {"pod", "endpointslice", "node"}
+    assert roles == {"pod", "endpoints", "node"}
     rules = paths.adapter_rules.read_text()
     assert f"[{window}]" in rules
     assert len(read(rules).rules) == 3
