@@ -25,7 +25,7 @@ def objects() -> Iterator[Placed]:
     group = ["autoscaling.k8s.io"]
     configurations = rule(["admissionregistration.k8s.io"], ["mutatingwebhookconfigurations"], ("get", "patch"))
     rules = [
-        rule([""], ["pods", "limitranges", "replicationcontrollers"]),
+        rule([""], ["events", "pods", "limitranges", "replicationcontrollers"]),
         rule(["apps"], ["daemonsets", "deployments", "replicasets", "statefulsets"]),
         rule(["batch"], ["cronjobs", "jobs"]),
         rule(["autoscaling"], ["horizontalpodautoscalers"]),

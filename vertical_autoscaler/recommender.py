@@ -7,8 +7,8 @@ Owns the models of all autoscalers. The arithmetic is in `model` and `estimation
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, Protocol
 
 from api.models import core_v1
 from client.client import Client, key_of
@@ -28,6 +28,8 @@ from vertical_autoscaler.world import World, specs_of
 PERIOD: Final = 60.0
 METRICS: Final = "/apis/metrics.k8s.io/v1beta1"
 MAX_KILLS: Final = 10_000
+CUT: Final = timedelta(seconds=1)
+"""Times of objects are cut to seconds: what happened did so before the next one, not before the pod was seen."""
 _log = log.get(__name__)
 
 
@@ -35,6 +37,14 @@ class Reader(Protocol):
     """What answers GETs of the API server."""
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]: ...
+
+
+class Kill(NamedTuple):
+    """A container that needed more memory than it got: `memory` is what it had."""
+
+    pod: core_v1.Pod
+    memory: float
+    at: datetime
 
 
 class Recommender:
@@ -47,8 +57,9 @@ class Recommender:
         self._clock = clock
         self.timeline = Timeline(clock)
         self.models: dict[ObjectKey, Model] = {}
-        self._kills: dict[tuple[ObjectKey, str], tuple[core_v1.Pod, datetime]] = {}
+        self._kills: dict[tuple[ObjectKey, str], Kill] = {}
         world.pods.add_handler(EventHandler(self._seen, lambda _, new: self._seen(new)))
+        world.evictions.add_handler(EventHandler(self._evicted))
 
     async def turn(self) -> None:
         """Look at everything once. Raises StatusError when the API server cannot be asked."""
@@ -78,7 +89,7 @@ class Recommender:
         self,
         vpa: Vpa,
         usages: Mapping[str, list[Usage]],
-        kills: Mapping[tuple[ObjectKey, str], tuple[core_v1.Pod, datetime]],
+        kills: Mapping[tuple[ObjectKey, str], Kill],
         shared: Mapping[str, ObjectKey],
         trouble: str | None,
     ) -> None:
@@ -91,12 +102,12 @@ class Recommender:
             for usage in usages.get(name, ()):
                 model.use(usage)
             names.update(each.name for each in specs_of(pod))
-        for (place, container), (pod, at) in kills.items():
+        for (place, container), (pod, memory, at) in kills.items():
             matches = target.selector is not None and target.selector.matches(
                 pod.metadata.labels if pod.metadata else {}
             )
             if place.namespace == key.namespace and matches:
-                model.ran_out(place.name, container, _requested(pod, container, "memory"), self.timeline.seconds(at))
+                model.ran_out(place.name, container, memory, self.timeline.seconds(at + CUT))
         if pods:
             model.forget((key_of(pod).name for pod in pods), now)
         found = model.recommend(vpa, names)
@@ -164,7 +175,21 @@ class Recommender:
                 if ended is None or ended.reason != "OOMKilled" or ended.finishedAt is None:
                     continue
                 if len(self._kills) < MAX_KILLS:
-                    self._kills[key_of(pod), each.name] = (pod, ended.finishedAt)
+                    memory = _requested(pod, each.name, "memory")
+                    self._kills[key_of(pod), each.name] = Kill(pod, memory, ended.finishedAt)
+
+    def _evicted(self, event: core_v1.Event) -> None:
+        """An eviction by a kubelet is as good as a kill, if it names the containers that used too much memory."""
+        notes = (event.metadata.annotations if event.metadata is not None else None) or {}
+        place = ObjectKey(event.involvedObject.namespace or "", event.involvedObject.name or "")
+        pod, at = self._world.pods.lister.get(place), event.metadata.creationTimestamp if event.metadata else None
+        if notes.get("starved_resource") != "memory" or pod is None or at is None:
+            return
+        names, usages = (notes.get(f"offending_containers{suffix}", "").split(",") for suffix in ("", "_usage"))
+        for name, used in zip(names, usages, strict=False):
+            memory = _number(used)
+            if name and memory is not None and len(self._kills) < MAX_KILLS:
+                self._kills[place, name] = Kill(pod, memory, at)
 
 
 def _requested(pod: core_v1.Pod, container: str, resource: str) -> float:

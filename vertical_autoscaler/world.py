@@ -105,6 +105,9 @@ class World:
         self.hpas: Informer[autoscaling_v2.HorizontalPodAutoscaler] = informers.informer(
             autoscaling_v2.HorizontalPodAutoscaler
         )
+        self.evictions: Informer[core_v1.Event] = informers.informer(
+            core_v1.Event, field_selector="reason=Evicted,involvedObject.kind=Pod"
+        )
         self._ranges: Informer[core_v1.LimitRange] = informers.informer(core_v1.LimitRange)
         definitions = View(resources.of(apiextensions_v1.CustomResourceDefinition), Definition)
         self._definitions: Informer[Definition] = informers.informer(definitions)
@@ -161,6 +164,9 @@ class World:
             found = await self._client.get(resource, target.name, namespace, subresource="scale")
             return Target(LabelSelector.parse(str((found.get("status") or {}).get("selector") or "")))
         except (StatusError, ValueError) as error:
+            known = self._scaled.get(_place(namespace, target))
+            if known is not None and isinstance(error, StatusError) and error.code >= 500:
+                return known  # an outage says nothing about the target
             return Target(None, f"Unhandled targetRef {name}, last error {error}")
 
     def _resource(self, group: str, version: str, kind: str) -> Resource | None:

@@ -12,11 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "linux", "machinery", "api", "client", "apiserver", "scheduler", "controller_manager",
-    "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud", "cli",
+    "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud", "vertical_autoscaler",
+    "cli",
 )  # fmt: skip
 COMPONENTS = (
     "apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy", "metrics_server",
-    "metrics_adapter",
+    "metrics_adapter", "vertical_autoscaler",
 )  # fmt: skip
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 

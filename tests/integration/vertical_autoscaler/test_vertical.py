@@ -13,6 +13,7 @@ import pytest
 
 from api import resources
 from api.models import admissionregistration_v1, apps_v1, autoscaling_v2, core_v1, policy_v1
+from api.resources import Resource
 from client.client import Client
 from controller_manager.environment import Options
 from machinery import quantity
@@ -342,6 +343,79 @@ async def test_a_target_with_a_parent_is_none(site: Site) -> None:
     assert "topmost well-known or scalable controller" in status["ConfigUnsupported"]["message"]
 
 
+POD: Obj = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "main", "image": "i"}]}}
+JOB: Obj = {"metadata": {"labels": {"app": "x"}}, "spec": {**POD["spec"], "restartPolicy": "Never"}}
+MATCH: Obj = {"selector": {"matchLabels": {"app": "x"}}}
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "spec"),
+    [
+        pytest.param("apps/v1", "StatefulSet", {**MATCH, "serviceName": "x", "template": POD}, id="StatefulSet"),
+        pytest.param("apps/v1", "DaemonSet", {**MATCH, "template": POD}, id="DaemonSet"),
+        pytest.param("apps/v1", "ReplicaSet", {**MATCH, "template": POD}, id="ReplicaSet"),
+        pytest.param("v1", "ReplicationController", {"selector": {"app": "x"}, "template": POD}, id="ReplicationController"),
+        pytest.param("batch/v1", "Job", {"template": JOB}, id="Job"),
+        pytest.param("batch/v1", "CronJob", {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": JOB}}}, id="CronJob"),
+        pytest.param("example.org/v1", "Fleet", {"replicas": 1}, id="custom"),
+    ],
+)  # fmt: skip
+async def test_targets(site: Site, version: str, kind: str, spec: Obj) -> None:
+    body: Obj = {"apiVersion": version, "kind": kind, "metadata": {"name": "x", "namespace": NS}, "spec": spec}
+    if kind == "Fleet":
+        await _fleets(site, body)
+    else:
+        await site.client.create(body)
+    if kind in ("CronJob", "Fleet"):  # whose pods somebody else makes, or nobody before January
+        await site.client.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                **POD,
+                "metadata": {"name": "x", "namespace": NS, "labels": {"app": "x"}},
+            }
+        )
+    site.metrics.cores = 1.0
+    await site.vpa(mode="Off", targetRef={"apiVersion": version, "kind": kind, "name": "x"})
+    status = await site.status(lambda found: "main" in found, "a recommendation")
+    assert "ConfigUnsupported" not in status and "NoPodsMatched" not in status
+
+
+async def _fleets(site: Site, fleet: Obj) -> None:
+    """A kind of somebody else's with a scale subresource, and one object of it."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    paths = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "subresources": {"scale": paths, "status": {}},
+    }
+    names = {"kind": "Fleet", "plural": "fleets", "singular": "fleet"}
+    await site.client.create(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "fleets.example.org"},
+            "spec": {"group": "example.org", "scope": "Namespaced", "names": names, "versions": [version]},
+        }
+    )
+    fleets = Resource("example.org", "v1", "fleets", "Fleet")
+
+    async def made() -> bool:
+        await site.client.create(fleet, resource=fleets)
+        return True
+
+    await eventually(made, "the kind")
+    status = {"status": {"replicas": 1, "selector": "app=x"}}
+    await site.client.patch(fleets, "x", status, NS, subresource="status")
+
+
 async def test_a_horizontal_autoscaler_keeps_its_resource(site: Site) -> None:
     await deploy(site)
     hpa = autoscaling_v2.HorizontalPodAutoscaler
@@ -391,6 +465,30 @@ async def test_a_kill_for_lack_of_memory_raises_the_target(site: Site) -> None:
     patch = {"status": {"containerStatuses": [status]}}
     await site.client.patch(PODS, pod["metadata"]["name"], patch, NS, subresource="status")
     await site.status(lambda found: quantity.parse(found["main"]["target"]["memory"]) > 1200 * MI, "a raise")
+
+
+async def test_an_eviction_for_lack_of_memory_raises_the_target(site: Site) -> None:
+    (pod, _) = await deploy(site, memory="64Mi")
+    site.metrics.cores = 0.1
+    await site.vpa(mode="Off")
+    await site.status(lambda found: "main" in found, "a recommendation")
+    place = {"kind": "Pod", "apiVersion": "v1", "name": pod["metadata"]["name"], "namespace": NS}
+    notes = {
+        "starved_resource": "memory",
+        "offending_containers": "main,odd",
+        "offending_containers_usage": "2Gi,nonsense",
+    }
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": NS, "annotations": notes},
+        "involvedObject": place,
+        "reason": "Evicted",
+        "message": "The node was low on resource: memory.",
+        "type": "Warning",
+    }
+    await site.client.create(event)
+    await site.status(lambda found: quantity.parse(found["main"]["target"]["memory"]) > 2400 * MI, "a raise")
 
 
 async def test_memory_survives_a_restart_and_goes_with_the_autoscaler(cluster: Cluster) -> None:
