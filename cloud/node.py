@@ -9,7 +9,7 @@ from api.models import core_v1
 from client.kinds import View
 
 
-class _Metadata(msgspec.Struct):
+class Metadata(msgspec.Struct):
     name: str
     namespace: str = ""
     uid: str = ""
@@ -30,7 +30,7 @@ class Spec(msgspec.Struct):
 class Node(msgspec.Struct):
     """core/v1 Node as far as the cloud reads it."""
 
-    metadata: _Metadata
+    metadata: Metadata
     spec: Spec | None = None
 
 

@@ -18,6 +18,17 @@ TIMEOUT: Final = 60.0  # real seconds: making a certificate and killing containe
 LIMIT: Final = 1 << 20
 
 
+class _Machine(msgspec.Struct):
+    node: str
+    group: str
+    healthy: bool
+
+
+class _Reply(msgspec.Struct):
+    ok: Any = None
+    error: str | None = None
+
+
 class SupervisedMachines:
     """Machines by the supervisor behind `socket`."""
 
@@ -25,8 +36,11 @@ class SupervisedMachines:
         self._socket = socket
 
     async def look(self) -> dict[str, Health]:
-        found = await self._ask("machines")
-        return {each["node"]: Health(each["group"], each["healthy"]) for each in found}
+        try:
+            found = msgspec.convert(await self._ask("machines"), list[_Machine])
+        except msgspec.ValidationError as error:
+            raise MachineError(f"the supervisor's answer makes no sense: {error}") from error
+        return {each.node: Health(each.group, each.healthy) for each in found}
 
     async def launch(self, order: Order) -> None:
         instance, group, kind = order.instance, order.group, order.type
@@ -66,9 +80,9 @@ class SupervisedMachines:
                     raw = await reader.readline()
                 finally:
                     writer.close()
-            reply = msgspec.json.decode(raw)
+            reply = msgspec.json.decode(raw, type=_Reply)
         except (OSError, TimeoutError, ValueError, msgspec.DecodeError) as error:
             raise MachineError(f"the supervisor does not answer: {error}") from error
-        if "error" in reply:
-            raise MachineError(reply["error"])
-        return reply["ok"]
+        if reply.error is not None:
+            raise MachineError(reply.error)
+        return reply.ok
