@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cli import cloud_setup, monitoring, vertical
+from cli import autoscaling, cloud_setup, monitoring, vertical
 from cli.addon_objects import MANAGER, Addon, Placed, rule
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
-from cli.processes import has_cloud, serves_metrics
+from cli.processes import has_cloud, scales_nodes, serves_metrics
 from cli.rest import AdminClient
 
 
@@ -38,6 +38,8 @@ def _wanted(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
         yield from metrics_server(config, ca)
     if has_cloud(config):
         yield from cloud_setup.rights()
+    if scales_nodes(config):
+        yield from autoscaling.objects()
     if config.prometheus:
         yield from monitoring.prometheus(config)
         yield from monitoring.metrics_adapter(config, ca)

@@ -237,9 +237,11 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_hollow)
 
     one = commands.add_parser(
-        "explain", parents=[named], help="say why: a pod is on its node or on none, an HPA scaled"
+        "explain",
+        parents=[named],
+        help="say why: a pod is on its node or on none, an HPA scaled, a node stays, a pod got no new node",
     )
-    one.add_argument("kind", choices=("pod", "hpa", "vpa"))
+    one.add_argument("kind", choices=("pod", "hpa", "vpa", "node", "nodegroup", "scale-up"))
     one.add_argument("object", metavar="NAME")
     one.add_argument("-n", "--namespace", default="default")
     one.set_defaults(run=_explain)

@@ -17,9 +17,15 @@ from machinery.errors import ServiceUnavailable, StatusError
 from proto.explain.v1 import explain_pb2 as pb
 
 TIMEOUT = 10.0
-DECIDERS = {"hpa": "controller-manager", "vpa": "vertical-pod-autoscaler"}
+DECIDERS = {
+    "hpa": "controller-manager",
+    "vpa": "vertical-pod-autoscaler",
+    "node": "cluster-autoscaler",
+    "nodegroup": "cluster-autoscaler",
+    "scale-up": "cluster-autoscaler",
+}
 """Which component decides about objects of a kind, where it is not the scheduler."""
-NAMESPACED = frozenset({"hpa", "vpa"})
+NAMESPACED = frozenset({"hpa", "vpa", "scale-up"})
 
 
 def decision(paths: ClusterPaths, kind: str, namespace: str, name: str) -> str:

@@ -73,6 +73,7 @@ def _accounts(config: ClusterConfig) -> list[tuple[str, bool]]:
     """Service accounts of kube-system that processes of the host act as, and whether they are servers too."""
     return [
         ("metrics-server", True),
+        ("cluster-autoscaler", False),
         *([("metrics-adapter", True), ("prometheus", False)] if config.prometheus else []),
         *([("vertical-pod-autoscaler", True)] if config.vpa else []),
     ]

@@ -16,7 +16,16 @@ from cli.tools import prometheus_binary
 LOG_MEBIBYTES = 20  # of one log file; three older ones are kept
 AUDIT_POLICY = Path(__file__).parent / "audit_policy.yaml"
 HOST = ""  # the node column of processes that belong to no worker
-COMPONENTS = ("apiserver", "scheduler", "controller-manager", "metrics-server", "cloud", "kube-proxy", "worker")
+COMPONENTS = (
+    "apiserver",
+    "scheduler",
+    "controller-manager",
+    "metrics-server",
+    "cloud",
+    "cluster-autoscaler",
+    "kube-proxy",
+    "worker",
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,8 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         specs.append(metrics_server(config, paths))
     if has_cloud(config):
         specs.append(cloud(config, paths))
+    if scales_nodes(config):
+        specs.append(cluster_autoscaler(config, paths))
     if config.vpa:
         specs.append(vertical_autoscaler(config, paths))
     if config.prometheus:
@@ -178,6 +189,24 @@ def serves_metrics(config: ClusterConfig) -> bool:
 def has_cloud(config: ClusterConfig) -> bool:
     """Whether the cluster's machines are a cloud's."""
     return not config.only or "cloud" in config.only
+
+
+def scales_nodes(config: ClusterConfig) -> bool:
+    """Whether the cluster has an autoscaler of its node groups."""
+    return has_cloud(config) and (not config.only or "cluster-autoscaler" in config.only)
+
+
+def cluster_autoscaler(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """It knows the cloud only by the provider's contract."""
+    name = "cluster-autoscaler"
+    argv = [
+        *_common(config, paths, name),
+        *_client(config, paths, name),
+        "--cloud-provider=externalgrpc",
+        f"--cloud-address=unix:{paths.cloud_socket}",
+        f"--explain=unix:{explain_socket(paths, name)}",
+    ]
+    return _forked("cluster_autoscaler", name, HOST, argv, paths)
 
 
 def cloud(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from api.resources import by_kind
-from cli import addons, monitoring, pki, processes
+from cli import addons, autoscaling, monitoring, pki, processes
 from cli.layout import ClusterConfig, ClusterPaths
 from metrics_adapter.config import read
 
@@ -21,6 +21,7 @@ def test_objects_lie_where_they_belong(only: list[str]) -> None:
         *addons.metrics_server(config, b"PEM"),
         *monitoring.prometheus(config),
         *monitoring.metrics_adapter(config, b"PEM"),
+        *autoscaling.objects(),
     ]
     assert len({(path, obj["metadata"]["name"]) for path, obj in placed}) == len(placed)
     for path, obj in placed:

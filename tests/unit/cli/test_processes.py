@@ -22,7 +22,10 @@ def names(config: ClusterConfig) -> list[str]:
     [
         pytest.param(
             [],
-            ["etcd", "apiserver", "scheduler", "controller-manager", "metrics-server", "cloud", "kube-proxy"],
+            [
+                *("etcd", "apiserver", "scheduler", "controller-manager", "metrics-server", "cloud"),
+                *("cluster-autoscaler", "kube-proxy"),
+            ],
             id="all",
         ),
         pytest.param(["apiserver"], ["etcd", "apiserver"], id="API tests"),
