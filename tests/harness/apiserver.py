@@ -28,7 +28,7 @@ from machinery.tls import CertificateAuthority, KeyPair
 ADMIN_TOKEN = "admin-token"
 USER_TOKEN = "user-token"
 TOKENS = f'{ADMIN_TOKEN},admin,uid-admin,"system:masters"\n{USER_TOKEN},alice,uid-alice,"dev,ops"\n'
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:

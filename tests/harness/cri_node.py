@@ -27,7 +27,7 @@ REAL = pytest.mark.skipif(
     reason="needs root, conmon, crun and busybox",
 )
 CIDR = "10.99.7.0/24"
-DEADLINE = 20.0
+DEADLINE = 60.0
 FOREVER = ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"]
 
 

@@ -17,7 +17,7 @@ STATE = Path(os.environ.get("NANOKUBE_STATE") or "/var/lib/nanokube")
 COMMAND_TIMEOUT = 120.0
 
 
-def eventually(probe: Callable[[], T], what: str, timeout: float = 30.0, pause: float = 0.05) -> T:
+def eventually(probe: Callable[[], T], what: str, timeout: float = 60.0, pause: float = 0.05) -> T:
     """Call `probe` until it returns something true; AssertionError with its last answer after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:

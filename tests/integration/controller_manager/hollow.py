@@ -24,7 +24,7 @@ from machinery.errors import AlreadyExists, StatusError
 from machinery.meta import rfc3339
 from tests.harness.apiserver import running_apiserver
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class Cluster:

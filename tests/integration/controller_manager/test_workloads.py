@@ -42,7 +42,7 @@ async def status_of(cluster: Cluster) -> dict[str, Any]:
     return found
 
 
-async def settled(cluster: Cluster, replicas: int, timeout: float = 20.0) -> None:
+async def settled(cluster: Cluster, replicas: int, timeout: float = 60.0) -> None:
     async def probe() -> bool:
         live = await cluster.client.get(DEPLOYMENTS, "web", NS)
         status = live.get("status", {})

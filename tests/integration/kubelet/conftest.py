@@ -24,7 +24,7 @@ from runtime.fake import FakeContainer, FakeRuntime
 from tests.harness.apiserver import RunningApiServer, running_apiserver
 
 T = TypeVar("T")
-DEADLINE = 10.0
+DEADLINE = 60.0
 NODE = "node-1"
 FOREVER = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000"]
 

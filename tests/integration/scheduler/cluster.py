@@ -20,7 +20,7 @@ from scheduler.scheduler import Scheduler
 from tests.harness.apiserver import RunningApiServer
 
 SCALE = 20.0
-DEADLINE = 20.0
+DEADLINE = 60.0
 IDENTITY = "system:kube-scheduler"
 
 
