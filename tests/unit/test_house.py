@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "linux", "machinery", "api", "client", "apiserver", "scheduler", "controller_manager",
-    "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud", "vertical_autoscaler",
-    "cli",
+    "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud",
+    "vertical_autoscaler", "cli",
 )  # fmt: skip
 COMPONENTS = (
     "apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy", "metrics_server",

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from api.resources import by_kind
-from cli import addons, autoscaling, monitoring, pki, processes
+from cli import addons, autoscaling, monitoring, pki, processes, vertical
 from cli.layout import ClusterConfig, ClusterPaths
 from metrics_adapter.config import read
 
@@ -22,6 +22,7 @@ def test_objects_lie_where_they_belong(only: list[str]) -> None:
         *monitoring.prometheus(config),
         *monitoring.metrics_adapter(config, b"PEM"),
         *autoscaling.objects(),
+        *vertical.objects(),
     ]
     assert len({(path, obj["metadata"]["name"]) for path, obj in placed}) == len(placed)
     for path, obj in placed:
@@ -41,6 +42,16 @@ def test_the_endpoint_is_the_process() -> None:
     spec = processes.metrics_server(config, ClusterPaths(Path("/x")))
     assert f"--listen={address}" in spec.argv
     assert objects["Service"]["spec"]["ports"][0]["port"] == service["port"]
+
+
+def test_the_vertical_autoscaler_runs_where_it_is_wanted() -> None:
+    paths = ClusterPaths(Path("/x"))
+    config = ClusterConfig(name="demo", index=3, vpa=True)
+    names = {spec.name for spec in processes.control_plane(config, paths, "etcd")}
+    without = {spec.name for spec in processes.control_plane(ClusterConfig(name="demo", index=3), paths, "etcd")}
+    assert names - without == {"vertical-pod-autoscaler"}
+    spec = processes.vertical_autoscaler(config, paths)
+    assert f"--explain=unix:{processes.explain_socket(paths, 'vertical-pod-autoscaler')}" in spec.argv
 
 
 def test_without_machines_only_the_api_server_reaches_it() -> None:
