@@ -133,6 +133,8 @@ class ScaleDownPlanner:
             verdict = Verdict("CurrentlyBeingDeleted")
         elif record is None:
             verdict = Verdict("NoNodeInfo")
+        elif group.target - known.leaving.get(group.id, 0) <= group.group.min_size:
+            verdict = self._smallest(group, group.target - known.leaving.get(group.id, 0))
         elif lately is not None and now < lately[0]:
             verdict = Verdict("RecentlyUnremovable", f"{lately[1].reason}: {lately[1].message}".rstrip(": "))
         elif facts.notes(node).get(facts.SCALE_DOWN_DISABLED) == "true":
@@ -260,6 +262,11 @@ class ScaleDownPlanner:
             return None
         return Verdict("NotUnneededLongEnough", f"unneeded for {since:.0f} s of {group.options.unneeded_time:.0f} s")
 
+    @staticmethod
+    def _smallest(group: GroupView, size: int) -> Verdict:
+        why = f"group {group.id} has {size} nodes, its minimum is {group.group.min_size}"
+        return Verdict("NodeGroupMinSizeReached", why)
+
     def _too_few(
         self,
         removal: Removal,
@@ -269,8 +276,7 @@ class ScaleDownPlanner:
         offered: Mapping[str, int],
     ) -> Verdict | None:
         if sizes[removal.group] <= group.group.min_size:
-            why = f"group {group.id} has {sizes[removal.group]} nodes, its minimum is {group.group.min_size}"
-            return Verdict("NodeGroupMinSizeReached", why)
+            return self._smallest(group, sizes[removal.group])
         options = self._options
         if left.cores - offered.get(resources.CPU, 0) / 1000 < options.cores_total[0]:
             return Verdict("MinimalResourceLimitExceeded", "cores of the cluster")
