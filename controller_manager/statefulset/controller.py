@@ -15,7 +15,7 @@ from api.models import apps_v1, core_v1
 from client.client import PatchType, key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
-from client.informer import Informer
+from client.informer import EventHandler, Informer
 from client.listers import BY_OWNER, owner_uids
 from controller_manager.environment import Environment
 from controller_manager.failure_memory import FailureMemory
@@ -67,6 +67,7 @@ class StatefulSetController:
         )
         self.controller.watches(self._sets)
         self.controller.watches(self._pods, self.sets_of)
+        self._claims.add_handler(EventHandler(on_delete=self._claim_gone))
 
     def sets_of(self, pod: Pod) -> Iterable[ObjectKey]:
         """The set that owns the pod, or those that might adopt it."""
@@ -81,6 +82,13 @@ class StatefulSetController:
             if LabelSelector.from_object(each.spec.selector).matches(pod.metadata.labels)
             and identity.ordinal_of(each, pod) is not None
         ]
+
+    def _claim_gone(self, claim: Any) -> None:
+        """A pod may have waited for that."""
+        for each in self._sets.lister.list(claim.metadata.namespace):
+            prefixes = (f"{template.metadata.name}-{each.metadata.name}-" for template in identity.templates(each))
+            if any(claim.metadata.name.startswith(prefix) for prefix in prefixes):
+                self.controller.enqueue(key_of(each))
 
     async def reconcile(self, key: ObjectKey) -> Result:
         set_ = self._sets.lister.get(key)
@@ -174,6 +182,7 @@ class StatefulSetController:
         return min(waits, default=None)
 
     async def _create(self, set_: Set, wanted: Creation, current: Revision, update: Revision) -> None:
+        self._refuse_condemned_claims(set_, wanted.ordinal)
         await self._create_claims(set_, wanted.ordinal)
         revision = update if wanted.updated else current
         template = set_.spec.template if wanted.updated else template_of(revision)
@@ -204,6 +213,13 @@ class StatefulSetController:
         self._events.event(set_, NORMAL, "SuccessfulDelete", f"delete {subject} successful")
 
     # Claims
+
+    def _refuse_condemned_claims(self, set_: Set, ordinal: int) -> None:
+        """A pod on a claim that is about to go would be stuck with it: wait until it is gone. Raises Conflict."""
+        for wanted in identity.claims_for(set_, ordinal):
+            claim = self._claims.lister.get(key_of(wanted))
+            if claim is not None and identity.is_condemned(set_, claim, ordinal):
+                raise Conflict(f"claim {key_of(claim)} is being deleted")
 
     async def _create_claims(self, set_: Set, ordinal: int) -> None:
         for claim in identity.claims_for(set_, ordinal):

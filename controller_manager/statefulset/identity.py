@@ -141,6 +141,15 @@ def plan_claim_owners(
     return plain
 
 
+def is_condemned(set_: Set, claim: Claim, ordinal: int) -> bool:
+    """Whether the claim of a pod that does not exist is going, or will be: with an earlier pod of that name."""
+    if claim.metadata.deletionTimestamp is not None:
+        return True
+    owners = claim.metadata.ownerReferences or ()
+    doomed = any(each.kind == "Pod" and each.name == pod_name(set_, ordinal) for each in owners)
+    return doomed and _policy(set_)[1] == DELETE
+
+
 def _is_stale(set_: Set, reference: meta_v1.OwnerReference, claim: Claim) -> bool:
     """Whether the reference is one of ours to an earlier pod of that name."""
     return (

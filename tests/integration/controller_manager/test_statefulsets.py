@@ -286,6 +286,29 @@ async def test_claims_follow_the_retention_policy() -> None:
         await eventually(all_marked, "all claims deleted")
 
 
+async def test_a_pod_that_comes_back_waits_for_its_condemned_claim_to_go() -> None:
+    policy = {"whenDeleted": "Retain", "whenScaled": "Delete"}
+    async with running_cluster(nodes=1) as cluster:
+        await cluster.client.create(web(2, volumeClaimTemplates=data(), persistentVolumeClaimRetentionPolicy=policy))
+        await settled(cluster, 2)
+        held = {"metadata": {"finalizers": ["example.com/held"]}}
+        before = (await cluster.client.patch(CLAIMS, "data-web-1", held, NS))["metadata"]["uid"]
+        await patch(cluster, {"replicas": 1})
+
+        async def condemned() -> bool:
+            claim = await cluster.client.get(CLAIMS, "data-web-1", NS)
+            return "web-1" not in await pods_of(cluster) and "deletionTimestamp" in claim["metadata"]
+
+        await eventually(condemned, "web-1 to go, its claim to be held")
+        await patch(cluster, {"replicas": 2})
+        await asyncio.sleep(0.5)
+        assert "web-1" not in await pods_of(cluster), "a pod must not start on a claim that is going"
+        await cluster.client.patch(CLAIMS, "data-web-1", {"metadata": {"finalizers": None}}, NS)
+        await settled(cluster, 2)
+        claim = await cluster.client.get(CLAIMS, "data-web-1", NS)
+        assert claim["metadata"]["uid"] != before
+
+
 async def test_max_unavailable_updates_several_at_once() -> None:
     update = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}
     async with running_cluster(nodes=2) as cluster:
