@@ -239,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser(
         "explain",
         parents=[named],
-        help="say why: a pod is on its node or on none, an HPA scaled, what a VPA recommends, a node stays, a pod got no new node",
+        help="say why: a pod is where it is, an HPA scaled, a VPA recommends, a node stays, a pod got no new node",
     )
     one.add_argument("kind", choices=("pod", "hpa", "vpa", "node", "nodegroup", "scale-up"))
     one.add_argument("object", metavar="NAME")
