@@ -27,6 +27,7 @@ POD_MESSAGE: Final = "k8s.io.api.core.v1.Pod"
 
 State = Literal["", "running", "creating", "deleting"]
 _STATES: Final[dict[int, State]] = {1: "running", 2: "creating", 3: "deleting"}
+_TEMPLATE_STATUS: Final = ("allocatable", "capacity", "conditions", "images")
 T = TypeVar("T")
 
 
@@ -164,7 +165,11 @@ class GrpcProvider:
         if not found.nodeBytes:
             return None
         try:
-            return codec.decode(codec.encode(protobuf.decode_message(NODE_MESSAGE, found.nodeBytes)), core_v1.Node)
+            told = protobuf.decode_message(NODE_MESSAGE, found.nodeBytes)
+            # Only what a simulation needs: what a cloud leaves out of the rest is no reason to refuse the whole.
+            status = {key: told.get("status", {}).get(key) for key in _TEMPLATE_STATUS}
+            made = {"metadata": told.get("metadata", {}), "spec": told.get("spec", {}), "status": status}
+            return codec.decode(codec.encode(made), core_v1.Node)
         except (StatusError, ValueError) as error:
             raise ProviderError("INVALID_ARGUMENT", f"the template of group {group} is no Node: {error}") from error
 
