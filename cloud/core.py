@@ -183,10 +183,11 @@ class Core:
         elif effect.verb == "kill":
             instance.dieAt = None
 
-    def failed(self, effect: Effect, now: float, why: str) -> None:
+    def failed(self, effect: Effect, now: float, why: str, *, out_of_resources: bool = False) -> None:
         """It was not; it will be tried again, a launch as long as somebody wants the instance."""
         instance = self.state.instances[effect.instance]
-        instance.problem = Problem("LAUNCH_FAILED" if effect.verb == "launch" else "FAILED", why)
+        code = "OUT_OF_CAPACITY" if out_of_resources else "LAUNCH_FAILED" if effect.verb == "launch" else "FAILED"
+        instance.problem = Problem(code, why, out_of_resources)
         instance.retryAt = now + FAILED_RETRY
         if effect.verb == "launch" and instance.phase == "launching":
             instance.phase = "pending"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cloud.core import Core, Effect, Told
-from cloud.machines import MachineError, Machines, Order
+from cloud.machines import MachineError, Machines, NoCapacity, Order
 from cloud.model import Health
 from cloud.store import Store
 from machinery import log
@@ -89,7 +89,7 @@ class Engine:
                 await self._act(effect)
         except MachineError as error:
             _log.warning("Failed", extra=kv(verb=effect.verb, instance=effect.instance, error=error))
-            self.core.failed(effect, self.now(), str(error))
+            self.core.failed(effect, self.now(), str(error), out_of_resources=isinstance(error, NoCapacity))
         else:
             _log.info("Done", extra=kv(verb=effect.verb, instance=effect.instance))
             self.core.done(effect, self.now())

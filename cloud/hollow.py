@@ -15,7 +15,7 @@ from api.models import core_v1
 from client.client import Client
 from client.informer import Informer
 from cloud.machines import MachineError, Machines, Order
-from cloud.model import GROUP_LABEL, Health, Instance, node_labels
+from cloud.model import Health, Instance, node_labels
 from cloud.node import Node
 from machinery.errors import StatusError
 from machinery.meta import ObjectKey
@@ -69,7 +69,7 @@ class HollowMachines:
             self._write({name: each for name, each in entries.items() if name != instance.name})
 
     async def kill(self, instance: Instance) -> None:
-        patch = {"metadata": {"annotations": {STATE: "dead"}, "labels": {GROUP_LABEL: instance.group}}}
+        patch = {"metadata": {"annotations": {STATE: "dead"}}}
         try:
             await self._client.patch(core_v1.Node, instance.name, patch)
         except StatusError as error:

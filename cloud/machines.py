@@ -15,6 +15,10 @@ class MachineError(Exception):
     """It could not be done now; the message says why."""
 
 
+class NoCapacity(MachineError):
+    """There is no room for one more machine."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What is to be launched: the group may be gone when only the end of a machine is wanted."""

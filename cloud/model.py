@@ -24,6 +24,8 @@ REGION_LABEL = "topology.kubernetes.io/region"
 CPU_PRICE, GIB_PRICE = 0.0316, 0.0042  # dollars per hour of a core and of a GiB, as clouds ask for general machines
 SPOT_FACTOR = 0.3  # of the price on demand
 
+MAX_REAL = 200  # machines with an address on the underlay
+
 Failure = Literal["", "out-of-capacity", "never-boots", "never-joins", "dies"]
 Phase = Literal["pending", "launching", "running", "deleting", "gone"]
 FAILURES: tuple[Failure, ...] = ("out-of-capacity", "never-boots", "never-joins", "dies")

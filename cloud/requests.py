@@ -12,6 +12,7 @@ from cloud.core import Core
 from cloud.model import (
     FAILURES,
     GROUP_LABEL,
+    MAX_REAL,
     REGION_LABEL,
     SPOT_FACTOR,
     SPOT_LABEL,
@@ -28,7 +29,7 @@ from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound
 
 NOTICE = 120.0  # seconds of warning before a spot machine is taken away
 MAX_SIZE = 5000
-MAX_REAL = 200  # machines with an address on the underlay
+RESERVED = frozenset({"hollow"})  # the nodes of `nanokube hollow` are called so
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,13}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -143,6 +144,8 @@ class Requests:
             raise BadRequest(
                 f"node group name {group.name!r}: want up to 15 of a-z, 0-9 and '-', beginning with a letter"
             )
+        if group.name in RESERVED:
+            raise BadRequest(f"node group name {group.name!r} is reserved")
         if group.name in state.groups or any(each.prefix == group.prefix for each in state.groups.values()):
             raise AlreadyExists(f'node group "{group.name}" already exists')
         if any(each.phase != "gone" for each in state.of(group.name)):

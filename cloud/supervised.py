@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cloud.machines import MachineError, Order
-from cloud.model import Health, Instance, node_labels
+from cloud.machines import MachineError, NoCapacity, Order
+from cloud.model import MAX_REAL, Health, Instance, node_labels
 
 TIMEOUT: Final = 60.0  # real seconds: making a certificate and killing containers take some
 LIMIT: Final = 1 << 20
@@ -44,9 +44,12 @@ class SupervisedMachines:
 
     async def launch(self, order: Order) -> None:
         instance, group, kind = order.instance, order.group, order.type
-        there = (await self.look()).get(instance.name)
+        machines = await self.look()
+        there = machines.get(instance.name)
         if there is not None and there.group == group.name:
             return  # asked before, and the answer was lost
+        if len(machines) >= MAX_REAL:
+            raise NoCapacity(f"a cluster has at most {MAX_REAL} real machines")
         labels = node_labels(group, instance.zone)
         await self._ask(
             "node-add",

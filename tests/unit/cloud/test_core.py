@@ -128,6 +128,7 @@ def test_what_is_refused_changes_nothing(act: Any, words: str) -> None:
     [
         pytest.param({"name": "Big"}, "name", id="capital"),
         pytest.param({"name": "x" * 16}, "name", id="long"),
+        pytest.param({"name": "hollow"}, "reserved", id="hollow"),
         pytest.param({"name": "w"}, "already exists", id="again"),
         pytest.param({"prefix": "w"}, "already exists", id="same prefix"),
         pytest.param({"type": "huge"}, "instance type", id="unknown type"),

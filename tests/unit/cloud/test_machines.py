@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from cloud.hollow import BothKinds, HollowMachines
-from cloud.machines import FakeMachines, MachineError, Machines, Order
-from cloud.model import Group, Health, Instance, Taint, standard_types
+from cloud.machines import FakeMachines, MachineError, Machines, NoCapacity, Order
+from cloud.model import MAX_REAL, Group, Health, Instance, Taint, standard_types
 from cloud.node import Metadata, Node
 from cloud.supervised import SupervisedMachines
 from machinery.meta import ObjectKey
@@ -112,6 +112,14 @@ async def test_a_machine_is_ordered_with_the_size_and_labels_of_its_group(tmp_pa
     )
     assert "topology.kubernetes.io/zone=z" in ordered["labels"].split(",")
     assert "team=x" in ordered["labels"].split(",")
+
+
+async def test_a_full_cluster_has_no_capacity(tmp_path: Path) -> None:
+    supervisor = FakeSupervisor()
+    supervisor.nodes = {f"x-{n}": {"node": f"x-{n}", "group": "", "healthy": True} for n in range(MAX_REAL)}
+    async with await asyncio.start_unix_server(supervisor.serve, str(tmp_path / "s")):
+        with pytest.raises(NoCapacity, match="200"):
+            await SupervisedMachines(tmp_path / "s").launch(order())
 
 
 async def test_a_stranger_of_the_name_is_neither_adopted_nor_removed(tmp_path: Path) -> None:
