@@ -64,6 +64,7 @@ from machinery.tls import KeyPair
 if TYPE_CHECKING:
     import grpc.aio
 
+    from api.resources import Resource
     from apiserver.grpc.service import ResourceService
     from apiserver.storage.interface import Store
 
@@ -147,7 +148,9 @@ class ApiServer:
         install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
-        self.virtual = VirtualResources(clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens)
+        self.virtual = VirtualResources(
+            clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens, self._admit_question
+        )
         self.streams = WatchStreams(clock, settings.min_request_timeout)
         self.kubelets = Kubelets(self.registry, settings.kubelet_pair)
         self._stopping = False
@@ -180,6 +183,17 @@ class ApiServer:
             version=str(discovery.version()["gitVersion"]),
         )
         self.metrics.add(self.aggregator.figures)
+
+    async def _admit_question(
+        self,
+        ctx: RequestContext,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: dict[str, Any],
+        subresource: str,
+    ) -> None:
+        await self.registry.resource(*resource.key()).admit_question(ctx, namespace, name, body, subresource)
 
     async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An object's metadata without authorization; pods bring the two fields that bind tokens."""

@@ -55,7 +55,7 @@ def default_plugins(
         DefaultClass(registry, STORAGE),
         StorageObjectInUseProtection(),
         DefaultClass(registry, INGRESS),
-        NodeRestriction(registry),
+        NodeRestriction(registry, authorize),
         PodTopologyLabels(registry),
     ]
     rights = [CertificateRights(authorize)] if authorize is not None else []

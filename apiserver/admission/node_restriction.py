@@ -1,4 +1,5 @@
-"""NodeRestriction: a kubelet writes its own Node, its own Lease and CSINode, and pods bound to it; nothing else.
+"""NodeRestriction: a kubelet writes its own Node, its own Lease and CSINode, and pods bound to it, and gets these
+pods' tokens; nothing else.
 
 Works together with the node authorizer, which decides what a kubelet may ask for at all. Does nothing for other users.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from apiserver.admission.node_tokens import NodeTokens
+from apiserver.admission.policies.expressions import Authorize
 from apiserver.admission.refusal import forbidden
 from apiserver.registry.context import RequestContext
 from apiserver.registry.hooks import CREATE, DELETE, UPDATE, Obj
@@ -57,11 +60,12 @@ def changed_labels(new: Obj, old: Obj | None) -> list[str]:
 class NodeRestriction:
     """Refuses; never changes anything."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, authorize: Authorize | None = None) -> None:
         self._pods = registry.resource("", "v1", "pods")
+        self._tokens = NodeTokens(registry, authorize)
 
     def handles(self, resource: Resource) -> bool:
-        return resource.plural in ("pods", "nodes", "leases", "csinodes")
+        return resource.plural in ("pods", "nodes", "leases", "csinodes", "serviceaccounts")
 
     async def admit(
         self,
@@ -84,6 +88,9 @@ class NodeRestriction:
                 why = self._eviction(node, namespace, name) if evicts else _pod(node, op, new, old, subresource)
             case "", "nodes":
                 why = _node(node, op, name, new, old)
+            case "", "serviceaccounts":
+                if subresource == "token" and op == CREATE and new is not None:
+                    why = await self._tokens.refusal(ctx.user, namespace, name, new)
             case "coordination.k8s.io", "leases":
                 if namespace != LEASE_NAMESPACE:
                     why = f'can only access leases in the "{LEASE_NAMESPACE}" system namespace'

@@ -18,7 +18,7 @@ from apiserver.apply.shapes import root_shape
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.gate import Gate
 from apiserver.auth.rbac import RBACAuthorizer
-from apiserver.auth.service_accounts import ServiceAccountTokens, user_of
+from apiserver.auth.service_accounts import DEFAULT_EXPIRATION, ServiceAccountTokens, user_of
 from apiserver.auth.token_request import TokenRequests
 from apiserver.auth.user import UserInfo
 from apiserver.registry.context import RequestContext
@@ -34,6 +34,7 @@ AUTHORIZATION = "authorization.k8s.io"
 
 Obj = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
+Admit = Callable[[RequestContext, Resource, str, str, Obj, str], Awaitable[None]]
 _Create = Callable[[RequestContext, str, str, Obj], Awaitable[Obj]]
 
 
@@ -48,7 +49,10 @@ class VirtualResources:
         agnostic_token: Callable[[str], Awaitable[UserInfo | None]],
         accounts: ServiceAccountTokens | None,
         tokens: TokenRequests | None,
+        admit: Admit,
     ) -> None:
+        """`admit` asks admission about what is posted to a subresource."""
+        self._admit = admit
         self._clock = clock
         self._gate = gate
         self._rbac = rbac
@@ -79,6 +83,10 @@ class VirtualResources:
         for key in ("metadata", "spec"):
             if not isinstance(body.get(key) or {}, dict):
                 raise BadRequest(f"json: cannot unmarshal into Go struct field {resource.kind}.{key}")
+        if subresource:
+            spec = {"expirationSeconds": DEFAULT_EXPIRATION, **(body.get("spec") or {})}
+            body = {**body, "metadata": body.get("metadata") or {}, "spec": spec}
+            await self._admit(ctx, resource, namespace, name, body, subresource)
         try:
             owned = self._owned(ctx, resource, subresource, body)
             answer = await handler(ctx, namespace, name, body)
@@ -100,8 +108,6 @@ class VirtualResources:
                 group, version, kind = AUTHENTICATION, "v1", "TokenRequest"
             shape, ignored = root_shape(group, version, kind), {"f:status": MEMBER}
             found = self._kinds[resource.plural, subresource] = Kind(f"{group}/{version}", shape, subresource, ignored)
-        if subresource:
-            body = {**body, "spec": {"expirationSeconds": 3600, **(body.get("spec") or {})}}
         return plan_create_json(found, body, ctx.field_manager or "unknown", rfc3339(self._clock.now()))
 
     # authorization.k8s.io

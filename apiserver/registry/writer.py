@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apiserver.registry import deletion
 from apiserver.registry.context import RequestContext
-from apiserver.registry.hooks import CONNECT, UPDATE, Obj, Plugin, Plugins, Undo, plugins_for
+from apiserver.registry.hooks import CONNECT, CREATE, UPDATE, Obj, Plugin, Plugins, Undo, plugins_for
 from apiserver.registry.reading import ResourceReader, storage_errors
 from apiserver.registry.strategy import Strategy
 from apiserver.registry.tracking import Tracker
@@ -96,6 +96,10 @@ class ResourceWriter(ResourceReader):
     async def connect(self, ctx: RequestContext, namespace: str, name: str, subresource: str, options: Obj) -> None:
         """Admission of a stream or a proxy; `options` are its options as an object. Raises what refuses it."""
         await self._admit_request(ctx, CONNECT, namespace, name, options, subresource)
+
+    async def admit_question(self, ctx: RequestContext, namespace: str, name: str, body: Obj, subresource: str) -> None:
+        """Admission of what is POSTed to a subresource and answered elsewhere. Raises what refuses it."""
+        await self._admit_request(ctx, CREATE, namespace, name, body, subresource)
 
     async def _admit_request(
         self, ctx: RequestContext, op: str, namespace: str, name: str, body: Obj, subresource: str

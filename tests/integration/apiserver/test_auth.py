@@ -292,3 +292,78 @@ async def test_what_refusals_of_escalation_say(apiserver: RunningApiServer, role
     refused = await alice.post(f"{RBAC}/clusterroles", body)
     assert refused.status == 403
     assert refused.json["message"].endswith(message)
+
+
+UNAUTHORIZED = "not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience"
+
+
+async def test_a_node_gets_tokens_of_its_own_pods_only(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    for name in ("default", "other"):
+        await rest.post(ACCOUNTS, {"metadata": {"name": name}})
+    for node in ("n1", "n2"):
+        await rest.post("/api/v1/nodes", {"metadata": {"name": node}})
+    audience = {"serviceAccountToken": {"path": "t", "audience": "vault"}}
+    volumes = [{"name": "v", "projected": {"sources": [audience]}}, {"name": "c", "csi": {"driver": "csi.example.com"}}]
+    driver = {"metadata": {"name": "csi.example.com"}, "spec": {"tokenRequests": [{"audience": "store"}]}}
+    assert (await rest.post("/apis/storage.k8s.io/v1/csidrivers", driver)).status == 201
+    uids = {}
+    for name, node in (("here", "n1"), ("there", "n2")):
+        spec = {"nodeName": node, "containers": [{"name": "c", "image": "i"}], "volumes": volumes}
+        answer = await rest.post(PODS, {"metadata": {"name": name}, "spec": spec})
+        assert answer.status == 201, answer.body
+        uids[name] = answer.json["metadata"]["uid"]
+    as_node = {"impersonate-user": "system:node:n1", "impersonate-group": "system:nodes"}
+
+    async def asked(expected: str, *audiences: str, **reference: str) -> None:
+        spec = {"audiences": list(audiences), **({"boundObjectRef": reference} if reference else {})}
+        answer = await rest.request("POST", f"{ACCOUNTS}/default/token", {"spec": spec}, as_node)
+        if expected:
+            assert answer.status == 403, answer.body
+            assert expected in answer.json["message"]
+        else:
+            assert answer.status == 201, answer.body
+
+    here = {"kind": "Pod", "apiVersion": "v1", "name": "here", "uid": uids["here"]}
+    await asked("", **here)
+    await asked("", "vault", **here)
+    await asked("", "store", **here)
+    await asked(f'audience "else" {UNAUTHORIZED}', "else", **here)
+    await asked("node may only request 0 or 1 audiences", "vault", "store", **here)
+    await asked("node requested token not bound to a pod")
+    await asked("node requested token not bound to a pod", **{**here, "kind": "Secret"})
+    await asked("node requested token with a pod binding without a uid", **{**here, "uid": ""})
+    await asked("does not match the UID in record", **{**here, "uid": "x"})
+    await asked("bound to a pod scheduled on a different node", **{**here, "name": "there", "uid": uids["there"]})
+    rule = {"apiGroups": [""], "resources": ["else"], "verbs": ["request-serviceaccounts-token-audience"]}
+    granted = {"metadata": {"name": "else"}, "rules": [rule]}
+    assert (await rest.post(f"{RBAC}/namespaces/default/roles", granted)).status == 201
+    subject = {"kind": "User", "name": "system:node:n1", "apiGroup": "rbac.authorization.k8s.io"}
+    assert (await rest.post(f"{RBAC}/namespaces/default/rolebindings", binding("else", subject, "else"))).status == 201
+    await asked("", "else", **here)
+
+
+async def test_admission_judges_requests_for_tokens(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    await rest.post(ACCOUNTS, {"metadata": {"name": "default"}})
+    registration = "/apis/admissionregistration.k8s.io/v1"
+    rule = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["serviceaccounts/token"],
+    }
+    rejected = {"expression": "object.spec.expirationSeconds <= 900", "message": "too long"}
+    policy = {"matchConstraints": {"resourceRules": [rule]}, "validations": [rejected]}
+    bound = {"policyName": "short", "validationActions": ["Deny"]}
+    made = await rest.post(
+        f"{registration}/validatingadmissionpolicies", {"metadata": {"name": "short"}, "spec": policy}
+    )
+    assert made.status == 201, made.body
+    path = f"{registration}/validatingadmissionpolicybindings"
+    assert (await rest.post(path, {"metadata": {"name": "short"}, "spec": bound})).status == 201
+    token = f"{ACCOUNTS}/default/token"
+    answer = await rest.post(token, {"spec": {}})  # an hour, unless told
+    assert answer.status == 422, answer.body
+    assert answer.json["message"].endswith("denied request: too long")
+    assert (await rest.post(token, {"spec": {"expirationSeconds": 800}})).status == 201
