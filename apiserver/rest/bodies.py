@@ -14,11 +14,11 @@ from apiserver.rest.negotiation import JSON, PROTOBUF, YAML, media_type_of
 from apiserver.rest.responses import Receive
 from machinery.errors import BadRequest, StatusError, TooLarge, UnsupportedMediaType
 from machinery.golang import json_error
+from machinery.nesting import too_deep
 
 LIMIT = 3 * 1024 * 1024
 # Shared YAML anchors may stand for far more nodes than their text has characters.
 YAML_NODE_LIMIT = 500_000
-MAX_DEPTH = 10_000
 
 _decode_json = msgspec.json.Decoder().decode
 
@@ -90,7 +90,7 @@ def decode_json(raw: bytes, kind: str) -> dict[str, Any]:
             kind, f"couldn't get version/kind; json parse error: {go_json_error(exc, raw)}", raw
         ) from exc
     except RecursionError as exc:
-        raise BadRequest(f"json: exceeded max depth: {MAX_DEPTH}") from exc
+        raise too_deep() from exc
     if not isinstance(value, dict):
         raise unrecognized(kind, _no_type_meta(value), raw)
     return value
@@ -139,9 +139,10 @@ def load_yaml(raw: bytes) -> Any:
     """YAML 1.1 as JSON values: keys become strings, times stay text. Raises ValueError."""
     import yaml
 
-    from apiserver.rest.yaml_values import Loader, to_json_values
+    from apiserver.rest.yaml_values import Loader, check_expansion, to_json_values
 
     try:
+        check_expansion(raw, YAML_NODE_LIMIT)
         # The loader is a SafeLoader without the timestamp rule.
         value = yaml.load(raw, Loader=Loader)
     except yaml.MarkedYAMLError as exc:

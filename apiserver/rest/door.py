@@ -34,6 +34,7 @@ from apiserver.rest.server import Peer
 from apiserver.rest.system import SystemHandlers
 from machinery.errors import InternalError, NotFound, StatusError
 from machinery.log import kv
+from machinery.nesting import too_deep
 
 log = logging.getLogger("apiserver.rest")
 
@@ -93,7 +94,7 @@ class RestDoor:
     async def _serve_unrecorded(self, request: Request) -> None:
         began = perf_counter()
         try:
-            await self._answer(request)
+            await self._answer_shallow(request)
         except StatusError as error:
             if request.code:
                 raise  # the answer is broken off; the connection must not be used again
@@ -119,6 +120,15 @@ class RestDoor:
         if request.code >= 400 and request.info.is_resource and not self._resources.serves(request.info):
             series = (request.method, "", "", "", "", "")  # names that clients make up must not become labels
         self._metrics.observe(series, request.code, perf_counter() - began)
+
+    async def _answer_shallow(self, request: Request) -> None:
+        try:
+            await self._answer(request)
+        except RecursionError as error:
+            log.warning(
+                "Refused what is nested too deeply", extra=kv(method=request.method, path=request.scope["path"])
+            )
+            raise too_deep() from error
 
     async def _answer(self, request: Request) -> None:
         scope = request.scope

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from machinery.errors import StatusError
+from machinery.errors import BadRequest, StatusError
+from machinery.nesting import is_too_deep, too_deep
 
 Obj = dict[str, Any]
 
@@ -86,7 +87,16 @@ class ObjectForm:
         self._cut = len(self._start)
 
     def encode(self, obj: Obj) -> bytes:
-        """The bytes to store. The object must have metadata with at least one field besides resourceVersion."""
+        """The bytes to store. The object must have metadata with at least one field besides resourceVersion.
+
+        Raises BadRequest on what is nested too deeply to be read again.
+        """
+        raw = self._written(obj)
+        if is_too_deep(obj, raw):
+            raise too_deep()
+        return raw
+
+    def _written(self, obj: Obj) -> bytes:
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
             metadata = {key: value for key, value in metadata.items() if key != "resourceVersion"}
@@ -112,8 +122,11 @@ class ObjectForm:
                 obj = convert(obj)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise BadObject(f"cannot be converted from {obj['apiVersion']}: {error}") from error
-        _drop_empty_times(obj)
-        return self.encode(obj)
+        try:
+            _drop_empty_times(obj)
+            return self.encode(obj)
+        except (RecursionError, BadRequest) as error:
+            raise BadObject(f"nested too deeply: {error}") from error
 
     def with_revision(self, stored: bytes, revision: int) -> bytes:
         """The object as readers see it."""
