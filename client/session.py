@@ -61,8 +61,12 @@ class Session:
     async def _run(self) -> None:
         import grpc.aio
 
-        stream = self._open_stream()
         trouble: StatusError = ServiceUnavailable("the API server ended the session")
+        try:
+            stream = self._open_stream()
+        except grpc.aio.UsageError as error:
+            self._fail(ServiceUnavailable(f"no session: {error}"))
+            return
         sender = asyncio.ensure_future(self._send(stream))
         try:
             async for batch in stream:
@@ -77,10 +81,13 @@ class Session:
         finally:
             sender.cancel()
             stream.cancel()
-            self._unsent.clear()
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(trouble)
+            self._fail(trouble)
+
+    def _fail(self, trouble: StatusError) -> None:
+        self._unsent.clear()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(trouble)
 
     async def _send(self, stream: Any) -> None:
         import grpc.aio

@@ -122,3 +122,12 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
     with pytest.raises(Timeout):
         await session.call(pb.Call(get=pb.GetRequest()))
     await session.close()
+
+
+async def test_a_call_on_a_closed_channel_fails_at_once(server: RunningApiServer) -> None:
+    client = Client.connect(server.grpc_target, server.admin_tls)
+    await client.create(config_map("before"))
+    await client.close()
+    with pytest.raises(ServiceUnavailable):
+        async with asyncio.timeout(5):
+            await client.create(config_map("after"))
