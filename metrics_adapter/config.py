@@ -256,6 +256,7 @@ rules:
 - seriesQuery: '{namespace!="",__name__!~"^container_.*"}'
   seriesFilters:
   - isNot: "_(total|bucket)$"
+  - isNot: "^(up|scrape_.+)$"
   - isNot: "^nginx_ingress_controller_requests$"
   resources: {template: "<<.Resource>>"}
   metricsQuery: sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)
@@ -275,6 +276,7 @@ externalRules:
 - seriesQuery: '{namespace!="",__name__!~"^container_.*"}'
   seriesFilters:
   - isNot: "_(total|bucket)$"
+  - isNot: "^(up|scrape_.+)$"
   resources: {template: "<<.Resource>>"}
   metricsQuery: <<.Series>>{<<.LabelMatchers>>}
 """

@@ -157,7 +157,8 @@ def test_the_defaults() -> None:
     requests, depth = Series("http_requests_total", labels), Series("queue_depth", labels)
     bucket = Series("latency_bucket", labels)
     nginx = Series("nginx_ingress_controller_requests", frozenset({"exported_namespace", "namespace", "ingress"}))
-    found = {counters: [requests], gauges: [requests, depth, bucket, nginx], ingress: [nginx]}
+    up = Series("up", labels)
+    found = {counters: [requests], gauges: [requests, depth, bucket, nginx, up], ingress: [nginx]}
     made = listed(config, found, KNOWN)
     assert by_hand(made) == {
         ("pods/http_requests_per_second", True),
