@@ -32,6 +32,8 @@ def test_a_finalizer_holds_an_object_and_its_namespace(cluster: Cluster) -> None
     hold = '{"metadata":{"finalizers":["example.com/hold"]}}'
     cluster.kubectl("patch", "configmap", "c", "-n", "held", "--type=merge", "-p", hold)
     cluster.kubectl("create", "deployment", "web", "-n", "held", *LOOP)
+    # A shell that has not come to its trap yet ignores SIGTERM, being process 1: its pod takes the whole grace period.
+    eventually(lambda: cluster.running("app=web", "held"), "the pod to run")
     cluster.kubectl("delete", "namespace", "held", "--wait=false")
     eventually(lambda: not cluster.items("deployments,pods", "-n", "held"), "the namespace to empty")
     assert cluster.get("namespace", "held")["status"]["phase"] == "Terminating"
