@@ -77,7 +77,11 @@ def schemas() -> Iterator[Obj]:
     controllers = [*managers, *_accounts("endpoint-controller", "endpointslicemirroring-controller")]
     yield _schema("endpoint-controller", "workload-high", 150, "ByUser", controllers, resources=(endpoints,), paths=())
     accounts = _groups(ALL_SERVICE_ACCOUNTS)
-    yield _schema("workload-leader-election", "leader-election", 200, "ByUser", accounts, resources=(leases,), paths=())
+    locks = _rule(("get", "create", "update"), "", ("endpoints", "configmaps"))
+    old = (locks, leases)
+    yield _schema(
+        "workload-leader-election", "leader-election", 200, "ByUser", system_accounts, resources=old, paths=()
+    )
     nodes = _groups(NODES)
     status = {**_rule(("*",), "", ("nodes", "nodes/status")), "clusterScope": True}
     beats = _rule(("*",), "coordination.k8s.io", ("leases",))

@@ -43,10 +43,19 @@ def plan_default(wanted: Obj, found: Mapping[str, Any] | None) -> Obj | None:
     mandatory = wanted["metadata"]["name"] in MANDATORY
     if not mandatory and given is not None and given != "true":
         return None
+    wanted = _with_own_share(wanted, found)
     if _covers(found.get("spec"), wanted["spec"]) and given == "true":
         return None
     meta = {**found["metadata"], "annotations": {**(found["metadata"].get("annotations") or {}), AUTOUPDATE: "true"}}
     return {**found, "metadata": meta, "spec": wanted["spec"]}
+
+
+def _with_own_share(wanted: Obj, found: Mapping[str, Any]) -> Obj:
+    """What the exempt level holds for itself and lends is the administrator's to say."""
+    share = (found.get("spec") or {}).get("exempt")
+    if "exempt" not in wanted["spec"] or not isinstance(share, dict):
+        return wanted
+    return {**wanted, "spec": {**wanted["spec"], "exempt": share}}
 
 
 def _covers(found: Any, wanted: Any) -> bool:

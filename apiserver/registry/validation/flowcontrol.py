@@ -6,10 +6,12 @@ Called by the rules of those kinds in the strategy table.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from apiserver.flowcontrol import defaults
 from apiserver.registry.validation import names
-from apiserver.registry.validation.fields import check_enum, invalid_each, unsupported
+from apiserver.registry.validation.fields import invalid_each, unsupported
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -18,7 +20,11 @@ _MAX_PRECEDENCE = 10_000
 _MAX_QUEUES = 10_000_000
 _HASH_BITS = 60
 _EXEMPT = "exempt"
-_VERBS = ("*", "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_METHODS = ("ByNamespace", "ByUser")
+_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch")
+_PRESERVE = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares"
+_FIXED_LEVELS = {each["metadata"]["name"]: each["spec"] for each in defaults.levels()}
+_FIXED_SCHEMAS = {each["metadata"]["name"]: each["spec"] for each in defaults.schemas()}
 _SUBJECTS = {"Group": "group", "ServiceAccount": "serviceAccount", "User": "user"}
 _NAMESPACE = "each member of this list must be '*' or a DNS-1123 label; "
 
@@ -35,8 +41,9 @@ def validate_flow_schema(obj: Obj) -> list[FieldError]:
     if precedence == 1 and obj["metadata"].get("name") != _EXEMPT:
         detail = "only the schema named 'exempt' may have matchingPrecedence 1"
         errors.append(FieldError.invalid(path, precedence, detail))
-    method = (spec.get("distinguisherMethod") or {}).get("type")
-    errors += check_enum("spec.distinguisherMethod.type", method, ("ByNamespace", "ByUser"))
+    method = spec.get("distinguisherMethod")
+    if method is not None and method.get("type") not in _METHODS:
+        errors.append(unsupported("spec.distinguisherMethod.type", method.get("type") or "", _METHODS))
     path, level = "spec.priorityLevelConfiguration.name", (spec.get("priorityLevelConfiguration") or {}).get("name")
     if not level:
         errors.append(FieldError.required(path, "must reference a priority level"))
@@ -44,7 +51,29 @@ def validate_flow_schema(obj: Obj) -> list[FieldError]:
         errors += invalid_each(path, level, names.dns_subdomain(level))
     for index, rule in enumerate(spec.get("rules") or ()):
         errors += _rule(rule, f"spec.rules[{index}]")
-    return errors + _conditions(obj)
+    return errors + _fixed(obj, _FIXED_SCHEMAS) + _conditions(obj)
+
+
+def _fixed(obj: Obj, fixed: Mapping[str, Obj]) -> list[FieldError]:
+    """The mandatory objects are what they are, but for the share of the exempt level."""
+    name, spec = obj["metadata"].get("name") or "", obj.get("spec") or {}
+    if name not in defaults.MANDATORY:
+        return []
+    wanted, aside = fixed[name], ""
+    if "exempt" in wanted:
+        wanted = {key: value for key, value in {**wanted, "exempt": spec.get("exempt")}.items() if value is not None}
+        aside = "except the 'spec.exempt' field "
+    if _meaning(spec) == _meaning(wanted):
+        return []
+    return [FieldError.invalid("spec", spec, f"spec of '{name}' {aside}must equal the fixed value")]
+
+
+def _meaning(value: Any) -> Any:
+    """A value without what is empty: Go's comparison does not tell it from what is left out."""
+    if isinstance(value, dict):
+        found = {key: _meaning(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in found.items() if inner not in (None, {}, [], "", False)}
+    return [_meaning(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _rule(rule: Obj, path: str) -> list[FieldError]:
@@ -167,6 +196,9 @@ def validate_priority_level(obj: Obj) -> list[FieldError]:
     spec = obj.get("spec") or {}
     kind, limited, exempt = spec.get("type") or "", spec.get("limited"), spec.get("exempt")
     errors: list[FieldError] = []
+    if _PRESERVE in (obj["metadata"].get("annotations") or {}):
+        detail = f"annotation '{_PRESERVE}' is forbidden in flowcontrol.apiserver.k8s.io/v1"
+        errors.append(FieldError.forbidden("metadata.annotations", detail))
     if (obj["metadata"].get("name") == _EXEMPT) != (kind == "Exempt"):
         detail = "type must be 'Exempt' if and only if name is 'exempt'"
         errors.append(FieldError.invalid("spec.type", kind, detail))
@@ -184,7 +216,7 @@ def validate_priority_level(obj: Obj) -> list[FieldError]:
             errors += _limited(limited, "spec.limited")
     else:
         errors.append(unsupported("spec.type", kind, ("Exempt", "Limited")))
-    return errors + _conditions(obj)
+    return errors + _fixed(obj, _FIXED_LEVELS) + _conditions(obj)
 
 
 def _shares(level: Obj, path: str) -> list[FieldError]:

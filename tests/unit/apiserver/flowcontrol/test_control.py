@@ -67,9 +67,16 @@ def control(total: int = 600) -> FlowControl:
         pytest.param(
             ACCOUNT,
             asked("get", "leases", "a", "coordination.k8s.io"),
+            "service-accounts",
+            "workload-low",
+            id="accounts-election",
+        ),
+        pytest.param(
+            SYSTEM_ACCOUNT,
+            asked("update", "configmaps", "a"),
             "workload-leader-election",
             "leader-election",
-            id="accounts-election",
+            id="system-accounts-election",
         ),
         pytest.param(UserInfo("x"), asked("list", "pods"), "", "", id="in-no-group"),
     ],
@@ -158,5 +165,9 @@ def test_defaults_are_kept_unless_a_user_says_otherwise() -> None:
     assert back is not None and back["spec"] == wanted["spec"] and back["metadata"]["uid"] == "u"
     kept = {**changed, "metadata": {**wanted["metadata"], "annotations": {defaults.AUTOUPDATE: "false"}}}
     assert plan_default(wanted, kept) is None
+    exempt = next(each for each in defaults.levels() if each["metadata"]["name"] == "exempt")
+    own = {**exempt, "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 9, "lendablePercent": 50}}}
+    assert plan_default(exempt, own) is None
+    assert plan_default(exempt, {**own, "spec": {"type": "Exempt"}}) is not None
     mandatory = next(each for each in defaults.levels() if each["metadata"]["name"] == "catch-all")
     assert plan_default(mandatory, {**kept, "spec": {}}) is not None

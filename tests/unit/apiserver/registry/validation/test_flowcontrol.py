@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from apiserver.flowcontrol.defaults import levels, schemas
 from apiserver.registry.validation.flowcontrol import validate_flow_schema, validate_priority_level, validate_status
 
 Obj = dict[str, Any]
@@ -31,6 +33,10 @@ def path(*urls: str) -> Obj:
     return schema({"subjects": [USER], "nonResourceRules": [{**PATHS, "nonResourceURLs": list(urls)}]})
 
 
+def defaults_of(name: str, among: Iterable[Obj]) -> Obj:
+    return next(each for each in among if each["metadata"]["name"] == name)
+
+
 RULE = "spec.rules[0].resourceRules[0]"
 SUBJECT = "spec.rules[0].subjects[0]"
 URL = "spec.rules[0].nonResourceRules[0].nonResourceURLs"
@@ -40,7 +46,9 @@ URL = "spec.rules[0].nonResourceRules[0].nonResourceURLs"
     ("obj", "expected"),
     [
         (schema({"subjects": [USER], "resourceRules": [PODS], "nonResourceRules": [PATHS]}), []),
-        (schema(precedence=1, name="exempt"), []),
+        (defaults_of("exempt", schemas()), []),
+        (defaults_of("catch-all", schemas()), []),
+        (schema(precedence=1, name="exempt"), ["spec: Invalid value: {"]),
         (schema(precedence=1), ["spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have"]),
         (schema(precedence=-1), ["spec.matchingPrecedence: Invalid value: -1: must be a positive value"]),
         (schema(precedence=10001), ["spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000"]),
@@ -73,7 +81,7 @@ URL = "spec.rules[0].nonResourceRules[0].nonResourceURLs"
             about(verbs=["*", "get"]),
             [f'{RULE}.verbs: Invalid value: ["*","get"]: if \'*\' is present, must not specify o'],
         ),
-        (about(verbs=["fly"]), [f'{RULE}.verbs: Unsupported value: ["fly"]: supported values: "*", "create", ']),
+        (about(verbs=["fly"]), [f'{RULE}.verbs: Unsupported value: ["fly"]: supported values: "create", "delete", ']),
         (about(apiGroups=["*", "a"]), [f"{RULE}.apiGroups: Invalid value: "]),
         (about(resources=[]), [f"{RULE}.resources: Required value: resource rules must supply at least one resource"]),
         (
@@ -81,6 +89,11 @@ URL = "spec.rules[0].nonResourceRules[0].nonResourceURLs"
             [f"{RULE}.namespaces: Required value: resource rules that are not cluster scoped must supply at least"],
         ),
         (about(namespaces=None, clusterScope=True), []),
+        (about(verbs=["proxy"]), []),
+        (
+            {"metadata": {"name": "s"}, "spec": {**about()["spec"], "distinguisherMethod": {}}},
+            ['spec.distinguisherMethod.type: Unsupported value: "": supported values: "ByNamespace", "ByUser"'],
+        ),
         (
             about(namespaces=["A"]),
             [f"{RULE}.namespaces[0]: Invalid value: \"A\": each member of this list must be '*' or"],
@@ -120,6 +133,7 @@ def queues(length: int, count: int, hand: int) -> Obj:
     return limited(limitResponse={"type": "Queue", "queuing": queuing})
 
 
+PRESERVE = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares"
 QUEUING = "spec.limited.limitResponse.queuing"
 
 
@@ -128,6 +142,17 @@ QUEUING = "spec.limited.limitResponse.queuing"
     [
         (limited(), []),
         (queues(50, 64, 8), []),
+        (defaults_of("catch-all", levels()), []),
+        (level("Exempt", "exempt", exempt={"lendablePercent": 50}), []),
+        (level("Exempt", "exempt"), []),
+        (
+            level(name="catch-all", limited={"limitResponse": {"type": "Reject"}, "nominalConcurrencyShares": 6}),
+            ["spec: Invalid value: {"],
+        ),
+        (
+            {**limited(), "metadata": {"name": "l", "annotations": {PRESERVE: ""}}},
+            [f"metadata.annotations: Forbidden: annotation '{PRESERVE}' is forbidden"],
+        ),
         (level("Exempt", "exempt", exempt={}), []),
         (
             level("Exempt", exempt={}),
