@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from api.models import apps_v1, core_v1
-from client.client import PatchType, key_of
+from client.client import key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
 from client.listers import BY_OWNER, owner_uids
+from controller_manager import adoption
 from controller_manager.daemonset import plan
 from controller_manager.daemonset.eligibility import HASH, node_of, pod_for
 from controller_manager.environment import Environment
@@ -25,11 +26,9 @@ from controller_manager.history import History
 from controller_manager.objects import (
     FAILED,
     ORPHANS,
-    adoption_patch,
     controller_of,
     orphan_namespace,
     plan_claims,
-    release_patch,
     status_patch,
 )
 from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
@@ -141,23 +140,7 @@ class DaemonSetController:
         pods, namespace = self._pods.lister, ds.metadata.namespace or ""
         candidates = [*pods.by_index(BY_OWNER, ds.metadata.uid or ""), *pods.by_index(ORPHANS, namespace)]
         claims = plan_claims(ds, LabelSelector.from_object(ds.spec.selector), candidates)
-        if claims.adopt:
-            live = await self._client.get(DaemonSet, ds.metadata.name or "", namespace)
-            if live.metadata.uid != ds.metadata.uid or live.metadata.deletionTimestamp is not None:
-                raise Conflict(f"{key_of(ds)} was replaced or is being deleted: it adopts nothing")
-        owned = list(claims.owned)
-        for pod in claims.adopt:
-            owned.append(await self._patch_pod(pod, adoption_patch(ds, pod)))
-        for pod in claims.release:
-            try:
-                await self._patch_pod(pod, release_patch(ds, pod))
-            except NotFound:
-                continue
-        return owned
-
-    async def _patch_pod(self, pod: Pod, patch: dict[str, Any]) -> Pod:
-        key = key_of(pod)
-        return await self._client.patch(Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC)
+        return await adoption.settle(self._client, ds, claims)
 
     async def _create_all(self, ds: DaemonSet, nodes: Sequence[str], digest: str) -> None:
         rest = list(nodes)

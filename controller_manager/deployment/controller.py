@@ -16,17 +16,16 @@ from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
 from client.listers import BY_OWNER, owner_uids
+from controller_manager import adoption
 from controller_manager.deployment import revisions, rolling, status, template
 from controller_manager.deployment.rolling import Limits, SetSize
 from controller_manager.environment import Environment
 from controller_manager.objects import (
     ORPHANS,
-    adoption_patch,
     controller_of,
     is_finished,
     orphan_namespace,
     plan_claims,
-    release_patch,
     spec_replicas,
     status_patch,
 )
@@ -165,17 +164,7 @@ class DeploymentController:
     async def _claim(self, deployment: apps_v1.Deployment, selector: LabelSelector) -> list[apps_v1.ReplicaSet]:
         sets, namespace = self._sets.lister, deployment.metadata.namespace or ""
         candidates = [*sets.by_index(BY_OWNER, deployment.metadata.uid or ""), *sets.by_index(ORPHANS, namespace)]
-        claims = plan_claims(deployment, selector, candidates)
-        if claims.adopt:
-            live = await self._client.get(apps_v1.Deployment, deployment.metadata.name or "", namespace)
-            if live.metadata.uid != deployment.metadata.uid or live.metadata.deletionTimestamp is not None:
-                raise Conflict(f"{key_of(deployment)} was replaced or is being deleted: it adopts nothing")
-        owned = list(claims.owned)
-        for rs in claims.adopt:
-            owned.append(await self._patch(rs, adoption_patch(deployment, rs), PatchType.STRATEGIC))
-        for rs in claims.release:
-            await self._patch(rs, release_patch(deployment, rs), PatchType.STRATEGIC)
-        return owned
+        return await adoption.settle(self._client, deployment, plan_claims(deployment, selector, candidates))
 
     async def _patch(
         self, rs: apps_v1.ReplicaSet, patch: dict[str, Any], type_: PatchType = PatchType.MERGE

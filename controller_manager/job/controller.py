@@ -18,6 +18,7 @@ from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
 from client.informer import Informer
 from client.listers import BY_OWNER, owner_uids
+from controller_manager import adoption
 from controller_manager.environment import Environment
 from controller_manager.job import plan, status, tally
 from controller_manager.job.plan import COMPLETIONS_REACHED, SUCCESS_CRITERIA_MET, Outcome
@@ -25,12 +26,10 @@ from controller_manager.job.pods import pod_for
 from controller_manager.job.tally import FINALIZER, Tally, is_suspended, is_tracked
 from controller_manager.objects import (
     ORPHANS,
-    adoption_patch,
     controller_of,
     is_ready,
     orphan_namespace,
     plan_claims,
-    release_patch,
     status_patch,
 )
 from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
@@ -144,23 +143,13 @@ class JobController:
         pods, namespace = self._pods.lister, job.metadata.namespace or ""
         candidates = [*pods.by_index(BY_OWNER, job.metadata.uid or ""), *pods.by_index(ORPHANS, namespace)]
         claims = plan_claims(job, LabelSelector.from_object(job.spec.selector), candidates)
-        if claims.adopt:
-            live = await self._client.get(batch_v1.Job, job.metadata.name or "", namespace)
-            if live.metadata.uid != job.metadata.uid or live.metadata.deletionTimestamp is not None:
-                raise Conflict(f"{key_of(job)} was replaced or is being deleted: it adopts nothing")
-        owned = list(claims.owned)
-        for pod in claims.adopt:
-            patch = adoption_patch(job, pod)
-            patch["metadata"]["finalizers"] = [FINALIZER]
-            owned.append(await self._patch(pod, patch))
-        for pod in claims.release:
-            patch = release_patch(job, pod)
-            patch["metadata"] |= _without_finalizer()
-            try:
-                await self._patch(pod, patch)
-            except NotFound:
-                continue
-        return owned
+        return await adoption.settle(
+            self._client,
+            job,
+            claims,
+            adopted=lambda _: {"finalizers": [FINALIZER]},
+            released=lambda _: _without_finalizer(),
+        )
 
     async def _patch(self, pod: core_v1.Pod, patch: dict[str, Any]) -> core_v1.Pod:
         key = key_of(pod)

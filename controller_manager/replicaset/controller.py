@@ -15,21 +15,20 @@ from typing import Any, Final
 
 from api import resources
 from api.models import apps_v1, core_v1, meta_v1
-from client.client import PatchType, key_of
+from client.client import key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
 from client.informer import Informer
 from client.listers import BY_OWNER, copied, owner_uids
+from controller_manager import adoption
 from controller_manager.environment import Environment
 from controller_manager.objects import (
     ORPHANS,
-    adoption_patch,
     controller_of,
     controller_reference,
     is_active,
     orphan_namespace,
     plan_claims,
-    release_patch,
     status_patch,
     wall_seconds,
 )
@@ -125,24 +124,7 @@ class ReplicaSetController:
         pods = self._pods.lister
         candidates = [*pods.by_index(BY_OWNER, rs.metadata.uid), *pods.by_index(ORPHANS, rs.metadata.namespace)]
         claims = plan_claims(rs, self._kind.selector(rs), candidates)
-        owned = list(claims.owned)
-        adopt = [pod for pod in claims.adopt if is_active(pod)]
-        if adopt:
-            live = await self._client.get(self._kind.model, rs.metadata.name, rs.metadata.namespace)
-            if live.metadata.uid != rs.metadata.uid or live.metadata.deletionTimestamp is not None:
-                raise Conflict(f"{key_of(rs)} was replaced or is being deleted: it adopts nothing")
-        for pod in adopt:
-            owned.append(await self._patch_pod(pod, adoption_patch(rs, pod)))
-        for pod in claims.release:
-            try:
-                await self._patch_pod(pod, release_patch(rs, pod))
-            except NotFound:
-                continue
-        return owned
-
-    async def _patch_pod(self, pod: core_v1.Pod, patch: dict[str, Any]) -> core_v1.Pod:
-        key = key_of(pod)
-        return await self._client.patch(core_v1.Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC)
+        return await adoption.settle(self._client, rs, claims._replace(adopt=list(filter(is_active, claims.adopt))))
 
     async def _manage(self, rs: Any, owned: Sequence[core_v1.Pod]) -> tuple[str, StatusError] | None:
         """Create or delete what is missing or too much; returns the reason and the first error of a failure."""

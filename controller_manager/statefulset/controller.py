@@ -12,21 +12,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from api.models import apps_v1, core_v1
-from client.client import PatchType, key_of
+from client.client import key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
 from client.listers import BY_OWNER, owner_uids
+from controller_manager import adoption
 from controller_manager.environment import Environment
 from controller_manager.failure_memory import FailureMemory
 from controller_manager.history import History, Revision, template_of
 from controller_manager.objects import (
     ORPHANS,
-    adoption_patch,
     controller_of,
     orphan_namespace,
     plan_claims,
-    release_patch,
     status_patch,
 )
 from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
@@ -138,25 +137,11 @@ class StatefulSetController:
         orphans = [pod for pod in pods.by_index(ORPHANS, namespace) if identity.ordinal_of(set_, pod) is not None]
         candidates = [*pods.by_index(BY_OWNER, set_.metadata.uid or ""), *orphans]
         claims = plan_claims(set_, LabelSelector.from_object(set_.spec.selector), candidates)
-        if claims.adopt:
-            live = await self._client.get(Set, set_.metadata.name or "", namespace)
-            if live.metadata.uid != set_.metadata.uid or live.metadata.deletionTimestamp is not None:
-                raise Conflict(f"{key_of(set_)} was replaced or is being deleted: it adopts nothing")
-        owned = list(claims.owned)
-        for pod in claims.adopt:
-            patch = adoption_patch(set_, pod)
-            patch["metadata"]["labels"] = identity.labels_of(set_, identity.ordinal_of(set_, pod) or 0)
-            owned.append(await self._patch_pod(pod, patch))
-        for pod in claims.release:
-            try:
-                await self._patch_pod(pod, release_patch(set_, pod))
-            except NotFound:
-                continue
-        return owned
 
-    async def _patch_pod(self, pod: Pod, patch: dict[str, Any]) -> Pod:
-        key = key_of(pod)
-        return await self._client.patch(Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC)
+        def named(pod: Pod) -> dict[str, Any]:
+            return {"labels": identity.labels_of(set_, identity.ordinal_of(set_, pod) or 0)}
+
+        return await adoption.settle(self._client, set_, claims, adopted=named)
 
     # Steps
 
