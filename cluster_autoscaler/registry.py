@@ -168,7 +168,9 @@ class ClusterStateRegistry:
         leaving = sum(facts.is_being_deleted(node) and facts.provider_id(node) in staying for node in nodes)
         broken = len(found.broken.get(group.id, ()))
         there = counts.ready + counts.unready + leaving + counts.long_unregistered + broken
-        counts.upcoming = max(0, self.expected(group) - there)
+        # A size beyond all bounds is not believed: so many nodes are neither counted on nor simulated.
+        believed = min(self.expected(group), max(group.group.max_size, there))
+        counts.upcoming = min(max(0, believed - there), self._options.max_nodes_per_scale_up)
 
     def expected(self, group: GroupView) -> int:
         """What the group will have: its target, or what was asked for while the cloud has not said so yet."""
@@ -222,7 +224,8 @@ class ClusterStateRegistry:
     def _judge_target(self, now: float, group: GroupView, counts: Counts, found: Findings) -> None:
         """A target above what the cloud has machines for, for too long, is lowered to what there is."""
         machines = sum(each.state != "deleting" for each in group.instances)
-        lacking = group.target - max(machines, counts.registered - counts.being_deleted)
+        there = max(machines, counts.registered - counts.being_deleted, group.group.min_size)
+        lacking = group.target - there
         if lacking <= 0:
             self._missing.pop(group.id, None)
             return

@@ -131,3 +131,22 @@ def test_numbers_that_cannot_be_true() -> None:
     assert implausible(replace(group, max_size=0), 1)
     assert implausible(replace(group, min_size=-1), 1)
     assert implausible(replace(group, id=""), 1)
+
+
+async def test_a_size_beyond_all_bounds_is_not_believed() -> None:
+    scene = scene_with(1)
+    scene.view.groups["a"].target = 2_000_000_000
+    scene.update()
+    assert scene.registry.counts["a"].upcoming == 9  # the maximum is 10
+    scene.pod("p", "1500m", owner="p")
+    scene.pod("q", "1500m", owner="q")
+    assert not scene.decide().scale_up.raises
+
+
+async def test_a_target_is_never_lowered_below_the_minimum() -> None:
+    scene = Scene()
+    scene.group("a", 3, 10)
+    scene.view.groups["a"].target = 5
+    scene.update()
+    await scene.clock.advance(901, settle=1)
+    assert scene.update().too_high == {"a": 2}
