@@ -77,10 +77,12 @@ def test_load_raises_replicas_and_its_end_lowers_them(fast: Cluster, tmp_path: P
     assert "cpu resource utilization (percentage of request)" in told
     busy.unlink()
     eventually(lambda: replicas() == 1, "one replica", timeout=60, pause=0.3)
-    for text in (
-        "New size: 3; reason: cpu resource utilization (percentage of request) above target",
-        "New size: 1; reason: All metrics below target",
-    ):
-        eventually(lambda text=text: text in fast.kubectl("events", "--for", "hpa/work"), text)
+
+    def told(text: str) -> bool:
+        return text in fast.kubectl("events", "--for", "hpa/work")
+
+    risen = "New size: 3; reason: cpu resource utilization (percentage of request) above target"
+    eventually(lambda: told(risen), risen)
+    eventually(lambda: told("New size: 1; reason: All metrics below target"), "the event of falling")
     described = fast.kubectl("describe", "hpa", "work")
     assert "ValidMetricFound" in described
