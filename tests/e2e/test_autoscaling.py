@@ -78,11 +78,11 @@ def test_load_raises_replicas_and_its_end_lowers_them(fast: Cluster, tmp_path: P
     busy.unlink()
     eventually(lambda: replicas() == 1, "one replica", timeout=60, pause=0.3)
 
-    def told(text: str) -> bool:
+    def has_event(text: str) -> bool:
         return text in fast.kubectl("events", "--for", "hpa/work")
 
     risen = "New size: 3; reason: cpu resource utilization (percentage of request) above target"
-    eventually(lambda: told(risen), risen)
-    eventually(lambda: told("New size: 1; reason: All metrics below target"), "the event of falling")
+    eventually(lambda: has_event(risen), risen)
+    eventually(lambda: has_event("New size: 1; reason: All metrics below target"), "the event of falling")
     described = fast.kubectl("describe", "hpa", "work")
     assert "ValidMetricFound" in described

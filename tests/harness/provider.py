@@ -3,7 +3,7 @@
     cloud = FakeCloud([FakeGroup("a", 0, 3)])
     async with cloud.serving(f"unix:{folder}/cloud") as target: …
 
-`errors["NodeGroupIncreaseSize"] = "out of luck"` makes a call fail; `delivers` False: machines are promised, never made.
+`errors["NodeGroupIncreaseSize"] = "out of luck"` makes a call fail; `delivers` False: nothing is ever made.
 """
 
 from __future__ import annotations
