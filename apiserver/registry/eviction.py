@@ -101,7 +101,7 @@ class Evictions:
 
     async def create(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> bytes:
         """The answer to `POST …/eviction`."""
-        if (body.get("metadata") or {}).get("name") not in (None, "", name):
+        if (body.get("metadata") or {}).get("name") != name:
             raise BadRequest("name in URL does not match name in Eviction object")
         given = body.get("deleteOptions") or {}
         if "All" in (given.get("dryRun") or ()):

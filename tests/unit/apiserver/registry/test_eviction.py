@@ -153,6 +153,7 @@ async def test_a_spent_budget_keeps_the_pod(registry: Registry) -> None:
     ("name", "body", "error"),
     [
         pytest.param("web", {"metadata": {"name": "other"}}, BadRequest, id="other name"),
+        pytest.param("web", {}, BadRequest, id="no name"),
         pytest.param("ghost", {"metadata": {"name": "ghost"}}, NotFound, id="missing"),
     ],
 )
