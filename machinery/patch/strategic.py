@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from machinery.errors import StatusError
+from machinery.errors import BadRequest, StatusError
 from machinery.golang import printed
 
 PATCH = "$patch"
@@ -94,13 +94,13 @@ def _retain_keys(result: dict[str, Any], patch: dict[str, Any]) -> None:
         return
     keep = patch.pop(RETAIN_KEYS)
     if not isinstance(keep, list):
-        raise _server_error("invalid patch format of retainKeys")
+        raise BadRequest("invalid patch format of retainKeys")
     names = {name for name in keep if isinstance(name, str)}
     for key, value in patch.items():
         if value is None or key.startswith((SET_ELEMENT_ORDER, DELETE_FROM_PRIMITIVE_LIST)):
             continue
         if key not in names:
-            raise _server_error("invalid patch format of retainKeys")
+            raise BadRequest("invalid patch format of retainKeys")
     for key in [key for key in result if key not in names]:
         del result[key]
 
@@ -111,13 +111,13 @@ def _set_element_orders(result: dict[str, Any], patch: dict[str, Any], schema: M
         order = patch.pop(directive)
         key = directive[len(SET_ELEMENT_ORDER) :]
         if not isinstance(order, list):
-            raise _server_error("invalid patch format of setElementOrder list")
+            raise BadRequest("invalid patch format of setElementOrder list")
         node = schema.child(key) if schema is not None else None
         merge_key = node.patch_merge_key if node is not None else ""
         has_original, has_patch = key in result, key in patch
         original, given = result.get(key), patch.get(key)
         if (has_original and not isinstance(original, list)) or (has_patch and not isinstance(given, list)):
-            raise _server_error("invalid patch format of setElementOrder list")
+            raise BadRequest("invalid patch format of setElementOrder list")
         if given:
             _check_order(given, order, merge_key)
         if has_original and has_patch:
@@ -149,7 +149,7 @@ def _check_order(given: list[Any], order: list[Any], merge_key: str) -> None:
 
 def _delete_primitives(result: dict[str, Any], key: str, values: Any) -> None:
     if not isinstance(values, list):
-        raise _server_error("invalid patch format of primitive list")
+        raise BadRequest("invalid patch format of primitive list")
     current = result.get(key)
     if isinstance(current, list):
         result[key] = [item for item in current if item not in values]
@@ -257,7 +257,7 @@ def _hashable(value: Any) -> Any:
 
 def _scalars(items: list[Any]) -> list[Any]:
     if any(isinstance(item, (dict, list)) for item in items):
-        raise _server_error("invalid patch format of primitive list")
+        raise BadRequest("invalid patch format of primitive list")
     return items
 
 

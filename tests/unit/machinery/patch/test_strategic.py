@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machinery.errors import StatusError
+from machinery.errors import BadRequest, StatusError
 from machinery.patch import apply_strategic_merge
 
 
@@ -152,13 +152,6 @@ def test_merges(patch: dict[str, Any], changed: dict[str, Any]) -> None:
             "merging lists cannot yet be specified in the patch",
             id="merge directive",
         ),
-        pytest.param(
-            {"strategy": {"$retainKeys": ["type"], "other": 1}}, "invalid patch format of retainKeys", id="retain keys"
-        ),
-        pytest.param(
-            {"$deleteFromPrimitiveList/finalizers": "a"}, "invalid patch format of primitive list", id="primitives"
-        ),
-        pytest.param({"$setElementOrder/containers": {}}, "invalid patch format of setElementOrder list", id="order"),
     ],
 )
 def test_bad_patches_are_500_with_upstreams_text(patch: dict[str, Any], message: str) -> None:
@@ -173,6 +166,25 @@ def test_bad_patches_are_500_with_upstreams_text(patch: dict[str, Any], message:
         "message": message,
         "code": 500,
     }
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        pytest.param({"$retainKeys": "type"}, "invalid patch format of retainKeys", id="no list of keys"),
+        pytest.param(
+            {"strategy": {"$retainKeys": ["type"], "other": 1}}, "invalid patch format of retainKeys", id="other keys"
+        ),
+        pytest.param(
+            {"$deleteFromPrimitiveList/finalizers": "a"}, "invalid patch format of primitive list", id="primitives"
+        ),
+        pytest.param({"$setElementOrder/containers": {}}, "invalid patch format of setElementOrder list", id="order"),
+    ],
+)
+def test_directives_of_wrong_types_are_bad_requests(patch: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        apply_strategic_merge(DOC, patch, SCHEMA)
+    assert caught.value.message == message
 
 
 def test_order_must_agree_with_the_patch() -> None:
@@ -231,7 +243,7 @@ def test_any_patch_succeeds_or_is_refused_and_never_touches_the_input(patch: dic
     try:
         apply_strategic_merge(DOC, patch, SCHEMA)
     except StatusError as error:
-        assert error.code == 500
+        assert error.code in (400, 500)
     assert before == (DOC, patch)
 
 
