@@ -23,7 +23,7 @@ from controller_manager.app import ControllerManager
 from controller_manager.environment import Options
 from machinery import grpc as machinery_grpc
 from machinery.clock import RealClock
-from machinery.errors import Invalid
+from machinery.errors import Invalid, StatusError
 from tests.harness.apiserver import running_apiserver
 from tests.integration.controller_manager.hollow import Cluster, eventually
 from tests.integration.controller_manager.hopeless import NS, obj, selector, template, troubles, workloads
@@ -199,3 +199,70 @@ async def test_negative_replicas_are_refused_and_none_is_fine(kind: str, api_ver
             return bool(status.get("observedGeneration") == made["metadata"]["generation"])
 
         await eventually(observed, "the status of a set of nobody")
+
+
+async def test_pods_that_admission_refuses_cause_few_requests() -> None:
+    """A policy refuses every pod of these workloads, as a webhook might."""
+    group = "admissionregistration.k8s.io/v1"
+    expression = {"expression": f"object.metadata.namespace != '{NS}'", "message": "no pods here"}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    policy = {"matchConstraints": {"resourceRules": [rule]}, "validations": [expression]}
+    binding = {"policyName": "none", "validationActions": ["Deny"]}
+    async with counted_cluster() as (cluster, transport):
+        client = cluster.client
+        await client.create(obj("ValidatingAdmissionPolicy", "none", group, namespaced=False, spec=policy))
+        await client.create(obj("ValidatingAdmissionPolicyBinding", "none", group, namespaced=False, spec=binding))
+        await client.create(obj("Namespace", NS, namespaced=False))
+        await eventually(
+            lambda: client.get(resources.of(core_v1.ServiceAccount), "default", NS), "the namespace's account"
+        )
+
+        async def refuses() -> bool:
+            try:
+                await client.create(obj("Pod", "probe", spec=template("probe")["spec"]))
+            except StatusError as error:
+                return "no pods here" in error.message
+            await client.delete(core_v1.Pod, "probe", NS, grace_period_seconds=0)
+            return False
+
+        await eventually(refuses, "the policy to refuse")
+        for each in workloads("refused"):
+            await client.create(each)
+
+        async def told() -> bool:
+            found = await client.get(resources.of(apps_v1.ReplicaSet), "refused-replicaset", NS)
+            conditions = (found.get("status") or {}).get("conditions") or ()
+            return any(each["type"] == "ReplicaFailure" and "no pods here" in each["message"] for each in conditions)
+
+        await eventually(told, "the status to say why")
+        await asyncio.sleep(SETTLE)
+        before = transport.calls.copy()
+        await asyncio.sleep(WINDOW)
+        spent = sum((transport.calls - before).values()) / WINDOW
+        assert spent <= IN_ALL, (transport.calls - before).most_common(10)
+
+
+async def test_a_thousand_identical_pods_come_and_go() -> None:
+    async with counted_cluster() as (cluster, transport):
+        client, deployments = cluster.client, resources.of(apps_v1.Deployment)
+        made = obj(
+            "Deployment",
+            "many",
+            "apps/v1",
+            spec={"replicas": 1000, "selector": selector("m"), "template": template("m")},
+        )
+        made["metadata"]["namespace"] = "default"
+        await eventually(
+            lambda: client.get(resources.of(core_v1.ServiceAccount), "default", "default"), "the namespace's account"
+        )
+        await client.create(made)
+
+        async def ready(count: int) -> bool:
+            found = await client.get(deployments, "many", "default")
+            return int((found.get("status") or {}).get("readyReplicas") or 0) == count
+
+        await eventually(lambda: ready(1000), "a thousand ready pods", 120)
+        creations = transport.calls["replicaset", "create", "pods"]
+        assert creations == 1000, "none was made twice"
+        await client.patch(deployments, "many", {"spec": {"replicas": 0}}, "default")
+        await eventually(lambda: ready(0), "none", 120)
