@@ -12,7 +12,7 @@ from typing import Any
 
 from apiserver.audit.auditor import Auditor
 from apiserver.flowcontrol.control import FlowControl
-from apiserver.metrics import Family, RequestMetrics, Source
+from apiserver.metrics import Family, HistogramFamily, RequestMetrics, Source, Told
 from apiserver.registry.store import Registry
 from apiserver.rest.limits import InFlight
 from apiserver.storage.interface import Store, StoreError
@@ -74,7 +74,7 @@ def stored_objects(registry: Registry) -> Source:
 
 
 def flow_control(control: FlowControl) -> Source:
-    def families() -> Iterator[Family]:
+    def families() -> Iterator[Told]:
         prefix = "apiserver_flowcontrol"
         levels = [({"priority_level": level.spec.name}, level) for level in control.levels]
         gauges: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
@@ -105,8 +105,14 @@ def flow_control(control: FlowControl) -> Source:
             for (level, schema, reason), count in sorted(control.rejected.items())
         ]
         yield Family(f"{prefix}_rejected_requests_total", "counter", text, rejected)
+        text = "How long requests that found no free seat waited in queues, in seconds."
+        yield HistogramFamily(f"{prefix}_request_wait_duration_seconds", text, control.waits, _wait_labels)
 
     return families
+
+
+def _wait_labels(key: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(("execute", "flow_schema", "priority_level"), key, strict=True))
 
 
 def audit(auditor: Auditor) -> Source:

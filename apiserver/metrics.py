@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 _COMMON = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
 BUCKETS = (*_COMMON, 20.0, 30.0, 45.0, 60.0)
@@ -40,7 +40,13 @@ class Family(NamedTuple):
             yield f"{self.name}{shown(labels)} {_number(value)}"
 
 
-Source = Callable[[], Iterable[Family]]
+class Told(Protocol):
+    """What can be told of one metric."""
+
+    def lines(self) -> Iterator[str]: ...
+
+
+Source = Callable[[], Iterable[Told]]
 
 
 def shown(labels: Labels) -> str:
@@ -82,6 +88,18 @@ class Histogram:
                 yield f"{name}_bucket{shown({**known, 'le': bound})} {total}"
             yield f"{name}_sum{shown(known)} {row[-1]}"
             yield f"{name}_count{shown(known)} {total}"
+
+
+class HistogramFamily(NamedTuple):
+    """A histogram that another part keeps."""
+
+    name: str
+    help: str
+    histogram: Histogram
+    labels: Callable[[tuple[str, ...]], dict[str, str]]
+
+    def lines(self) -> Iterator[str]:
+        return self.histogram.lines(self.name, self.help, self.labels)
 
 
 class RequestMetrics:

@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import ceil
+from time import monotonic
 from typing import Any, NamedTuple
 
 from apiserver.auth.attributes import Attributes
 from apiserver.auth.user import UserInfo
 from apiserver.flowcontrol.level import Full, Level, LevelSpec
 from apiserver.flowcontrol.matching import Schema, in_order, schema_of
+from apiserver.metrics import Histogram
 from apiserver.rest.responses import Header, PlainRefusal
 from machinery.caching import is_short
 
 SERVER_SEATS = 600  # upstream's --max-requests-inflight and --max-mutating-requests-inflight together
 WAIT_SECONDS = 15.0  # a quarter of the request timeout
+WAIT_BUCKETS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)  # seconds, as upstream's
 RETRY_SECONDS = 1
 LIST_PER_SEAT, MOST_SEATS = 100, 10  # objects of a list that are worth a seat
 CACHE_LIMIT = 8192
@@ -57,6 +60,8 @@ class FlowControl:
         self._places: dict[tuple[str, ...], Place | None] = {}
         self.rejected: Counter[tuple[str, str, str]] = Counter()  # (level, schema, reason)
         self.dispatched: Counter[tuple[str, str]] = Counter()  # (level, schema)
+        self.waits = Histogram(WAIT_BUCKETS)
+        """How long requests waited for their seats, by (whether they then ran, schema, level)."""
 
     @property
     def levels(self) -> Iterable[Level]:
@@ -110,9 +115,13 @@ class FlowControl:
 
     async def wait(self, place: Place, seats: int) -> None:
         """Until the request has its seats; for those whose `level.take` failed. Raises PlainRefusal (429)."""
+        began, level, schema = monotonic(), place.level.spec.name, place.schema.name
         try:
-            await place.level.wait(place.schema.name, place.flow, seats, self._wait)
+            await place.level.wait(schema, place.flow, seats, self._wait)
+            self.waits.observe(("true", schema, level), monotonic() - began)
         except Full as full:
+            if full.reason == "time-out":
+                self.waits.observe(("false", schema, level), monotonic() - began)
             self.rejected[place.level.spec.name, place.schema.name, full.reason] += 1
             raise too_many() from None
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from apiserver.flowcontrol import defaults
+from apiserver.flowcontrol.level import Level
 from tests.harness.apiserver import USER_TOKEN, RestClient, RunningApiServer, eventually
 
 ROOT = "/apis/flowcontrol.apiserver.k8s.io/v1"
@@ -63,18 +64,7 @@ async def test_a_schema_without_its_level_dangles(apiserver: RunningApiServer) -
 
 async def test_a_full_level_turns_away(apiserver: RunningApiServer) -> None:
     rest, alice = apiserver.rest(), apiserver.rest(USER_TOKEN)
-    level = {"type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}
-    await rest.post(f"{ROOT}/prioritylevelconfigurations", {"metadata": {"name": "tiny"}, "spec": level})
-    rule = {
-        "subjects": [{"kind": "User", "user": {"name": "alice"}}],
-        "resourceRules": [defaults.ALL_RESOURCES],
-        "nonResourceRules": [defaults.ALL_PATHS],
-    }
-    spec = {"priorityLevelConfiguration": {"name": "tiny"}, "matchingPrecedence": 3, "rules": [rule]}
-    await rest.post(f"{ROOT}/flowschemas", {"metadata": {"name": "alice"}, "spec": spec})
-    flow = apiserver.server.flow
-    await eventually(lambda: any(each.spec.name == "tiny" for each in flow.levels))
-    tiny = next(each for each in flow.levels if each.spec.name == "tiny")
+    tiny = await tiny_level(rest, apiserver, {"type": "Reject"})
     held = 0
     while tiny.take(1):
         held += 1
@@ -86,6 +76,39 @@ async def test_a_full_level_turns_away(apiserver: RunningApiServer) -> None:
         tiny.leave(1)
     assert (await alice.get("/version")).status == 200
     assert tiny.seats == 0
+
+
+async def test_waits_are_told(apiserver: RunningApiServer) -> None:
+    rest, alice = apiserver.rest(), apiserver.rest(USER_TOKEN)
+    queuing = {"queues": 1, "handSize": 1, "queueLengthLimit": 5}
+    tiny = await tiny_level(rest, apiserver, {"type": "Queue", "queuing": queuing})
+    held = 0
+    while tiny.take(1):
+        held += 1
+    waiting = asyncio.create_task(alice.get("/version"))
+    await eventually(lambda: tiny.queued == 1)
+    for _ in range(held):
+        tiny.leave(1)
+    assert (await waiting).status == 200
+    labels = '{execute="true",flow_schema="alice",priority_level="tiny"}'
+    count = f"apiserver_flowcontrol_request_wait_duration_seconds_count{labels} 1"
+    assert count in (await rest.get("/metrics")).body.decode().splitlines()
+
+
+async def tiny_level(rest: RestClient, apiserver: RunningApiServer, response: dict[str, Any]) -> Level:
+    """Alice's requests have a level of their own, with a share of one."""
+    level = {"type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": response}}
+    await rest.post(f"{ROOT}/prioritylevelconfigurations", {"metadata": {"name": "tiny"}, "spec": level})
+    rule = {
+        "subjects": [{"kind": "User", "user": {"name": "alice"}}],
+        "resourceRules": [defaults.ALL_RESOURCES],
+        "nonResourceRules": [defaults.ALL_PATHS],
+    }
+    spec = {"priorityLevelConfiguration": {"name": "tiny"}, "matchingPrecedence": 3, "rules": [rule]}
+    await rest.post(f"{ROOT}/flowschemas", {"metadata": {"name": "alice"}, "spec": spec})
+    flow = apiserver.server.flow
+    await eventually(lambda: any(each.name == "alice" for each in flow._schemas))
+    return next(each for each in flow.levels if each.spec.name == "tiny")
 
 
 async def test_a_watch_holds_no_seat_once_it_runs(apiserver: RunningApiServer) -> None:
