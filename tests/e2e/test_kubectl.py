@@ -113,7 +113,7 @@ FORMATS = [
     ("get deployment web -o yaml", r"(?s)apiVersion: apps/v1\nkind: Deployment\nmetadata:.*"),
     ("get pods -l app=web --no-headers", r"(web-\w+-\w+ +1/1 +Running +0 +\d+s\n){2}"),
     ("get pods -l app=web --sort-by=.metadata.name -o name", r"(pod/web-\w+-\w+\n){2}"),
-    ("get pods -l app=web --show-labels --no-headers", r"(?s).*app=web,pod-template-hash=\w+\n"),
+    ("get pods -l app=web --show-labels --no-headers", r"(?s).*app=web,pod-template-hash=\w+[^ ]*\n"),
     ("get pods -l app=web -L app", r"(?s)NAME +READY +STATUS +RESTARTS +AGE +APP\n.* web\n"),
     ("get pods --field-selector=status.phase=Failed", r""),
     ("get statefulset db", r"NAME +READY +AGE\ndb +1/1 +\d+s\n"),
