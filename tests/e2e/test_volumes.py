@@ -109,7 +109,7 @@ class TestStatefulSet:
         api.of("v1", "persistentvolumeclaims", namespace).delete_all()
 
 
-def test_pods_wait_for_claims(api: Api, cluster: Cluster, namespace: str) -> None:
+def test_pods_wait_for_claims_and_read_only_means_it(api: Api, cluster: Cluster, namespace: str) -> None:
     """An Immediate claim that nobody binds holds the pod; a volume comes, and the pod writes as its fsGroup."""
     claims, volumes = api.of("v1", "persistentvolumeclaims", namespace), api.of("v1", "persistentvolumes")
     pods = api.of("v1", "pods", namespace)
@@ -142,6 +142,11 @@ def test_pods_wait_for_claims(api: Api, cluster: Cluster, namespace: str) -> Non
     )
     try:
         eventually(lambda: pods.get("late")["status"].get("phase") == "Running", "the pod running")
+        reader = {**MAIN, "command": ["sh", "-c", "touch /data/x 2>&1; echo $?; sleep 3600"]}
+        source["persistentVolumeClaim"]["readOnly"] = True  # type: ignore[index]
+        pods.create(pod("reader", main=reader, volumes=[source]))
+        refused = "touch: /data/x: Read-only file system\n1"
+        eventually(lambda: cluster.kubectl("logs", "-n", namespace, "reader", check=False).strip() == refused, refused)
     finally:
         pods.delete_all()
         claims.delete("late")
