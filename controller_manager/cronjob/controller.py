@@ -21,11 +21,11 @@ from client.events import NORMAL, WARNING
 from client.informer import Informer
 from client.listers import BY_OWNER, owner_uids
 from controller_manager.cronjob import plan
-from controller_manager.cronjob.schedule import ScheduleError, zone_of
 from controller_manager.environment import Environment
 from controller_manager.job.status import COMPLETE, finished_condition
 from controller_manager.objects import controller_of, status_patch
 from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
+from machinery.cron import ScheduleError, zone_of
 from machinery.errors import AlreadyExists, Conflict, NotFound, StatusError
 from machinery.meta import ObjectKey
 

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from api.models import batch_v1, meta_v1
 from client.listers import copied
-from controller_manager.cronjob.schedule import Every, Schedule, parse, times, zone_of
 from controller_manager.job.status import COMPLETE, FAILED, finished_condition
 from controller_manager.objects import controller_reference
+from machinery.cron import Every, Schedule, parse, times, zone_of
 from machinery.meta import rfc3339
 
 MANY: Final = 100

@@ -10,8 +10,8 @@ import pytest
 
 from api import resources
 from api.models import batch_v1, core_v1
-from controller_manager.cronjob.schedule import parse, times
 from machinery.clock import VirtualClock
+from machinery.cron import parse, times
 from machinery.meta import rfc3339
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
 from tests.integration.controller_manager.test_jobs import end, running

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from api.models import batch_v1, core_v1, meta_v1
 from controller_manager.cronjob.plan import SCHEDULED, is_late, job_for, job_name, plan_due, plan_history
-from controller_manager.cronjob.schedule import Fields, ScheduleError, parse, times, zone_of
 from machinery.clock import VirtualClock
+from machinery.cron import Fields, ScheduleError, parse, times, zone_of
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,8 +1,8 @@
-"""Schedules of CronJobs: `minute hour day-of-month month day-of-week`, or @hourly, @daily, @every 90m.
+"""Schedules as cron writes them: `minute hour day-of-month month day-of-week`, or @hourly, @daily, @every 90m.
 
 Pure. Fields take `*`, `?`, numbers, names (jan, mon), ranges, steps and lists. If both days are restricted, either
 suffices. Wall times that a change to summer time skips do not occur; those that a change back repeats occur twice.
-The API server refuses what cannot be read; here it raises ScheduleError.
+Read by CronJobs and disruption budgets. What cannot be read raises ScheduleError.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def zone_of(name: str | None) -> tzinfo:
     """The time zone of that name; UTC without a name. Raises ScheduleError."""
     if not name:
         return UTC
-    import zoneinfo  # reads the system's database; only CronJobs with a zone need it
+    import zoneinfo  # reads the system's database; only schedules with a zone need it
 
     try:
         return zoneinfo.ZoneInfo(name)
