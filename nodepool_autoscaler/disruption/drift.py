@@ -1,0 +1,74 @@
+"""Whether a claim is still what its NodePool asks for. Pure.
+
+Source: karpenter.sh, "Drift". Most of a template is compared by a hash that the pool and its claims carry as an
+annotation, next to the version of the way in which it is made: hashes of another version say nothing. Requirements are
+compared by what they mean, since a claim may still meet requirements that have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+HASH: Final = "karpenter.sh/nodepool-hash"
+HASH_VERSION: Final = "karpenter.sh/nodepool-hash-version"
+VERSION: Final = "v3"
+NODE_POOL_DRIFTED: Final = "NodePoolDrifted"
+REQUIREMENTS_DRIFTED: Final = "RequirementsDrifted"
+INSTANCE_TYPE_NOT_FOUND: Final = "InstanceTypeNotFound"
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _canonical(value: Any) -> Any:
+    """Without what is empty or zero; lists are sets."""
+    if isinstance(value, Mapping):
+        kept = {key: _canonical(each) for key, each in value.items()}
+        return {
+            key: each for key, each in kept.items() if each not in ("", 0, False, None) and each != {} and each != []
+        }
+    if isinstance(value, list | tuple):
+        return sorted((_canonical(each) for each in value), key=_encode)
+    return value
+
+
+def template_hash(template: Mapping[str, Any]) -> str:
+    """Of a NodePool's `spec.template` (plain JSON), requirements left out: decimal, 64 bits."""
+    spec = {key: value for key, value in (template.get("spec") or {}).items() if key != "requirements"}
+    metadata = template.get("metadata") or {}
+    kept = {"metadata": {key: metadata.get(key) for key in ("labels", "annotations")}, "spec": spec}
+    return str(int.from_bytes(hashlib.sha256(_encode(_canonical(kept))).digest()[:8]))
+
+
+def hash_annotations(template: Mapping[str, Any]) -> dict[str, str]:
+    """What a pool carries, and every claim that is made of it."""
+    return {HASH: template_hash(template), HASH_VERSION: VERSION}
+
+
+def is_static_drift(pool: Mapping[str, str], claim: Mapping[str, str]) -> bool:
+    """By annotations of both; nothing is said while one of them lacks a hash or has one of another version."""
+    if any(not notes.get(key) for notes in (pool, claim) for key in (HASH, HASH_VERSION)):
+        return False
+    return pool[HASH_VERSION] == claim[HASH_VERSION] and pool[HASH] != claim[HASH]
+
+
+def rehashed(pool_hash: str, claim: Mapping[str, str], drifted: bool) -> dict[str, str]:
+    """Annotations to set on a claim when its hash is of another version: the new one, unless the claim is known to
+    have drifted, of which a fresh hash would say the opposite."""
+    if claim.get(HASH_VERSION) == VERSION:
+        return {}
+    return {HASH_VERSION: VERSION} if drifted else {HASH_VERSION: VERSION, HASH: pool_hash}
+
+
+def drift_reason(*, static: bool, meets_requirements: bool, offered: bool) -> str:
+    """Upstream's word for the first kind of drift that applies; "" for none. `offered`: the cloud still knows the
+    instance type, in that zone and of that capacity type."""
+    reasons: Iterable[tuple[bool, str]] = (
+        (static, NODE_POOL_DRIFTED),
+        (not meets_requirements, REQUIREMENTS_DRIFTED),
+        (not offered, INSTANCE_TYPE_NOT_FOUND),
+    )
+    return next((reason for applies, reason in reasons if applies), "")
