@@ -166,6 +166,8 @@ def _create(options: argparse.Namespace) -> tuple[str, Any, str]:
         hollow=options.hollow,
         boot_delay=options.boot_delay,
         heal_after=options.heal_after,
+        interruptions=options.interruptions,
+        autoscaling=_autoscaling(options.autoscaling),
     )
     request = pb.CreateGroupRequest(group=group)
     if bool(options.cpu) != bool(options.memory):
@@ -184,14 +186,27 @@ def _create(options: argparse.Namespace) -> tuple[str, Any, str]:
 
 
 def _update(options: argparse.Namespace) -> tuple[str, Any, str]:
-    keys = ("min", "max", "desired", "heal_after", "boot_delay")
-    chosen = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    keys = ("min", "max", "desired", "heal_after", "boot_delay", "interruptions")
+    chosen: dict[str, Any] = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if options.autoscaling:
+        chosen["autoscaling"] = _autoscaling(options.autoscaling)
     if not chosen:
         raise CommandError("resize wants a size, or something else to change", 2)
     return (
         "UpdateGroup",
         pb.UpdateGroupRequest(name=options.group, **chosen),
         "{0.name}: {0.min} ≤ {0.desired} ≤ {0.max}",
+    )
+
+
+def _market(options: argparse.Namespace) -> tuple[str, Any, str]:
+    if options.seed is not None and not 0 <= options.seed < 1 << 64:
+        raise CommandError("--seed must be a whole number of at most 64 bits", 2)
+    request = pb.UpdateSpotMarketRequest(interruptions=options.interruptions, notice=options.notice, seed=options.seed)
+    return (
+        "UpdateSpotMarket",
+        request,
+        "spot machines: {0.interruptions:g} interruptions per machine and hour, notice {0.notice:g} s, seed {0.seed}",
     )
 
 
@@ -206,6 +221,7 @@ _ORDERS: Mapping[str, Callable[[argparse.Namespace], tuple[str, Any, str]]] = {
     "create-group": _create,
     "resize": _update,
     "fail": _fail,
+    "spot-market": _market,
     "delete-group": lambda options: (
         "DeleteGroup",
         pb.DeleteGroupRequest(name=options.group),
@@ -224,12 +240,12 @@ _ORDERS: Mapping[str, Callable[[argparse.Namespace], tuple[str, Any, str]]] = {
 }
 
 
-def _labels(text: str) -> dict[str, str]:
+def _labels(text: str, flag: str = "--labels") -> dict[str, str]:
     labels = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise CommandError(f"--labels: {part!r}: want KEY=VALUE", 2)
+            raise CommandError(f"{flag}: {part!r}: want KEY=VALUE", 2)
         labels[key] = value
     return labels
 
@@ -243,3 +259,19 @@ def _taints(text: str) -> list[pb.Taint]:
             raise CommandError(f"--taints: {part!r}: want KEY[=VALUE]:EFFECT", 2)
         taints.append(pb.Taint(key=key, value=value, effect=effect))
     return taints
+
+
+_BOOLS = {"true": True, "false": False}
+
+
+def _autoscaling(text: str) -> pb.AutoscalingOptions:
+    made = pb.AutoscalingOptions()
+    fields = {each.name.replace("_", "-"): each.name for each in made.DESCRIPTOR.fields}
+    for flag, value in _labels(text, "--autoscaling").items():
+        if flag not in fields:
+            raise CommandError(f"--autoscaling: {flag!r} is none of {', '.join(fields)}", 2)
+        try:
+            setattr(made, fields[flag], _BOOLS[value] if flag.startswith("ignore-") else float(value))
+        except (KeyError, ValueError) as error:
+            raise CommandError(f"--autoscaling: {flag}: {value!r} is no value for it", 2) from error
+    return made

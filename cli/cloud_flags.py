@@ -37,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--hollow", action="store_true", help="simulated machines, on which nothing runs")
     one.add_argument("--boot-delay", type=float, default=5.0, metavar="SECONDS")
     one.add_argument("--heal-after", type=float, default=120.0, metavar="SECONDS", help="0: failed ones stay")
+    _add_group_options(one)
 
     one = actions.add_parser("delete-group", help="a node group and all its machines")
     one.add_argument("group")
@@ -49,13 +50,32 @@ def add(parser: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--heal-after", type=float, metavar="SECONDS", help="replace machines that have failed for so long"
     )
+    _add_group_options(one)
     one = actions.add_parser("delete-instance", help="take one machine away; its group wants one less")
     one.add_argument("instance")
     one = actions.add_parser("interrupt", help="announce to a machine that it will be taken away (spot)")
     one.add_argument("instance")
     one.add_argument("--notice", type=float, default=120.0, metavar="SECONDS")
+    one = actions.add_parser("spot-market", help="see or change how spot machines are taken away at random")
+    one.add_argument("--interruptions", type=float, metavar="RATE", help="per machine and hour (at first 0: none)")
+    one.add_argument("--notice", type=float, metavar="SECONDS", help="warning before a machine goes (at first 120)")
+    one.add_argument("--seed", type=int, help="the same seed: the same fate for the same machines")
     one = actions.add_parser("fail", help="let coming launches of a group go wrong")
     one.add_argument("group")
     one.add_argument("mode", choices=("out-of-capacity", "never-boots", "never-joins", "dies", "none"))
     one.add_argument("--count", type=int, default=-1, help="so many launches (default: all)")
     one.add_argument("--after", type=float, default=60.0, metavar="SECONDS", help="dies: from start to death")
+
+
+def _add_group_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--interruptions", type=float, metavar="RATE", help="of spot machines, per machine and hour (default: market's)"
+    )
+    parser.add_argument(
+        "--autoscaling",
+        default="",
+        metavar="FLAG=VALUE,…",
+        help="cluster-autoscaler's flags for this group alone: scale-down-utilization-threshold, "
+        "scale-down-unneeded-time, scale-down-unready-time, max-node-provision-time, max-node-startup-time (seconds), "
+        "ignore-daemonsets-utilization",
+    )

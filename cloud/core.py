@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cloud import cost
+from cloud import cost, market
 from cloud.model import SPOT_FACTOR, ZONES, Group, Health, Instance, Problem, State
 
 CAPACITY_RETRY = 30.0
@@ -120,6 +120,7 @@ class Core:
             fault=mode,
             dieAt=fault.after if mode == "dies" else None,
             hollow=group.hollow,
+            spot=group.spot,
         )
         group.next += 1
         self.state.instances[instance.name] = instance
@@ -132,6 +133,8 @@ class Core:
 
     def _advance(self, instance: Instance, now: float) -> None:
         """What time alone does to an instance."""
+        if instance.phase == "running" and instance.interruptAt is not None and now >= instance.interruptAt:
+            self.interrupt(instance, now + self.state.market.notice)
         if instance.notice is not None and instance.phase in ("pending", "running") and now >= instance.notice:
             self.dismiss(instance, "interrupted")
         if instance.phase != "pending" or instance.fault == "never-boots":
@@ -194,8 +197,22 @@ class Core:
 
     def _start(self, instance: Instance, now: float) -> None:
         instance.phase, instance.launched, instance.problem = "running", now, None
+        instance.interruptAt = market.draw(self.state, instance, now)
         if instance.dieAt is not None:
             instance.dieAt += now
+
+    def interrupt(self, instance: Instance, ends: float) -> None:
+        """Announce that a machine will be taken away; its replacement is ordered at once. A notice is never moved."""
+        instance.interruptAt = None
+        if instance.notice is None:
+            instance.notice = ends
+
+    def draw_again(self, now: float) -> None:
+        """The market's terms have changed: new lots for all machines without a notice."""
+        self.state.market.draws += 1
+        for instance in self.state.instances.values():
+            if instance.phase == "running" and instance.notice is None:
+                instance.interruptAt = market.draw(self.state, instance, now)
 
     def dismiss(self, instance: Instance, reason: str) -> None:
         """Let it be taken away; one that never was is gone at once."""

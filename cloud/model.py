@@ -63,11 +63,35 @@ class Fault(msgspec.Struct, omit_defaults=True):
     after: float = 0.0
 
 
+class SpotMarket(msgspec.Struct, omit_defaults=True):
+    """How spot machines are taken away: `interruptions` per machine and hour, at random, `notice` seconds ahead.
+
+    The same `seed` gives machines of the same names and instants the same lives. `draws`: how often lots were
+    drawn anew.
+    """
+
+    interruptions: float = 0.0
+    notice: float = 120.0
+    seed: int = 0
+    draws: int = 0
+
+
+class Autoscaling(msgspec.Struct, omit_defaults=True):
+    """What an autoscaler shall do differently with a group's nodes; None: as it does with others. Times are seconds."""
+
+    scaleDownUtilizationThreshold: float | None = None
+    scaleDownUnneededTime: float | None = None
+    scaleDownUnreadyTime: float | None = None
+    maxNodeProvisionTime: float | None = None
+    maxNodeStartupTime: float | None = None
+    ignoreDaemonSetsUtilization: bool | None = None
+
+
 class Group(msgspec.Struct, omit_defaults=True):
     """A node group: a launch template and how many machines there shall be.
 
     `bootDelay` and `healAfter` are seconds; 0 for the latter: failed machines are not replaced. `prefix`: instances are
-    called PREFIX-1, PREFIX-2, …
+    called PREFIX-1, PREFIX-2, … `interruptions`: per machine and hour, instead of the spot market's.
     """
 
     name: str
@@ -85,6 +109,8 @@ class Group(msgspec.Struct, omit_defaults=True):
     healAfter: float = 0.0
     fault: Fault = msgspec.field(default_factory=Fault)
     next: int = 1
+    interruptions: float | None = None
+    autoscaling: Autoscaling = msgspec.field(default_factory=Autoscaling)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -99,7 +125,7 @@ class Instance(msgspec.Struct, omit_defaults=True):
     """One machine of a group from request to end; `price` is what it costs per hour while it runs.
 
     `launched` and `ended` bound what is paid for. `sick`: since when it has been seen broken. `notice`: when it will be
-    taken away, after a spot interruption notice.
+    taken away, after a spot interruption notice; `interruptAt`: when the spot market will give that notice.
     """
 
     name: str
@@ -119,6 +145,8 @@ class Instance(msgspec.Struct, omit_defaults=True):
     fault: Failure = ""
     dieAt: float | None = None
     hollow: bool = False
+    spot: bool = False
+    interruptAt: float | None = None
 
     @property
     def counts(self) -> bool:
@@ -140,6 +168,7 @@ class State(msgspec.Struct, omit_defaults=True):
     instances: dict[str, Instance] = {}
     types: dict[str, InstanceType] = {}
     spent: dict[str, float] = {}
+    market: SpotMarket = msgspec.field(default_factory=SpotMarket)
 
     def of(self, group: str) -> list[Instance]:
         """The instances of a group, gone ones too."""

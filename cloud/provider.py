@@ -7,10 +7,11 @@ of the behaviour: the contract's own documentation and what cluster-autoscaler e
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from cloud.cost import HOUR
-from cloud.model import CPU_PRICE, GIB_PRICE, Group, Instance
+from cloud.model import CPU_PRICE, GIB_PRICE, Autoscaling, Group, Instance
 from cloud.requests import Requests
 from cloud.template import template_node
 from machinery import grpc as transport
@@ -143,9 +144,13 @@ class CloudProvider:
     async def NodeGroupGetOptions(
         self, request: pb.NodeGroupAutoscalingOptionsRequest, context: Any
     ) -> pb.NodeGroupAutoscalingOptionsResponse:
-        """No group has options of its own: the autoscaler's hold."""
-        await self._group(request.id, context)
-        return pb.NodeGroupAutoscalingOptionsResponse()
+        """The autoscaler's own, but for what the group has of its own; its durations are cluster seconds."""
+        group = await self._group(request.id, context)
+        if group.autoscaling == Autoscaling():
+            return pb.NodeGroupAutoscalingOptionsResponse()
+        return pb.NodeGroupAutoscalingOptionsResponse(
+            nodeGroupAutoscalingOptions=_with_own(request.defaults, group.autoscaling)
+        )
 
     def _instance(self, instance: Instance) -> pb.Instance:
         status = pb.InstanceStatus(instanceState=_STATES[instance.phase])
@@ -176,6 +181,25 @@ async def _abort(context: Any, error: StatusError) -> NoReturn:
 def _group(group: Group) -> pb.NodeGroup:
     debug = f"{group.name} ({group.min}:{group.max}, {group.type}{', hollow' if group.hollow else ''})"
     return pb.NodeGroup(id=group.name, minSize=group.min, maxSize=group.max, debug=debug)
+
+
+def _with_own(defaults: pb.NodeGroupAutoscalingOptions, own: Autoscaling) -> pb.NodeGroupAutoscalingOptions:
+    made = pb.NodeGroupAutoscalingOptions()
+    made.CopyFrom(defaults)
+    if own.scaleDownUtilizationThreshold is not None:
+        made.scaleDownUtilizationThreshold = own.scaleDownUtilizationThreshold
+        made.scaleDownGpuUtilizationThreshold = own.scaleDownUtilizationThreshold
+    if own.ignoreDaemonSetsUtilization is not None:
+        made.ignoreDaemonSetsUtilization = own.ignoreDaemonSetsUtilization
+    for field, seconds in (
+        (made.scaleDownUnneededDuration, own.scaleDownUnneededTime),
+        (made.scaleDownUnreadyDuration, own.scaleDownUnreadyTime),
+        (made.MaxNodeProvisionDuration, own.maxNodeProvisionTime),
+        (made.maxNodeStartupDuration, own.maxNodeStartupTime),
+    ):
+        if seconds is not None:
+            field.FromTimedelta(timedelta(seconds=seconds))
+    return made
 
 
 def pod_requests(pod: dict[str, Any]) -> tuple[float, float]:

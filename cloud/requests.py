@@ -18,10 +18,12 @@ from cloud.model import (
     SPOT_LABEL,
     TYPE_LABEL,
     ZONE_LABEL,
+    Autoscaling,
     Fault,
     Group,
     Instance,
     InstanceType,
+    SpotMarket,
     instance_of,
     provider_id,
 )
@@ -167,6 +169,10 @@ class Requests:
             known = taint.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute")
             if not known or not _LABEL_KEY.fullmatch(taint.key) or not _LABEL_VALUE.fullmatch(taint.value):
                 raise BadRequest(f"taint {taint} is none")
+        _check_autoscaling(group.autoscaling)
+        _check_rate(group.interruptions)
+        if group.interruptions is not None and not group.spot:
+            raise BadRequest("only spot machines are interrupted at random")
         self._check_bounds(group.min, group.max, group.hollow)
         if not group.min <= group.desired <= group.max:
             raise BadRequest(f"desired size {group.desired} must lie between min {group.min} and max {group.max}")
@@ -202,9 +208,36 @@ class Requests:
             raise Conflict(f"instance {instance.name} is {instance.phase}: only running ones can be interrupted")
         if not 0 <= notice < 1e9:
             raise BadRequest("notice must be a positive number of seconds")
-        if instance.notice is None:
-            instance.notice = now + notice
-        return instance.notice
+        self._core.interrupt(instance, now + notice)
+        return instance.notice if instance.notice is not None else now
+
+    def set_market(self, now: float, interruptions: float | None, notice: float | None, seed: int | None) -> SpotMarket:
+        """The terms of all spot machines; None: unchanged."""
+        market = self._core.state.market
+        _check_rate(interruptions)
+        if notice is not None and not 0 <= notice < 1e9:
+            raise BadRequest("notice must be a positive number of seconds")
+        market.interruptions = market.interruptions if interruptions is None else interruptions
+        market.notice = market.notice if notice is None else notice
+        market.seed = market.seed if seed is None else seed
+        if interruptions is not None or seed is not None:
+            self._core.draw_again(now)
+        return market
+
+    def set_interruptions(self, group: Group, rate: float, now: float) -> None:
+        """Per machine and hour, for the machines of one spot group."""
+        _check_rate(rate)
+        if not group.spot:
+            raise BadRequest(f"node group {group.name} is not of spot machines")
+        group.interruptions = rate
+        self._core.draw_again(now)
+
+    def set_autoscaling(self, group: Group, wanted: Autoscaling) -> None:
+        """Options for an autoscaler; those that are None stay as they are."""
+        _check_autoscaling(wanted)
+        for key in wanted.__struct_fields__:
+            if getattr(wanted, key) is not None:
+                setattr(group.autoscaling, key, getattr(wanted, key))
 
     def _check_bounds(self, low: int, high: int, hollow: bool) -> None:
         limit = MAX_SIZE if hollow else MAX_REAL
@@ -214,3 +247,22 @@ class Requests:
     def provider_id(self, instance: Instance) -> str:
         """What its Node's spec.providerID says."""
         return provider_id(self._core.state.cluster, instance.name)
+
+
+def _check_rate(interruptions: float | None) -> None:
+    if interruptions is not None and not 0 <= interruptions < 1e6:
+        raise BadRequest("interruptions must be a positive number per machine and hour")
+
+
+def _check_autoscaling(wanted: Autoscaling) -> None:
+    threshold = wanted.scaleDownUtilizationThreshold
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise BadRequest(f"scale-down-utilization-threshold must lie between 0 and 1, not {threshold:g}")
+    for seconds in (
+        wanted.scaleDownUnneededTime,
+        wanted.scaleDownUnreadyTime,
+        wanted.maxNodeProvisionTime,
+        wanted.maxNodeStartupTime,
+    ):
+        if seconds is not None and not 0 <= seconds < 1e9:
+            raise BadRequest("times of autoscaling options must be a positive number of seconds")

@@ -10,7 +10,7 @@ from typing import Any
 
 from cloud import cost
 from cloud.engine import Engine
-from cloud.model import Fault, Group, Instance, Taint, instance_type
+from cloud.model import Autoscaling, Fault, Group, Instance, SpotMarket, Taint, instance_type
 from cloud.requests import NOTICE, Requests
 from machinery import grpc as transport
 from machinery.errors import BadRequest, StatusError
@@ -89,6 +89,9 @@ class CloudService:
 
         def update() -> Group:
             group = self._requests.group(request.name)
+            self._requests.set_autoscaling(group, _autoscaling_from(request.autoscaling))
+            if request.HasField("interruptions"):
+                self._requests.set_interruptions(group, request.interruptions, self._engine.now())
             self._requests.set_delays(group, given("boot_delay"), given("heal_after"))
             self._requests.resize(group, given("desired"), given("min"), given("max"))
             return group
@@ -124,6 +127,18 @@ class CloudService:
 
         return pb.InterruptResponse(notice=await self._change(context, interrupt) - now)
 
+    async def UpdateSpotMarket(self, request: pb.UpdateSpotMarketRequest, context: Any) -> pb.SpotMarket:
+        def update() -> SpotMarket:
+            return self._requests.set_market(
+                self._engine.now(),
+                request.interruptions if request.HasField("interruptions") else None,
+                request.notice if request.HasField("notice") else None,
+                request.seed if request.HasField("seed") else None,
+            )
+
+        now = await self._change(context, update)
+        return pb.SpotMarket(interruptions=now.interruptions, notice=now.notice, seed=now.seed)
+
     async def _change(self, context: Any, act: Callable[[], Any]) -> Any:
         try:
             result = act()
@@ -149,6 +164,8 @@ class CloudService:
             heal_after=group.healAfter,
             fault=pb.Fault(mode=group.fault.mode, count=group.fault.count, after=group.fault.after),
             running=running,
+            interruptions=group.interruptions,
+            autoscaling=_autoscaling(group.autoscaling),
         )
 
     def _instance(self, instance: Instance, now: float) -> pb.Instance:
@@ -163,7 +180,7 @@ class CloudService:
             age=now - instance.created,
             price_per_hour=instance.price,
             cost=cost.of_instance(instance, now),
-            spot=group is not None and group.spot,
+            spot=instance.spot or (group is not None and group.spot),
             hollow=instance.hollow,
             unhealthy=instance.sick is not None,
             error_code=problem.code if problem else "",
@@ -190,7 +207,28 @@ def _group_from(wanted: pb.Group) -> Group:
         taints=[Taint(each.key, each.effect, each.value) for each in wanted.taints],
         bootDelay=wanted.boot_delay,
         healAfter=wanted.heal_after,
+        interruptions=wanted.interruptions if wanted.HasField("interruptions") else None,
+        autoscaling=_autoscaling_from(wanted.autoscaling),
     )
+
+
+_AUTOSCALING = {
+    "scale_down_utilization_threshold": "scaleDownUtilizationThreshold",
+    "scale_down_unneeded_time": "scaleDownUnneededTime",
+    "scale_down_unready_time": "scaleDownUnreadyTime",
+    "max_node_provision_time": "maxNodeProvisionTime",
+    "max_node_startup_time": "maxNodeStartupTime",
+    "ignore_daemonsets_utilization": "ignoreDaemonSetsUtilization",
+}
+
+
+def _autoscaling(options: Autoscaling) -> pb.AutoscalingOptions:
+    return pb.AutoscalingOptions(**{field: getattr(options, own) for field, own in _AUTOSCALING.items()})
+
+
+def _autoscaling_from(options: pb.AutoscalingOptions) -> Autoscaling:
+    found = {own: getattr(options, field) for field, own in _AUTOSCALING.items() if options.HasField(field)}  # type: ignore[arg-type]
+    return Autoscaling(**found)
 
 
 def _bill(name: str, bill: cost.Bill) -> pb.Bill:

@@ -145,6 +145,8 @@ class Group(_message.Message):
     HEAL_AFTER_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
+    INTERRUPTIONS_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: _builtins.str
     min: _builtins.int
@@ -157,6 +159,8 @@ class Group(_message.Message):
     """0: failed machines are not replaced"""
     running: _builtins.int
     """output only"""
+    interruptions: _builtins.float
+    """per machine and hour, instead of the spot market's"""
     @_builtins.property
     def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -165,6 +169,8 @@ class Group(_message.Message):
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]: ...
     @_builtins.property
     def fault(self) -> Global___Fault: ...
+    @_builtins.property
+    def autoscaling(self) -> Global___AutoscalingOptions: ...
     def __init__(
         self,
         *,
@@ -182,14 +188,106 @@ class Group(_message.Message):
         heal_after: _builtins.float = ...,
         fault: Global___Fault | None = ...,
         running: _builtins.int = ...,
+        interruptions: _builtins.float | None = ...,
+        autoscaling: Global___AutoscalingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions", "autoscaling", b"autoscaling", "fault", b"fault", "interruptions", b"interruptions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_delay", b"boot_delay", "desired", b"desired", "fault", b"fault", "heal_after", b"heal_after", "hollow", b"hollow", "labels", b"labels", "max", b"max", "min", b"min", "name", b"name", "running", b"running", "spot", b"spot", "taints", b"taints", "type", b"type", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions", "autoscaling", b"autoscaling", "boot_delay", b"boot_delay", "desired", b"desired", "fault", b"fault", "heal_after", b"heal_after", "hollow", b"hollow", "interruptions", b"interruptions", "labels", b"labels", "max", b"max", "min", b"min", "name", b"name", "running", b"running", "spot", b"spot", "taints", b"taints", "type", b"type", "zones", b"zones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interruptions: _TypeAlias = _typing.Literal["interruptions"]  # noqa: Y015
+    _WhichOneofArgType__interruptions: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interruptions) -> _WhichOneofReturnType__interruptions | None: ...
+
+Global___Group: _TypeAlias = Group  # noqa: Y015
+
+@_typing.final
+class AutoscalingOptions(_message.Message):
+    """What an autoscaler shall do differently with a group's nodes; what is absent is as with others. Times are seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_DOWN_UTILIZATION_THRESHOLD_FIELD_NUMBER: _builtins.int
+    SCALE_DOWN_UNNEEDED_TIME_FIELD_NUMBER: _builtins.int
+    SCALE_DOWN_UNREADY_TIME_FIELD_NUMBER: _builtins.int
+    MAX_NODE_PROVISION_TIME_FIELD_NUMBER: _builtins.int
+    MAX_NODE_STARTUP_TIME_FIELD_NUMBER: _builtins.int
+    IGNORE_DAEMONSETS_UTILIZATION_FIELD_NUMBER: _builtins.int
+    scale_down_utilization_threshold: _builtins.float
+    scale_down_unneeded_time: _builtins.float
+    scale_down_unready_time: _builtins.float
+    max_node_provision_time: _builtins.float
+    max_node_startup_time: _builtins.float
+    ignore_daemonsets_utilization: _builtins.bool
+    def __init__(
+        self,
+        *,
+        scale_down_utilization_threshold: _builtins.float | None = ...,
+        scale_down_unneeded_time: _builtins.float | None = ...,
+        scale_down_unready_time: _builtins.float | None = ...,
+        max_node_provision_time: _builtins.float | None = ...,
+        max_node_startup_time: _builtins.float | None = ...,
+        ignore_daemonsets_utilization: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ignore_daemonsets_utilization", b"_ignore_daemonsets_utilization", "_max_node_provision_time", b"_max_node_provision_time", "_max_node_startup_time", b"_max_node_startup_time", "_scale_down_unneeded_time", b"_scale_down_unneeded_time", "_scale_down_unready_time", b"_scale_down_unready_time", "_scale_down_utilization_threshold", b"_scale_down_utilization_threshold", "ignore_daemonsets_utilization", b"ignore_daemonsets_utilization", "max_node_provision_time", b"max_node_provision_time", "max_node_startup_time", b"max_node_startup_time", "scale_down_unneeded_time", b"scale_down_unneeded_time", "scale_down_unready_time", b"scale_down_unready_time", "scale_down_utilization_threshold", b"scale_down_utilization_threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ignore_daemonsets_utilization", b"_ignore_daemonsets_utilization", "_max_node_provision_time", b"_max_node_provision_time", "_max_node_startup_time", b"_max_node_startup_time", "_scale_down_unneeded_time", b"_scale_down_unneeded_time", "_scale_down_unready_time", b"_scale_down_unready_time", "_scale_down_utilization_threshold", b"_scale_down_utilization_threshold", "ignore_daemonsets_utilization", b"ignore_daemonsets_utilization", "max_node_provision_time", b"max_node_provision_time", "max_node_startup_time", b"max_node_startup_time", "scale_down_unneeded_time", b"scale_down_unneeded_time", "scale_down_unready_time", b"scale_down_unready_time", "scale_down_utilization_threshold", b"scale_down_utilization_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ignore_daemonsets_utilization: _TypeAlias = _typing.Literal["ignore_daemonsets_utilization"]  # noqa: Y015
+    _WhichOneofArgType__ignore_daemonsets_utilization: _TypeAlias = _typing.Literal["_ignore_daemonsets_utilization", b"_ignore_daemonsets_utilization"]  # noqa: Y015
+    _WhichOneofReturnType__max_node_provision_time: _TypeAlias = _typing.Literal["max_node_provision_time"]  # noqa: Y015
+    _WhichOneofArgType__max_node_provision_time: _TypeAlias = _typing.Literal["_max_node_provision_time", b"_max_node_provision_time"]  # noqa: Y015
+    _WhichOneofReturnType__max_node_startup_time: _TypeAlias = _typing.Literal["max_node_startup_time"]  # noqa: Y015
+    _WhichOneofArgType__max_node_startup_time: _TypeAlias = _typing.Literal["_max_node_startup_time", b"_max_node_startup_time"]  # noqa: Y015
+    _WhichOneofReturnType__scale_down_unneeded_time: _TypeAlias = _typing.Literal["scale_down_unneeded_time"]  # noqa: Y015
+    _WhichOneofArgType__scale_down_unneeded_time: _TypeAlias = _typing.Literal["_scale_down_unneeded_time", b"_scale_down_unneeded_time"]  # noqa: Y015
+    _WhichOneofReturnType__scale_down_unready_time: _TypeAlias = _typing.Literal["scale_down_unready_time"]  # noqa: Y015
+    _WhichOneofArgType__scale_down_unready_time: _TypeAlias = _typing.Literal["_scale_down_unready_time", b"_scale_down_unready_time"]  # noqa: Y015
+    _WhichOneofReturnType__scale_down_utilization_threshold: _TypeAlias = _typing.Literal["scale_down_utilization_threshold"]  # noqa: Y015
+    _WhichOneofArgType__scale_down_utilization_threshold: _TypeAlias = _typing.Literal["_scale_down_utilization_threshold", b"_scale_down_utilization_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ignore_daemonsets_utilization) -> _WhichOneofReturnType__ignore_daemonsets_utilization | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_node_provision_time) -> _WhichOneofReturnType__max_node_provision_time | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_node_startup_time) -> _WhichOneofReturnType__max_node_startup_time | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale_down_unneeded_time) -> _WhichOneofReturnType__scale_down_unneeded_time | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale_down_unready_time) -> _WhichOneofReturnType__scale_down_unready_time | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale_down_utilization_threshold) -> _WhichOneofReturnType__scale_down_utilization_threshold | None: ...
+
+Global___AutoscalingOptions: _TypeAlias = AutoscalingOptions  # noqa: Y015
+
+@_typing.final
+class SpotMarket(_message.Message):
+    """How spot machines are taken away at random."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERRUPTIONS_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    interruptions: _builtins.float
+    """per machine and hour"""
+    notice: _builtins.float
+    """seconds of warning"""
+    seed: _builtins.int
+    def __init__(
+        self,
+        *,
+        interruptions: _builtins.float = ...,
+        notice: _builtins.float = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interruptions", b"interruptions", "notice", b"notice", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Group: _TypeAlias = Group  # noqa: Y015
+Global___SpotMarket: _TypeAlias = SpotMarket  # noqa: Y015
 
 @_typing.final
 class Instance(_message.Message):
@@ -552,12 +650,17 @@ class UpdateGroupRequest(_message.Message):
     DESIRED_FIELD_NUMBER: _builtins.int
     HEAL_AFTER_FIELD_NUMBER: _builtins.int
     BOOT_DELAY_FIELD_NUMBER: _builtins.int
+    INTERRUPTIONS_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     min: _builtins.int
     max: _builtins.int
     desired: _builtins.int
     heal_after: _builtins.float
     boot_delay: _builtins.float
+    interruptions: _builtins.float
+    @_builtins.property
+    def autoscaling(self) -> Global___AutoscalingOptions: ...
     def __init__(
         self,
         *,
@@ -567,10 +670,12 @@ class UpdateGroupRequest(_message.Message):
         desired: _builtins.int | None = ...,
         heal_after: _builtins.float | None = ...,
         boot_delay: _builtins.float | None = ...,
+        interruptions: _builtins.float | None = ...,
+        autoscaling: Global___AutoscalingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_delay", b"_boot_delay", "_desired", b"_desired", "_heal_after", b"_heal_after", "_max", b"_max", "_min", b"_min", "boot_delay", b"boot_delay", "desired", b"desired", "heal_after", b"heal_after", "max", b"max", "min", b"min"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot_delay", b"_boot_delay", "_desired", b"_desired", "_heal_after", b"_heal_after", "_interruptions", b"_interruptions", "_max", b"_max", "_min", b"_min", "autoscaling", b"autoscaling", "boot_delay", b"boot_delay", "desired", b"desired", "heal_after", b"heal_after", "interruptions", b"interruptions", "max", b"max", "min", b"min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_delay", b"_boot_delay", "_desired", b"_desired", "_heal_after", b"_heal_after", "_max", b"_max", "_min", b"_min", "boot_delay", b"boot_delay", "desired", b"desired", "heal_after", b"heal_after", "max", b"max", "min", b"min", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot_delay", b"_boot_delay", "_desired", b"_desired", "_heal_after", b"_heal_after", "_interruptions", b"_interruptions", "_max", b"_max", "_min", b"_min", "autoscaling", b"autoscaling", "boot_delay", b"boot_delay", "desired", b"desired", "heal_after", b"heal_after", "interruptions", b"interruptions", "max", b"max", "min", b"min", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__boot_delay: _TypeAlias = _typing.Literal["boot_delay"]  # noqa: Y015
     _WhichOneofArgType__boot_delay: _TypeAlias = _typing.Literal["_boot_delay", b"_boot_delay"]  # noqa: Y015
@@ -578,6 +683,8 @@ class UpdateGroupRequest(_message.Message):
     _WhichOneofArgType__desired: _TypeAlias = _typing.Literal["_desired", b"_desired"]  # noqa: Y015
     _WhichOneofReturnType__heal_after: _TypeAlias = _typing.Literal["heal_after"]  # noqa: Y015
     _WhichOneofArgType__heal_after: _TypeAlias = _typing.Literal["_heal_after", b"_heal_after"]  # noqa: Y015
+    _WhichOneofReturnType__interruptions: _TypeAlias = _typing.Literal["interruptions"]  # noqa: Y015
+    _WhichOneofArgType__interruptions: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions"]  # noqa: Y015
     _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
     _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
     _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
@@ -588,6 +695,8 @@ class UpdateGroupRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__desired) -> _WhichOneofReturnType__desired | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heal_after) -> _WhichOneofReturnType__heal_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interruptions) -> _WhichOneofReturnType__interruptions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
     @_typing.overload
@@ -731,3 +840,41 @@ class InterruptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterruptResponse: _TypeAlias = InterruptResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSpotMarketRequest(_message.Message):
+    """what is absent stays as it is"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERRUPTIONS_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    interruptions: _builtins.float
+    notice: _builtins.float
+    seed: _builtins.int
+    def __init__(
+        self,
+        *,
+        interruptions: _builtins.float | None = ...,
+        notice: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions", "_notice", b"_notice", "_seed", b"_seed", "interruptions", b"interruptions", "notice", b"notice", "seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions", "_notice", b"_notice", "_seed", b"_seed", "interruptions", b"interruptions", "notice", b"notice", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interruptions: _TypeAlias = _typing.Literal["interruptions"]  # noqa: Y015
+    _WhichOneofArgType__interruptions: _TypeAlias = _typing.Literal["_interruptions", b"_interruptions"]  # noqa: Y015
+    _WhichOneofReturnType__notice: _TypeAlias = _typing.Literal["notice"]  # noqa: Y015
+    _WhichOneofArgType__notice: _TypeAlias = _typing.Literal["_notice", b"_notice"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interruptions) -> _WhichOneofReturnType__interruptions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__notice) -> _WhichOneofReturnType__notice | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+
+Global___UpdateSpotMarketRequest: _TypeAlias = UpdateSpotMarketRequest  # noqa: Y015

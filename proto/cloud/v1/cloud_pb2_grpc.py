@@ -89,6 +89,11 @@ class CloudServiceStub(object):
                 request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.InterruptRequest.SerializeToString,
                 response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.InterruptResponse.FromString,
                 _registered_method=True)
+        self.UpdateSpotMarket = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/UpdateSpotMarket',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.UpdateSpotMarketRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.SpotMarket.FromString,
+                _registered_method=True)
 
 
 class CloudServiceServicer(object):
@@ -160,6 +165,12 @@ class CloudServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSpotMarket(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CloudServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -217,6 +228,11 @@ def add_CloudServiceServicer_to_server(servicer, server):
                     servicer.Interrupt,
                     request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.InterruptRequest.FromString,
                     response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.InterruptResponse.SerializeToString,
+            ),
+            'UpdateSpotMarket': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSpotMarket,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.UpdateSpotMarketRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.SpotMarket.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -516,6 +532,33 @@ class CloudService(object):
             '/nanokube.cloud.v1.CloudService/Interrupt',
             proto_dot_cloud_dot_v1_dot_cloud__pb2.InterruptRequest.SerializeToString,
             proto_dot_cloud_dot_v1_dot_cloud__pb2.InterruptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSpotMarket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/UpdateSpotMarket',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.UpdateSpotMarketRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.SpotMarket.FromString,
             options,
             channel_credentials,
             insecure,

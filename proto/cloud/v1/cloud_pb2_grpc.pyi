@@ -44,6 +44,7 @@ class CloudServiceStub:
     DeleteInstance: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.DeleteInstanceRequest, _cloud_pb2.DeleteInstanceResponse]
     InjectFault: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.InjectFaultRequest, _cloud_pb2.Group]
     Interrupt: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.InterruptRequest, _cloud_pb2.InterruptResponse]
+    UpdateSpotMarket: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.UpdateSpotMarketRequest, _cloud_pb2.SpotMarket]
 
 @_typing.type_check_only
 class CloudServiceAsyncStub(CloudServiceStub):
@@ -59,6 +60,7 @@ class CloudServiceAsyncStub(CloudServiceStub):
     DeleteInstance: _aio.UnaryUnaryMultiCallable[_cloud_pb2.DeleteInstanceRequest, _cloud_pb2.DeleteInstanceResponse]  # type: ignore[assignment]
     InjectFault: _aio.UnaryUnaryMultiCallable[_cloud_pb2.InjectFaultRequest, _cloud_pb2.Group]  # type: ignore[assignment]
     Interrupt: _aio.UnaryUnaryMultiCallable[_cloud_pb2.InterruptRequest, _cloud_pb2.InterruptResponse]  # type: ignore[assignment]
+    UpdateSpotMarket: _aio.UnaryUnaryMultiCallable[_cloud_pb2.UpdateSpotMarketRequest, _cloud_pb2.SpotMarket]  # type: ignore[assignment]
 
 class CloudServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -137,5 +139,12 @@ class CloudServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cloud_pb2.InterruptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cloud_pb2.InterruptResponse, _abc.Awaitable[_cloud_pb2.InterruptResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateSpotMarket(
+        self,
+        request: _cloud_pb2.UpdateSpotMarketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.SpotMarket, _abc.Awaitable[_cloud_pb2.SpotMarket]]: ...
 
 def add_CloudServiceServicer_to_server(servicer: CloudServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -85,6 +85,11 @@ def test_the_life_of_a_group(paths: ClusterPaths, capsys: pytest.CaptureFixture[
     with pytest.raises(CommandError, match="between min 0 and max 4"):
         shown("resize", "small", "5")
     assert json.loads(shown("groups", "-o", "json"))["groups"][0]["healAfter"] == 60
+    shown("resize", "small", "--interruptions", "0.5", "--autoscaling", "scale-down-unneeded-time=60")
+    told = json.loads(shown("groups", "-o", "json"))["groups"][0]
+    assert (told["interruptions"], told["autoscaling"]["scaleDownUnneededTime"]) == (0.5, 60)
+    assert "scaleDownUnreadyTime" not in told["autoscaling"]
+    shown("spot-market", "--interruptions", "2", "--seed", "3")
     assert "total" in shown("cost")
     assert "standard-2x2" in shown("types")
     assert shown("load-balancers").splitlines()[1].split() == ["default", "web", "10.251.0.1", "80/TCP", "-"]
@@ -106,6 +111,14 @@ def test_the_life_of_a_group(paths: ClusterPaths, capsys: pytest.CaptureFixture[
         pytest.param(("create-group", "big", "--cpu", "-1", "--memory", "1Gi"), "size", id="negative"),
         pytest.param(("create-group", "big", "--labels", "x"), "KEY=VALUE", id="label"),
         pytest.param(("create-group", "big", "--taints", "x"), "EFFECT", id="taint"),
+        pytest.param(("create-group", "big", "--interruptions", "1"), "only spot", id="interrupted on demand"),
+        pytest.param(("create-group", "big", "--autoscaling", "best=1"), "none of", id="unknown flag"),
+        pytest.param(("create-group", "big", "--autoscaling", "max-node-startup-time=x"), "no value", id="no time"),
+        pytest.param(
+            ("create-group", "big", "--autoscaling", "ignore-daemonsets-utilization=1"), "no value", id="bool"
+        ),
+        pytest.param(("spot-market", "--notice", "-1"), "notice must", id="negative notice"),
+        pytest.param(("spot-market", "--seed", "-1"), "64 bits", id="negative seed"),
     ],
 )
 def test_refusals(paths: ClusterPaths, arguments: tuple[str, ...], words: str) -> None:

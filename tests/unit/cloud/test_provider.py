@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from cloud.app import serving
 from cloud.core import Core
 from cloud.engine import Engine
 from cloud.machines import FakeMachines
-from cloud.model import Fault, Group, Health, State, Taint, standard_types
+from cloud.model import Autoscaling, Fault, Group, Health, State, Taint, standard_types
 from cloud.provider import NODE_MESSAGE, POD_MESSAGE, CloudProvider
 from cloud.requests import Requests
 from cloud.store import DamagedState, Store
+from cluster_autoscaler.options import GroupOptions
+from cluster_autoscaler.provider import GrpcProvider
 from machinery import grpc as transport
 from machinery import protobuf
 from machinery.clock import VirtualClock
+from machinery.errors import BadRequest
 from proto.externalgrpc.v1 import externalgrpc_pb2 as pb
 from proto.externalgrpc.v1.externalgrpc_pb2_grpc import CloudProviderStub
 
@@ -163,6 +167,25 @@ async def test_prices_are_of_the_asked_time(cloud: Cloud) -> None:
     price = pb.PricingPodPriceRequest(pod_bytes=protobuf.encode_message(POD_MESSAGE, pod))
     price.endTimestamp.seconds = 3600
     assert (await cloud.stub.PricingPodPrice(price)).price == pytest.approx(0.0316 / 2 + 0.0042)
+
+
+async def test_a_group_tells_options_of_its_own_and_leaves_the_others_to_the_autoscaler(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    defaults = GroupOptions(utilization_threshold=0.6, unneeded_time=700.0)
+    provider = GrpcProvider(f"unix:{tmp_path / 'cloud.sock'}")
+    group = cloud.group()
+    assert await provider.options("g", defaults) == defaults
+    cloud.requests.set_autoscaling(group, Autoscaling(scaleDownUnneededTime=60.0, ignoreDaemonSetsUtilization=True))
+    cloud.requests.set_autoscaling(group, Autoscaling(scaleDownUtilizationThreshold=0.3))
+    wanted = replace(defaults, utilization_threshold=0.3, unneeded_time=60.0, ignore_daemonsets_utilization=True)
+    assert await provider.options("g", defaults) == wanted
+    with pytest.raises(BadRequest, match="between 0 and 1"):
+        cloud.requests.set_autoscaling(group, Autoscaling(scaleDownUtilizationThreshold=2.0))
+    with pytest.raises(BadRequest, match="times of autoscaling"):
+        cloud.requests.set_autoscaling(group, Autoscaling(maxNodeProvisionTime=-1.0))
+    assert await provider.options("g", defaults) == wanted
+    await provider.close()
 
 
 async def test_what_was_planned_survives_the_process(cloud: Cloud, tmp_path: Path) -> None:
