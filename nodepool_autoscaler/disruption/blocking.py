@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from api.models import policy_v1
 from machinery.selectors import LabelSelector
-from nodepool_autoscaler.disruption.pods import DO_NOT_DISRUPT, Elapsed, active, evictable, protected
+from nodepool_autoscaler.disruption.pods import Elapsed, active, evictable, protected
+from nodepool_autoscaler.names import DO_NOT_DISRUPT
 from scheduler.framework.pod_info import PodInfo
 from scheduler.framework.pod_terms import selector_of
 

@@ -12,52 +12,41 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from machinery import cron
+from nodepool_autoscaler.model import Budget, DisruptionReason
 
-EMPTY: Final = "Empty"
-UNDERUTILIZED: Final = "Underutilized"
-DRIFTED: Final = "Drifted"
-REASONS: Final = (EMPTY, UNDERUTILIZED, DRIFTED)
+EMPTY: Final[DisruptionReason] = "Empty"
+UNDERUTILIZED: Final[DisruptionReason] = "Underutilized"
+DRIFTED: Final[DisruptionReason] = "Drifted"
+REASONS: Final[tuple[DisruptionReason, ...]] = (EMPTY, UNDERUTILIZED, DRIFTED)
 UNBOUNDED: Final = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """`nodes`: a count or a percentage, as written. `duration`: seconds since each time of the schedule.
-    No `reasons` means every reason."""
-
-    nodes: str = "10%"
-    reasons: tuple[str, ...] = ()
-    schedule: str = ""
-    duration: float = 0.0
-
-    def active(self, now: datetime) -> bool:
-        """Whether it holds now. Raises ScheduleError."""
-        if not self.schedule:
-            return True
-        # Looked at from `duration` ago, a schedule whose next time has come is active: however often it has come since.
-        start = now.astimezone(UTC) - timedelta(seconds=self.duration)
-        following = cron.parse(self.schedule).after(start, UTC)
-        return following is not None and following <= now
-
-    def allows(self, now: datetime, total: int) -> int:
-        """Of `total` nodes."""
-        try:
-            if not self.active(now):
-                return UNBOUNDED
-            if self.nodes.endswith("%"):
-                return max(0, -(-int(self.nodes[:-1]) * total // 100))
-            return max(0, int(self.nodes))
-        except ValueError:
-            return 0
+def active(budget: Budget, now: datetime) -> bool:
+    """Whether it holds now. Raises ScheduleError."""
+    if not budget.schedule:
+        return True
+    # Looked at from `duration` ago, a schedule whose next time has come is active: however often it has come since.
+    start = now.astimezone(UTC) - timedelta(seconds=budget.duration or 0.0)
+    following = cron.parse(budget.schedule).after(start, UTC)
+    return following is not None and following <= now
 
 
-DEFAULT: Final = (Budget(),)
+def allows(budget: Budget, now: datetime, total: int) -> int:
+    """Of `total` nodes."""
+    try:
+        if not active(budget, now):
+            return UNBOUNDED
+        if budget.nodes.endswith("%"):
+            return max(0, -(-int(budget.nodes[:-1]) * total // 100))
+        return max(0, int(budget.nodes))
+    except (ValueError, OverflowError):
+        return 0
 
 
-def allowed(budgets: Sequence[Budget], now: datetime, total: int, reason: str) -> int:
+def allowed(budgets: Sequence[Budget], now: datetime, total: int, reason: DisruptionReason) -> int:
     """How many of `total` nodes may be on their way out at once, for that reason."""
     return min(
-        (each.allows(now, total) for each in budgets if not each.reasons or reason in each.reasons), default=UNBOUNDED
+        (allows(each, now, total) for each in budgets if not each.reasons or reason in each.reasons), default=UNBOUNDED
     )
 
 
@@ -83,7 +72,7 @@ class Allowance:
         pools: Mapping[str, Sequence[Budget]],
         counts: Mapping[str, PoolCount],
         now: datetime,
-        reason: str,
+        reason: DisruptionReason,
     ) -> Allowance:
         """For every pool; a pool that is not there allows nothing."""
         made = cls()

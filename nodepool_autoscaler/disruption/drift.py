@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import msgspec
 
-HASH: Final = "karpenter.sh/nodepool-hash"
-HASH_VERSION: Final = "karpenter.sh/nodepool-hash-version"
-VERSION: Final = "v3"
+from nodepool_autoscaler.names import HASH_VERSION as VERSION
+from nodepool_autoscaler.names import POOL_HASH as HASH
+from nodepool_autoscaler.names import POOL_HASH_VERSION as HASH_VERSION
+
 NODE_POOL_DRIFTED: Final = "NodePoolDrifted"
 REQUIREMENTS_DRIFTED: Final = "RequirementsDrifted"
 INSTANCE_TYPE_NOT_FOUND: Final = "InstanceTypeNotFound"

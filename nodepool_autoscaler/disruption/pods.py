@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Final
 
 from api.models import core_v1
+from nodepool_autoscaler.names import DISRUPTED, DO_NOT_DISRUPT
 from scheduler.framework.pod_info import PodInfo, is_terminal
 from scheduler.framework.tolerations import tolerates
 
-DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
-DISRUPTED: Final = "karpenter.sh/disrupted"
 DISRUPTED_TAINT: Final = (DISRUPTED, "", "NoSchedule")
 
 Elapsed = Callable[[datetime], float]

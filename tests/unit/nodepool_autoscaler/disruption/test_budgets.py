@@ -5,23 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_autoscaler.disruption.budgets import (
-    DEFAULT,
     DRIFTED,
     EMPTY,
     REASONS,
     UNBOUNDED,
     UNDERUTILIZED,
     Allowance,
-    Budget,
     PoolCount,
+    active,
     allowed,
+    allows,
 )
+from nodepool_autoscaler.model import Budget, DisruptionReason, Pool
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 DOCUMENTED = (
-    Budget("20%", (EMPTY, DRIFTED)),
+    Budget("20%", reasons=(EMPTY, DRIFTED)),
     Budget("5"),
-    Budget("0", (UNDERUTILIZED,), "@daily", 600.0),
+    Budget("0", "@daily", 600.0, (UNDERUTILIZED,)),
 )
 
 
@@ -43,11 +44,11 @@ DOCUMENTED = (
     ],
 )
 def test_counts_and_percentages(nodes: str, total: int, expected: int) -> None:
-    assert Budget(nodes).allows(NOON, total) == expected
+    assert allows(Budget(nodes), NOON, total) == expected
 
 
 @pytest.mark.parametrize(
-    ("now", "active"),
+    ("now", "holds"),
     [
         pytest.param(datetime(2026, 3, 4, 8, 59, tzinfo=UTC), False, id="before"),
         pytest.param(datetime(2026, 3, 4, 9, 0, tzinfo=UTC), True, id="begins"),
@@ -56,19 +57,19 @@ def test_counts_and_percentages(nodes: str, total: int, expected: int) -> None:
         pytest.param(datetime(2026, 3, 7, 10, 0, tzinfo=UTC), False, id="saturday"),
     ],
 )
-def test_a_window_of_working_hours(now: datetime, active: bool) -> None:
+def test_a_window_of_working_hours(now: datetime, holds: bool) -> None:
     budget = Budget("0", schedule="0 9 * * mon-fri", duration=8 * 3600.0)
-    assert budget.active(now) is active
-    assert budget.allows(now, 10) == (0 if active else UNBOUNDED)
+    assert active(budget, now) is holds
+    assert allows(budget, now, 10) == (0 if holds else UNBOUNDED)
 
 
 def test_a_window_longer_than_its_period_never_ends() -> None:
     budget = Budget("0", schedule="@hourly", duration=7200.0)
-    assert all(budget.active(NOON + timedelta(minutes=minutes)) for minutes in range(0, 180, 7))
+    assert all(active(budget, NOON + timedelta(minutes=minutes)) for minutes in range(0, 180, 7))
 
 
 def test_a_schedule_that_cannot_be_read_allows_nothing() -> None:
-    assert Budget("5", schedule="whenever", duration=60.0).allows(NOON, 10) == 0
+    assert allows(Budget("5", schedule="whenever", duration=60.0), NOON, 10) == 0
 
 
 @pytest.mark.parametrize(
@@ -81,13 +82,13 @@ def test_a_schedule_that_cannot_be_read_allows_nothing() -> None:
         pytest.param(EMPTY, NOON.replace(hour=0, minute=5), 19, 4, id="window-of-another-reason"),
     ],
 )
-def test_the_documented_budgets(reason: str, now: datetime, total: int, expected: int) -> None:
+def test_the_documented_budgets(reason: DisruptionReason, now: datetime, total: int, expected: int) -> None:
     assert allowed(DOCUMENTED, now, total, reason) == expected
 
 
 def test_no_budget_is_no_bound_and_the_default_is_a_tenth() -> None:
     assert allowed((), NOON, 10, EMPTY) == UNBOUNDED
-    assert allowed(DEFAULT, NOON, 10, EMPTY) == 1
+    assert allowed(Pool("p").budgets, NOON, 10, EMPTY) == 1
 
 
 def test_nodes_on_their_way_out_count() -> None:
@@ -106,16 +107,18 @@ def test_nodes_on_their_way_out_count() -> None:
 budgets = st.builds(
     Budget,
     st.one_of(st.integers(0, 30).map(str), st.integers(0, 100).map("{}%".format)),
-    st.lists(st.sampled_from(REASONS), unique=True).map(tuple),
+    reasons=st.lists(st.sampled_from(REASONS), unique=True).map(tuple),
 )
 
 
 @given(st.lists(budgets, max_size=4), st.integers(0, 50), st.integers(0, 20), st.sampled_from(REASONS))
-def test_never_more_than_any_budget_of_the_reason(listed: list[Budget], total: int, gone: int, reason: str) -> None:
+def test_never_more_than_any_budget_of_the_reason(
+    listed: list[Budget], total: int, gone: int, reason: DisruptionReason
+) -> None:
     allowance = Allowance.of({"p": tuple(listed)}, {"p": PoolCount(total, gone)}, NOON, reason)
     taken = 0
     while taken <= total and allowance.take("p"):
         taken += 1
     for each in listed:
         if not each.reasons or reason in each.reasons:
-            assert taken == 0 or taken + gone <= each.allows(NOON, total)
+            assert taken == 0 or taken + gone <= allows(each, NOON, total)

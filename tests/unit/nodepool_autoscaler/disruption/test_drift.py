@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_autoscaler.disruption.drift import (
-    HASH,
-    HASH_VERSION,
-    VERSION,
     drift_reason,
     hash_annotations,
     is_static_drift,
     rehashed,
     template_hash,
 )
+from nodepool_autoscaler.names import HASH_VERSION as VERSION
+from nodepool_autoscaler.names import POOL_HASH as HASH
+from nodepool_autoscaler.names import POOL_HASH_VERSION as HASH_VERSION
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"team": "a"}},

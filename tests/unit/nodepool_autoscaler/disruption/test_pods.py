@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from api.models import core_v1, meta_v1, policy_v1
 from nodepool_autoscaler.disruption.blocking import PodBudget, blocking, held_by
 from nodepool_autoscaler.disruption.cost import DELETION_COST, disruption_cost, eviction_cost, lifetime_remaining
-from nodepool_autoscaler.disruption.pods import DO_NOT_DISRUPT, duration, reschedulable
+from nodepool_autoscaler.disruption.pods import duration, reschedulable
+from nodepool_autoscaler.names import DO_NOT_DISRUPT
 from scheduler.framework.pod_info import PodInfo
 from tests.unit.scheduler.objects import pod, tolerate
 
