@@ -35,14 +35,15 @@ class Backoff:
         self._cap = cap
         self._factor = factor
         self._jitter = jitter
-        self._rng = rng or random.Random()
+        # the interpreter's own is seeded anew in every forked process; seeding one here would cost more than its use
+        self._random = random.random if rng is None else rng.random
         self._next = initial
 
     def next(self) -> float:
         """The delay to wait now, in cluster seconds."""
         delay = self._next
         self._next = min(self._next * self._factor, self._cap)
-        return delay * (1.0 + self._jitter * self._rng.random())
+        return delay * (1.0 + self._jitter * self._random())
 
     def reset(self) -> None:
         """Something worked: start again from the shortest delay."""

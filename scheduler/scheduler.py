@@ -262,7 +262,7 @@ class Scheduler:
         self._recorder.event(info.pod, NORMAL, SCHEDULED, f"Successfully assigned {info.key} to {node}")
         for plugin in framework.post_bind:
             plugin.post_bind(info, node)
-        _log.info("Bound pod", extra=kv(pod=info.key, node=node))
+        _log.debug("Bound pod", extra=kv(pod=info.key, node=node))
 
     def _not_bound(
         self, framework: Framework, queued: QueuedPod, node: str, error: StatusError | Rejected, stage: str
