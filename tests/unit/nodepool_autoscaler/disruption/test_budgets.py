@@ -11,12 +11,14 @@ from nodepool_autoscaler.disruption.budgets import (
     UNBOUNDED,
     UNDERUTILIZED,
     Allowance,
+    Budget,
+    DisruptionReason,
     PoolCount,
     active,
     allowed,
     allows,
 )
-from nodepool_autoscaler.model import Budget, DisruptionReason, Pool
+from nodepool_autoscaler.model import Pool
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 DOCUMENTED = (
