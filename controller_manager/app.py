@@ -31,6 +31,7 @@ from controller_manager import (
     taint_eviction,
     ttl_after_finished,
 )
+from controller_manager.attach_detach import controller as attach_detach
 from controller_manager.certificates import approving, cleaning, signing
 from controller_manager.cronjob import controller as cronjob
 from controller_manager.daemonset import controller as daemonset
@@ -98,6 +99,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "persistentvolume-binder-controller": persistent_volume.build,
     "persistentvolume-expander-controller": expansion.build,
     "ephemeral-volume-controller": ephemeral.build,
+    "persistentvolume-attach-detach-controller": attach_detach.build,
     "node-local-volume-provisioner": node_local.build,
 }
 _log = log.get(__name__)
