@@ -30,6 +30,8 @@ from cloud.service import CloudService
 from cloud.store import DamagedState, Store
 from cloud.supervised import SupervisedMachines
 from cloud.termination import Drain
+from cloud.volumes_engine import VolumeEngine
+from cloud.volumes_media import media
 from machinery import component
 from machinery import grpc as transport
 from machinery.component import ComponentContext
@@ -54,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--load-balancer-cidr", type=ipaddress.IPv4Network, required=True, help="addresses of load balancers"
     )
+    made.add_argument(
+        "--volumes", choices=("loop", "folder"), help="have block volumes: files behind loop devices, or folders"
+    )
+    made.add_argument("--volume-folder", type=Path, metavar="FOLDER", help="where volumes are kept")
+    made.add_argument("--machine-folder", type=Path, metavar="FOLDER", help="where each machine has a folder")
     add_client_flags(made)
     return made
 
@@ -92,6 +99,10 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
     events = EventRecorder(client, clock, MANAGER)
     nodes = NodeController(client, informers, clock, engine, events, Drain(client))
     engine.on_change = nodes.passed
+    volumes: VolumeEngine | None = None
+    if args.volumes:
+        disks = media(args.volumes, args.volume_folder, args.machine_folder)
+        volumes = VolumeEngine(engine, disks, clock)
     balancers = BalancerController(client, informers, clock, events, args.load_balancer_cidr)
 
     context.health.ready("informers-synced", False)
@@ -110,9 +121,11 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
             group.create_task(engine.run())
             group.create_task(nodes.controller.run())
             group.create_task(balancers.controller.run())
+            if volumes is not None:
+                group.create_task(volumes.run())
 
     try:
-        service = CloudService(requests, engine, balancers.listing)
+        service = CloudService(requests, engine, balancers.listing, volumes)
         disk = shutil.disk_usage(args.state.parent).total
         async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale, disk), service):
             context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
@@ -123,6 +136,9 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
 
 def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
+    if args.volumes and not (args.volume_folder and args.machine_folder):
+        print(f"{NAME}: --volumes wants --volume-folder and --machine-folder", file=sys.stderr)
+        return 2
     store = Store(args.state)
     try:
         state = store.load() or State(cluster=args.cluster, since=0.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloud.model import Instance, State
 
 HOUR = 3600.0
+VOLUMES = "(volumes)"  # no node group can be called so
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,23 @@ def is_paid(instance: Instance) -> bool:
 def by_group(state: State, now: float) -> dict[str, Bill]:
     """A bill for every group that is, or ever cost anything, in the order of their names."""
     names = {*state.groups, *state.spent, *(each.group for each in state.instances.values())}
-    return {name: _bill(state.of(name), state.spent.get(name, 0.0), now) for name in sorted(names)}
+    bills = {name: _bill(state.of(name), state.spent.get(name, 0.0), now) for name in sorted(names)}
+    volumes = of_volumes(state, now)
+    return {**bills, VOLUMES: volumes} if volumes.total or volumes.running else bills
+
+
+def of_volumes(state: State, now: float) -> Bill:
+    """The bill of all block volumes; `running`: how many there are."""
+    volumes = state.volumes.values()
+    hourly, total = sum(each.hourly for each in volumes), sum(each.cost(now) for each in volumes)
+    return Bill(len(volumes), hourly, state.volumesSpent + total, 0.0)
 
 
 def total(state: State, now: float) -> Bill:
     """The bill of the whole cluster."""
-    return _bill(list(state.instances.values()), sum(state.spent.values()), now)
+    machines, volumes = _bill(list(state.instances.values()), sum(state.spent.values()), now), of_volumes(state, now)
+    hourly, spent = machines.hourly + volumes.hourly, machines.total + volumes.total
+    return replace(machines, hourly=hourly, total=spent)
 
 
 def _bill(instances: list[Instance], before: float, now: float) -> Bill:

@@ -36,6 +36,7 @@ class Engine:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._failing = False
         self.seen: dict[str, Health] = {}
+        self.looked = False
         self.on_change: Callable[[list[Told]], None] = lambda told: None
         """Called after every pass, with what is to be told about nodes."""
 
@@ -45,7 +46,7 @@ class Engine:
 
     def wake(self) -> None:
         """Something was asked for: look soon."""
-        self._save()
+        self.save()
         self._wanted.set()
 
     async def run(self) -> None:
@@ -75,11 +76,12 @@ class Engine:
             self._failing = True
             return
         self._failing = False
+        self.looked = True
         for effect in self.core.tick(now, self.seen):
             if effect.instance not in self._busy:
                 self._busy.add(effect.instance)
                 group.create_task(self._carry_out(effect))
-        self._save()
+        self.save()
         told, self.core.told = self.core.told, []
         self.on_change(told)
 
@@ -111,7 +113,8 @@ class Engine:
             case "kill":
                 await self._machines.kill(instance)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the state down, when it differs from what is written."""
         try:
             self._store.save(self.core.state)
         except OSError as error:  # a full disk: what is planned is still carried out, and written when there is room

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from cloud.volumes_model import Volume
 from machinery import quantity
 
 PROVIDER = "nanokube"
@@ -160,7 +161,7 @@ class Instance(msgspec.Struct, omit_defaults=True):
 
 
 class State(msgspec.Struct, omit_defaults=True):
-    """Everything. `spent`: dollars by group, of instances that are forgotten."""
+    """Everything. `spent`: dollars by group, of instances that are forgotten; `volumesSpent`: of deleted volumes."""
 
     cluster: str
     since: float
@@ -168,6 +169,9 @@ class State(msgspec.Struct, omit_defaults=True):
     instances: dict[str, Instance] = {}
     types: dict[str, InstanceType] = {}
     spent: dict[str, float] = {}
+    volumes: dict[str, Volume] = {}
+    volumesSpent: float = 0.0
+    nextVolume: int = 0
     market: SpotMarket = msgspec.field(default_factory=SpotMarket)
 
     def of(self, group: str) -> list[Instance]:

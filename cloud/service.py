@@ -12,15 +12,24 @@ from cloud import cost
 from cloud.engine import Engine
 from cloud.model import Autoscaling, Fault, Group, Instance, SpotMarket, Taint, instance_type
 from cloud.requests import NOTICE, Requests
+from cloud.volumes_engine import VolumeEngine
+from cloud.volumes_service import VolumeCalls
 from machinery import grpc as transport
 from machinery.errors import BadRequest, StatusError
 from proto.cloud.v1 import cloud_pb2 as pb
 
 
-class CloudService:
-    """The service. `balancers` tells which load balancers there are."""
+class CloudService(VolumeCalls):
+    """The service. `balancers` tells which load balancers there are; `volumes` is None in a cloud without disks."""
 
-    def __init__(self, requests: Requests, engine: Engine, balancers: Callable[[], Iterable[pb.LoadBalancer]]) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        engine: Engine,
+        balancers: Callable[[], Iterable[pb.LoadBalancer]],
+        volumes: VolumeEngine | None = None,
+    ) -> None:
+        super().__init__(volumes)
         self._requests = requests
         self._engine = engine
         self._balancers = balancers
@@ -39,7 +48,8 @@ class CloudService:
                     price_per_hour=each.pricePerHour,
                 )
                 for each in found
-            ]
+            ],
+            volume_types=self.volume_types(),
         )
 
     async def ListGroups(self, request: pb.ListGroupsRequest, context: Any) -> pb.ListGroupsResponse:

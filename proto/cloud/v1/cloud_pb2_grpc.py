@@ -94,6 +94,41 @@ class CloudServiceStub(object):
                 request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.UpdateSpotMarketRequest.SerializeToString,
                 response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.SpotMarket.FromString,
                 _registered_method=True)
+        self.ListVolumes = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/ListVolumes',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.ListVolumesRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.ListVolumesResponse.FromString,
+                _registered_method=True)
+        self.CreateVolume = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/CreateVolume',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.CreateVolumeRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+                _registered_method=True)
+        self.DeleteVolume = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/DeleteVolume',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.DeleteVolumeRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.DeleteVolumeResponse.FromString,
+                _registered_method=True)
+        self.AttachVolume = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/AttachVolume',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.AttachVolumeRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+                _registered_method=True)
+        self.DetachVolume = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/DetachVolume',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.DetachVolumeRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+                _registered_method=True)
+        self.ExpandVolume = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/ExpandVolume',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.ExpandVolumeRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+                _registered_method=True)
+        self.InjectVolumeFault = channel.unary_unary(
+                '/nanokube.cloud.v1.CloudService/InjectVolumeFault',
+                request_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.InjectVolumeFaultRequest.SerializeToString,
+                response_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+                _registered_method=True)
 
 
 class CloudServiceServicer(object):
@@ -171,6 +206,50 @@ class CloudServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVolumes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateVolume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVolume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachVolume(self, request, context):
+        """begins it; see Volume.state
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachVolume(self, request, context):
+        """begins it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExpandVolume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InjectVolumeFault(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CloudServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -233,6 +312,41 @@ def add_CloudServiceServicer_to_server(servicer, server):
                     servicer.UpdateSpotMarket,
                     request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.UpdateSpotMarketRequest.FromString,
                     response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.SpotMarket.SerializeToString,
+            ),
+            'ListVolumes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVolumes,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.ListVolumesRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.ListVolumesResponse.SerializeToString,
+            ),
+            'CreateVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateVolume,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.CreateVolumeRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.SerializeToString,
+            ),
+            'DeleteVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVolume,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.DeleteVolumeRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.DeleteVolumeResponse.SerializeToString,
+            ),
+            'AttachVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachVolume,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.AttachVolumeRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.SerializeToString,
+            ),
+            'DetachVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachVolume,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.DetachVolumeRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.SerializeToString,
+            ),
+            'ExpandVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExpandVolume,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.ExpandVolumeRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.SerializeToString,
+            ),
+            'InjectVolumeFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.InjectVolumeFault,
+                    request_deserializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.InjectVolumeFaultRequest.FromString,
+                    response_serializer=proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -559,6 +673,195 @@ class CloudService(object):
             '/nanokube.cloud.v1.CloudService/UpdateSpotMarket',
             proto_dot_cloud_dot_v1_dot_cloud__pb2.UpdateSpotMarketRequest.SerializeToString,
             proto_dot_cloud_dot_v1_dot_cloud__pb2.SpotMarket.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/ListVolumes',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.ListVolumesRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.ListVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/CreateVolume',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.CreateVolumeRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/DeleteVolume',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.DeleteVolumeRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.DeleteVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/AttachVolume',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.AttachVolumeRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/DetachVolume',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.DetachVolumeRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpandVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/ExpandVolume',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.ExpandVolumeRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InjectVolumeFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanokube.cloud.v1.CloudService/InjectVolumeFault',
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.InjectVolumeFaultRequest.SerializeToString,
+            proto_dot_cloud_dot_v1_dot_cloud__pb2.Volume.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,15 @@ class CloudServiceStub:
     InjectFault: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.InjectFaultRequest, _cloud_pb2.Group]
     Interrupt: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.InterruptRequest, _cloud_pb2.InterruptResponse]
     UpdateSpotMarket: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.UpdateSpotMarketRequest, _cloud_pb2.SpotMarket]
+    ListVolumes: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.ListVolumesRequest, _cloud_pb2.ListVolumesResponse]
+    CreateVolume: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.CreateVolumeRequest, _cloud_pb2.Volume]
+    DeleteVolume: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.DeleteVolumeRequest, _cloud_pb2.DeleteVolumeResponse]
+    AttachVolume: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.AttachVolumeRequest, _cloud_pb2.Volume]
+    """begins it; see Volume.state"""
+    DetachVolume: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.DetachVolumeRequest, _cloud_pb2.Volume]
+    """begins it"""
+    ExpandVolume: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.ExpandVolumeRequest, _cloud_pb2.Volume]
+    InjectVolumeFault: _grpc.UnaryUnaryMultiCallable[_cloud_pb2.InjectVolumeFaultRequest, _cloud_pb2.Volume]
 
 @_typing.type_check_only
 class CloudServiceAsyncStub(CloudServiceStub):
@@ -61,6 +70,15 @@ class CloudServiceAsyncStub(CloudServiceStub):
     InjectFault: _aio.UnaryUnaryMultiCallable[_cloud_pb2.InjectFaultRequest, _cloud_pb2.Group]  # type: ignore[assignment]
     Interrupt: _aio.UnaryUnaryMultiCallable[_cloud_pb2.InterruptRequest, _cloud_pb2.InterruptResponse]  # type: ignore[assignment]
     UpdateSpotMarket: _aio.UnaryUnaryMultiCallable[_cloud_pb2.UpdateSpotMarketRequest, _cloud_pb2.SpotMarket]  # type: ignore[assignment]
+    ListVolumes: _aio.UnaryUnaryMultiCallable[_cloud_pb2.ListVolumesRequest, _cloud_pb2.ListVolumesResponse]  # type: ignore[assignment]
+    CreateVolume: _aio.UnaryUnaryMultiCallable[_cloud_pb2.CreateVolumeRequest, _cloud_pb2.Volume]  # type: ignore[assignment]
+    DeleteVolume: _aio.UnaryUnaryMultiCallable[_cloud_pb2.DeleteVolumeRequest, _cloud_pb2.DeleteVolumeResponse]  # type: ignore[assignment]
+    AttachVolume: _aio.UnaryUnaryMultiCallable[_cloud_pb2.AttachVolumeRequest, _cloud_pb2.Volume]  # type: ignore[assignment]
+    """begins it; see Volume.state"""
+    DetachVolume: _aio.UnaryUnaryMultiCallable[_cloud_pb2.DetachVolumeRequest, _cloud_pb2.Volume]  # type: ignore[assignment]
+    """begins it"""
+    ExpandVolume: _aio.UnaryUnaryMultiCallable[_cloud_pb2.ExpandVolumeRequest, _cloud_pb2.Volume]  # type: ignore[assignment]
+    InjectVolumeFault: _aio.UnaryUnaryMultiCallable[_cloud_pb2.InjectVolumeFaultRequest, _cloud_pb2.Volume]  # type: ignore[assignment]
 
 class CloudServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -146,5 +164,56 @@ class CloudServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cloud_pb2.UpdateSpotMarketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cloud_pb2.SpotMarket, _abc.Awaitable[_cloud_pb2.SpotMarket]]: ...
+
+    @_abc_1.abstractmethod
+    def ListVolumes(
+        self,
+        request: _cloud_pb2.ListVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.ListVolumesResponse, _abc.Awaitable[_cloud_pb2.ListVolumesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateVolume(
+        self,
+        request: _cloud_pb2.CreateVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.Volume, _abc.Awaitable[_cloud_pb2.Volume]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteVolume(
+        self,
+        request: _cloud_pb2.DeleteVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.DeleteVolumeResponse, _abc.Awaitable[_cloud_pb2.DeleteVolumeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AttachVolume(
+        self,
+        request: _cloud_pb2.AttachVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.Volume, _abc.Awaitable[_cloud_pb2.Volume]]:
+        """begins it; see Volume.state"""
+
+    @_abc_1.abstractmethod
+    def DetachVolume(
+        self,
+        request: _cloud_pb2.DetachVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.Volume, _abc.Awaitable[_cloud_pb2.Volume]]:
+        """begins it"""
+
+    @_abc_1.abstractmethod
+    def ExpandVolume(
+        self,
+        request: _cloud_pb2.ExpandVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.Volume, _abc.Awaitable[_cloud_pb2.Volume]]: ...
+
+    @_abc_1.abstractmethod
+    def InjectVolumeFault(
+        self,
+        request: _cloud_pb2.InjectVolumeFaultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cloud_pb2.Volume, _abc.Awaitable[_cloud_pb2.Volume]]: ...
 
 def add_CloudServiceServicer_to_server(servicer: CloudServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
