@@ -1,4 +1,4 @@
-"""`cloud …`: node groups, instances, load balancers and their bill, as tables or JSON; orders and accidents.
+"""`cloud …`: node groups, instances, volumes, load balancers and their bill, as tables or JSON; orders and accidents.
 
 Owns what is printed (`cli.cloud_flags` has the arguments). The cloud process knows and decides.
 """
@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
+from cli import cloud_volumes
 from cli.errors import CommandError
 from cli.layout import ClusterPaths
-from cli.output import say, table
+from cli.output import duration, say, table
 from machinery import grpc as transport
 from machinery.errors import ServiceUnavailable, StatusError
 from proto.cloud.v1 import cloud_pb2 as pb
@@ -73,16 +74,6 @@ def as_json(answer: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(plain)).decode()
 
 
-def duration(seconds: float) -> str:
-    """As kubectl prints ages, roughly: `5s`, `3m12s`, `2h5m`, `3d4h`."""
-    whole = int(seconds)
-    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size}{unit}{f'{rest}{small}' if rest else ''}"
-    return f"{whole}s"
-
-
 def _type_row(each: pb.InstanceType) -> Row:
     return [each.name, each.cpu, each.memory, str(each.max_pods), f"{each.price_per_hour:.4f}"]
 
@@ -114,6 +105,7 @@ def _bill_row(each: pb.Bill) -> Row:
 
 
 _SEE: Mapping[str, tuple[str, Callable[[argparse.Namespace], Any], tuple[str, ...], str, Callable[[Any], Row]]] = {
+    **cloud_volumes.SEE,
     "types": (
         "ListTypes",
         lambda options: pb.ListTypesRequest(),
@@ -218,6 +210,7 @@ def _fail(options: argparse.Namespace) -> tuple[str, Any, str]:
 
 
 _ORDERS: Mapping[str, Callable[[argparse.Namespace], tuple[str, Any, str]]] = {
+    **cloud_volumes.ORDERS,
     "create-group": _create,
     "resize": _update,
     "fail": _fail,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--gone", action="store_true", help="also those that are gone")
     actions.add_parser("load-balancers", parents=[seen], help="Services with an address of the cloud")
     actions.add_parser("cost", parents=[seen], help="dollars per hour and in total, by group")
+
+    _add_volumes(actions, seen)
 
     one = actions.add_parser("create-group", help="a new node group")
     one.add_argument("group")
@@ -79,3 +82,28 @@ def _add_group_options(parser: argparse.ArgumentParser) -> None:
         "scale-down-unneeded-time, scale-down-unready-time, max-node-provision-time, max-node-startup-time (seconds), "
         "ignore-daemonsets-utilization",
     )
+
+
+def _add_volumes(actions: Any, seen: argparse.ArgumentParser) -> None:
+    actions.add_parser("volume-types", parents=[seen], help="kinds of block volumes and their prices")
+    one = actions.add_parser("volumes", parents=[seen], help="block volumes: size, zone, where attached, cost")
+    one.add_argument("volume", nargs="?", default="", help="one, by id or name")
+    one = actions.add_parser("create-volume", help="a new block volume")
+    one.add_argument("volume", metavar="NAME")
+    one.add_argument("--size", default="1Gi", help="a quantity, rounded up to whole GiB")
+    one.add_argument("--zone", default="", help="(default: the first)")
+    one.add_argument("--type", default="", help="(default: standard)")
+    one = actions.add_parser("expand-volume", help="let a volume have more")
+    one.add_argument("volume")
+    one.add_argument("size")
+    one = actions.add_parser("delete-volume", help="a volume and its data")
+    one.add_argument("volume")
+    one = actions.add_parser("attach", help="plug a volume into a machine of its zone")
+    one.add_argument("volume")
+    one.add_argument("instance")
+    one = actions.add_parser("detach", help="take a volume from its machine")
+    one.add_argument("volume")
+    one.add_argument("--force", action="store_true", help="though the machine has it mounted: writes will fail there")
+    one = actions.add_parser("fail-volume", help="let attaching or detaching of a volume go wrong")
+    one.add_argument("volume")
+    one.add_argument("mode", choices=("attach-hangs", "attach-fails", "detach-hangs", "none"))

@@ -28,7 +28,7 @@ from cloud.volumes_model import (
     attach_limit,
 )
 from machinery import quantity
-from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound, ServiceUnavailable, TooManyRequests
+from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound, InternalError, TooManyRequests
 
 MAX_VOLUMES: Final = 10_000
 _NAME = re.compile(r"[a-zA-Z0-9]([-._a-zA-Z0-9]{0,126}[a-zA-Z0-9])?")
@@ -144,7 +144,7 @@ class VolumeCore:
         if taken >= slots:
             raise TooManyRequests(f"instance {instance} has {taken} volumes, which is as many as it can have")
         if volume.fault == "attach-fails":
-            raise ServiceUnavailable(f"volume {volume.id} could not be attached to instance {instance}")
+            raise InternalError(f"volume {volume.id} could not be attached to instance {instance}")
         volume.attachment = Attachment(instance, "attaching", now + ATTACH_DELAY)
 
     def _check_machine(self, volume: Volume, instance: str) -> None:

@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 import pytest
 
-from cli import cloud, cloud_flags, cloud_setup
+from cli import cloud, cloud_flags, cloud_setup, output
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
 from cloud.app import serving
@@ -24,6 +24,8 @@ from cloud.provider import CloudProvider
 from cloud.requests import Requests
 from cloud.service import CloudService
 from cloud.store import Store
+from cloud.volumes_engine import VolumeEngine
+from cloud.volumes_media import FakeMedia
 from machinery.clock import RealClock
 from proto.cloud.v1 import cloud_pb2 as pb
 from tests.harness.nanokube import eventually
@@ -51,14 +53,16 @@ def paths(tmp_path: Path) -> Iterator[ClusterPaths]:
         )
         requests = Requests(engine.core)
         balancer = pb.LoadBalancer(namespace="default", name="web", address="10.251.0.1", ports=["80/TCP"])
-        service = CloudService(requests, engine, lambda: [balancer])
+        volumes = VolumeEngine(engine, FakeMedia(), RealClock(100))
+        service = CloudService(requests, engine, lambda: [balancer], volumes)
         async with serving(f"unix:{paths.cloud_socket}", CloudProvider(requests, engine.wake), service):
-            running = asyncio.create_task(engine.run())
+            running = [asyncio.create_task(engine.run()), asyncio.create_task(volumes.run())]
             up.set()
             await stop.wait()
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            for each in running:
+                each.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await each
 
     thread = Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
@@ -126,6 +130,39 @@ def test_refusals(paths: ClusterPaths, arguments: tuple[str, ...], words: str) -
         cloud.run(paths, options(*arguments))
 
 
+def test_the_life_of_a_volume(paths: ClusterPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> str:
+        assert cloud.run(paths, options(*arguments)) == 0
+        return capsys.readouterr().out
+
+    def states(wanted: str) -> None:
+        told = lambda: json.loads(shown("volumes", "data", "-o", "json"))["volumes"][0]["state"]  # noqa: E731
+        eventually(lambda: told() == wanted, f"the volume to be {wanted}")
+
+    assert "0.045" in shown("volume-types")
+    shown("create-volume", "data", "--size", "1500Mi")
+    states("available")
+    shown("fail-volume", "data", "attach-fails")
+    with pytest.raises(CommandError, match="could not be attached"):
+        shown("attach", "data", "small-9")
+    shown("fail-volume", "data", "none")
+    shown("attach", "data", "small-9")
+    states("in-use")
+    with pytest.raises(CommandError, match="is attached to small-9"):
+        shown("delete-volume", "data")
+    shown("expand-volume", "data", "3Gi")
+    assert shown("volumes").splitlines()[1].split()[1:7] == ["data", "3Gi", "local-a", "standard", "in-use", "small-9"]
+    assert "(volumes)" in shown("cost")
+    shown("detach", "data", "--force")
+    states("available")
+    shown("delete-volume", "data")
+    eventually(lambda: len(shown("volumes").splitlines()) == 1, "the volume to go")
+    with pytest.raises(CommandError, match='volume "data" not found'):
+        shown("volumes", "data")
+    with pytest.raises(CommandError, match="size"):
+        shown("create-volume", "data", "--size", "much")
+
+
 def test_without_a_cloud_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="does not answer"):
         cloud.run(ClusterPaths(tmp_path), options("groups"))
@@ -136,7 +173,7 @@ def test_without_a_cloud_it_says_so(tmp_path: Path) -> None:
     [(0, "0s"), (59.9, "59s"), (60, "1m"), (192, "3m12s"), (7500, "2h5m"), (90000, "1d1h"), (86400, "1d")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert cloud.duration(seconds) == text
+    assert output.duration(seconds) == text
 
 
 def test_a_cluster_starts_with_its_workers_as_a_group_and_keeps_what_it_has(tmp_path: Path) -> None:

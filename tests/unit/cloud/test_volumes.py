@@ -24,7 +24,7 @@ from cloud.volumes_engine import VolumeEngine
 from cloud.volumes_media import FakeMedia
 from cloud.volumes_model import ATTACH_DELAY, DETACH_DELAY, GIB, MONTH, Volume
 from machinery.clock import RealClock
-from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound, ServiceUnavailable, StatusError
+from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound, InternalError, StatusError
 from tests.harness.apiserver import eventually
 
 
@@ -226,7 +226,7 @@ def test_rehearsed_failures() -> None:
     w = world()
     made = w.volume()
     w.core.fail(made, "attach-fails")
-    with pytest.raises(ServiceUnavailable, match="could not be attached"):
+    with pytest.raises(InternalError, match="could not be attached"):
         w.core.attach(made, "worker-1", w.now)
     w.core.fail(made, "attach-hangs")
     w.core.attach(made, "worker-1", w.now)
