@@ -24,15 +24,17 @@ async def _serve(context: ComponentContext, args: argparse.Namespace) -> None:
         config = TableConfig(
             args.table, args.cluster_cidr, args.service_cidr, args.underlay_cidr, host=not args.node_name
         )
+        nodes = informers.informer(objects.NODES)
         services = ServiceReconciler(
             config,
             informers.informer(objects.SERVICES),
             informers.informer(objects.ENDPOINT_SLICES, indexers={BY_SERVICE: by_service}),
+            nodes,
             NftDataplane(),
             context.clock,
             args.node_name,
         )
-        routes = RouteReconciler(informers.informer(objects.NODES), context.clock, args.node_name)
+        routes = RouteReconciler(nodes, context.clock, args.node_name)
         context.health.metric("kubeproxy_sync_proxy_rules_total", lambda: services.syncs)
 
         async def tell(check: str, synced: asyncio.Event) -> None:

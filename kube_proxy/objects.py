@@ -85,12 +85,26 @@ class Conditions(msgspec.Struct):
     terminating: bool | None = None
 
 
+class Hint(msgspec.Struct):
+    """discovery/v1 ForZone, ForNode."""
+
+    name: str
+
+
+class Hints(msgspec.Struct):
+    """discovery/v1 EndpointHints."""
+
+    forZones: list[Hint] | None = None
+    forNodes: list[Hint] | None = None
+
+
 class SliceEndpoint(msgspec.Struct):
     """discovery/v1 Endpoint."""
 
     addresses: list[str]
     conditions: Conditions | None = None
     nodeName: str | None = None
+    hints: Hints | None = None
 
 
 class SlicePort(msgspec.Struct):

@@ -1,7 +1,6 @@
 """Services and EndpointSlices → service ports; the reconciler that keeps the dataplane equal to them.
 
-Source of the rules: the documentation of virtual IPs and of EndpointSlice conditions: ready endpoints get traffic; when
-there is none, endpoints that still serve while terminating do (KEP-1669).
+Source of the rules: the documentation of virtual IPs. Which endpoints get traffic is said in topology.py.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from client.informer import EventHandler, Informer
 from kube_proxy.dataplane import Dataplane, DataplaneError
-from kube_proxy.objects import EndpointSlice, Port, Service
+from kube_proxy.objects import Conditions, EndpointSlice, Hints, Node, Port, Service, SliceEndpoint
 from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction, without_conflicts
+from kube_proxy.topology import ZONE, Candidate, Place, usable
 from machinery import log
 from machinery.clock import Clock
 from machinery.log import kv
@@ -51,10 +51,8 @@ def is_proxied(service: Service) -> bool:
     return PROXY_NAME not in labels
 
 
-def endpoints_of(slices: Sequence[EndpointSlice], port: Port, node: str) -> tuple[Endpoint, ...]:
-    """The endpoints that a connection to `port` may go to now, sorted; pure."""
-    ready: set[Endpoint] = set()
-    terminating: set[Endpoint] = set()
+def candidates_of(slices: Iterable[EndpointSlice], port: Port, node: str) -> Iterator[Candidate]:
+    """The endpoints that serve `port`, as their slices tell of them; pure."""
     for found in slices:
         if found.addressType != "IPv4":
             continue
@@ -69,15 +67,19 @@ def endpoints_of(slices: Sequence[EndpointSlice], port: Port, node: str) -> tupl
         if number is None:
             continue
         for each in found.endpoints or ():
-            if not each.addresses or not _is_ipv4(each.addresses[0]):
-                continue
-            condition = each.conditions
-            endpoint = Endpoint(each.addresses[0], number, bool(node) and each.nodeName == node)
-            if condition is None or condition.ready is not False:
-                ready.add(endpoint)
-            elif condition.serving and condition.terminating:
-                terminating.add(endpoint)
-    return tuple(sorted(ready or terminating, key=lambda each: (each.ip, each.port)))
+            if each.addresses and _is_ipv4(each.addresses[0]):
+                yield _candidate(each, Endpoint(each.addresses[0], number, bool(node) and each.nodeName == node))
+
+
+def _candidate(told: SliceEndpoint, endpoint: Endpoint) -> Candidate:
+    condition, hints = told.conditions or Conditions(), told.hints or Hints()
+    return Candidate(
+        endpoint,
+        ready=condition.ready is not False,
+        draining=bool(condition.serving and condition.terminating),
+        nodes=frozenset(each.name for each in hints.forNodes or ()),
+        zones=frozenset(each.name for each in hints.forZones or ()),
+    )
 
 
 def sources_of(ranges: Iterable[str]) -> tuple[str, ...]:
@@ -89,7 +91,7 @@ def sources_of(ranges: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(str, ipaddress.collapse_addresses(found)))
 
 
-def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> dict[str, ServicePort]:
+def ports_of(service: Service, slices: Sequence[EndpointSlice], place: Place) -> dict[str, ServicePort]:
     """The service ports of one Service by name; pure."""
     spec = service.spec
     if spec is None or not is_proxied(service):
@@ -111,7 +113,7 @@ def ports_of(service: Service, slices: Sequence[EndpointSlice], node: str) -> di
             cluster_ip=spec.clusterIP,
             protocol=port.protocol.lower(),
             port=port.port,
-            endpoints=endpoints_of(slices, port, node),
+            endpoints=usable(candidates_of(slices, port, place.node), place),
             node_port=port.nodePort,
             external_ips=tuple(dict.fromkeys(ip for ip in external if _is_ipv4(ip))),
             affinity_seconds=affinity,
@@ -129,6 +131,7 @@ class ServiceReconciler:
         config: TableConfig,
         services: Informer[Service],
         slices: Informer[EndpointSlice],
+        nodes: Informer[Node],
         dataplane: Dataplane,
         clock: Clock,
         node: str = "",
@@ -138,7 +141,8 @@ class ServiceReconciler:
         self._slices = slices
         self._dataplane = dataplane
         self._clock = clock
-        self._node = node
+        self._nodes = nodes
+        self._place = Place(node)
         self._dirty: set[ObjectKey] = set()
         self._changed = asyncio.Event()
         self._wanted: dict[str, ServicePort] = {}
@@ -156,6 +160,22 @@ class ServiceReconciler:
         slices.add_handler(
             EventHandler(on_add=self._mark_slice, on_update=self._mark_slices, on_delete=self._mark_slice)
         )
+
+        if node:
+            nodes.add_handler(
+                EventHandler(on_add=self._locate, on_update=lambda _, new: self._locate(new), on_delete=self._locate)
+            )
+
+    def _locate(self, changed: Node) -> None:
+        """This machine may have come to lie in another zone: every Service may have hints for it."""
+        if changed.metadata.name != self._place.node:
+            return
+        known = self._nodes.lister.get(ObjectKey("", self._place.node))
+        place = Place(self._place.node, ((known.metadata.labels if known else None) or {}).get(ZONE, ""))
+        if place != self._place:
+            self._place = place
+            for service in self._services.lister.list():
+                self._mark_service(service)
 
     def _mark(self, key: ObjectKey) -> None:
         self._dirty.add(key)
@@ -179,7 +199,7 @@ class ServiceReconciler:
                 self._wanted.pop(name, None)
             service = self._services.lister.get(key)
             if service is not None:
-                ports = ports_of(service, self._slices.lister.by_index(BY_SERVICE, str(key)), self._node)
+                ports = ports_of(service, self._slices.lister.by_index(BY_SERVICE, str(key)), self._place)
                 self._names[key] = tuple(ports)
                 self._wanted.update(ports)
         self._dirty.clear()
@@ -188,6 +208,7 @@ class ServiceReconciler:
         """Reconcile forever; `synced` is set when the first full state stands."""
         await self._services.wait_synced()
         await self._slices.wait_synced()
+        await self._nodes.wait_synced()
         self._changed.set()
         backoff = FIRST_BACKOFF
         while True:

@@ -19,7 +19,13 @@ from kube_proxy.objects import (
     SliceEndpoint,
     SlicePort,
 )
-from kube_proxy.services import endpoints_of, is_proxied, ports_of, sources_of
+from kube_proxy.rules import Endpoint
+from kube_proxy.services import candidates_of, is_proxied, ports_of, sources_of
+from kube_proxy.topology import Place, usable
+
+
+def endpoints_of(slices: list[EndpointSlice], port: Port, node: str, zone: str = "") -> tuple[Endpoint, ...]:
+    return usable(candidates_of(slices, port, node), Place(node, zone))
 
 
 def endpoint(ip: str, *, ready: bool | None = True, serving: bool = True, terminating: bool = False) -> SliceEndpoint:
@@ -91,7 +97,7 @@ def test_source_ranges_close_the_balancers_address_and_no_other() -> None:
     )
     balancer = LoadBalancer([Ingress("10.251.0.1"), Ingress("10.251.0.2", "Proxy")])
     service = Service(Metadata("web", "default"), spec, ServiceStatus(balancer))
-    (port,) = ports_of(service, [slice_of(endpoint("10.244.0.2"))], "").values()
+    (port,) = ports_of(service, [slice_of(endpoint("10.244.0.2"))], Place()).values()
     assert port.external_ips == ("1.1.1.1", "10.251.0.1")
     assert (port.restricted_ips, port.sources) == (("10.251.0.1",), ("192.0.2.0/24",))
 
@@ -103,13 +109,13 @@ def test_affinity_and_node_port_reach_the_rules() -> None:
         sessionAffinity="ClientIP",
         sessionAffinityConfig=AffinityConfig(ClientIP(60)),
     )
-    (port,) = ports_of(Service(Metadata("web", "default"), spec), [slice_of(READY)], "worker-1").values()
+    (port,) = ports_of(Service(Metadata("web", "default"), spec), [slice_of(READY)], Place("worker-1")).values()
     assert (port.affinity_seconds, port.node_port, port.endpoints[0].local) == (60, 30080, True)
 
 
 def test_addresses_of_another_family_stay_out_of_the_table() -> None:
     spec = ServiceSpec(clusterIP="10.96.0.1", externalIPs=["2001:db8::1", "192.0.2.1"], ports=[Port(80)])
-    found = ports_of(Service(Metadata("web", "default"), spec), [], "")
+    found = ports_of(Service(Metadata("web", "default"), spec), [], Place())
     assert [each.external_ips for each in found.values()] == [("192.0.2.1",)]
     assert not is_proxied(Service(Metadata("web", "default"), ServiceSpec(clusterIP="fd00::1")))
     assert endpoints_of([slice_of(endpoint("fd00::2"))], Port(80), "") == ()
