@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from apiserver.storage import http2
 from apiserver.storage.http2 import RpcError
 from apiserver.storage.interface import (
+    Beside,
     Compacted,
     FutureRevision,
     KeyValue,
@@ -33,7 +34,7 @@ from apiserver.storage.interface import (
     prefix_end,
 )
 from apiserver.storage.rpc import Call, Channel
-from apiserver.storage.transactions import conditional_write
+from apiserver.storage.transactions import conditional_write, transaction
 from machinery.tls import KeyPair
 
 if TYPE_CHECKING:
@@ -136,14 +137,16 @@ class EtcdStore:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
-        return await self._write(key, value, 0, await self._lease(ttl) if ttl else 0)
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0, beside: Sequence[Beside] = ()) -> WriteResult:
+        return await self._write(key, value, 0, await self._lease(ttl) if ttl else 0, beside)
 
-    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
-        return await self._write(key, value, expected, await self._lease(ttl) if ttl else 0)
+    async def replace(
+        self, key: bytes, value: bytes, expected: int, ttl: float = 0.0, beside: Sequence[Beside] = ()
+    ) -> WriteResult:
+        return await self._write(key, value, expected, await self._lease(ttl) if ttl else 0, beside)
 
-    async def delete(self, key: bytes, expected: int) -> WriteResult:
-        return await self._write(key, None, expected)
+    async def delete(self, key: bytes, expected: int, beside: Sequence[Beside] = ()) -> WriteResult:
+        return await self._write(key, None, expected, 0, beside)
 
     async def _lease(self, ttl: float) -> int:
         """A lease of at least so many seconds, shared by the writes of the next minute."""
@@ -156,8 +159,13 @@ class EtcdStore:
         self._leases[ttl] = number, until, uses + 1
         return number
 
-    async def _write(self, key: bytes, value: bytes | None, expected: int, lease: int = 0) -> WriteResult:
-        request = conditional_write(key, value, expected, lease)
+    async def _write(
+        self, key: bytes, value: bytes | None, expected: int, lease: int, beside: Sequence[Beside]
+    ) -> WriteResult:
+        if beside:
+            request = transaction(key, value, expected, beside, lease)
+        else:
+            request = conditional_write(key, value, expected, lease)
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + self._timeout, RETRY_FIRST
         seen_before, in_doubt = self._seen, False
@@ -177,12 +185,14 @@ class EtcdStore:
                 continue
             revision = response.header.revision
             if response.succeeded:
-                if self.on_write is not None:
+                if self.on_write is not None and not beside:  # of several keys at one revision the watch tells
                     self.on_write(revision, key, value, expected)
                 return WriteResult(True, revision, None)
-            kvs = response.responses[0].response_range.kvs
-            current = _key_value(kvs[0]) if kvs else None
-            result = WriteResult(False, revision, current)
+            current, *others = [
+                _key_value(each.response_range.kvs[0]) if each.response_range.kvs else None
+                for each in response.responses
+            ]
+            result = WriteResult(False, revision, current, tuple(others))
             return settle(result, value, expected, seen_before) if in_doubt else result
 
     # -- watching -----------------------------------------------------------------------------------------------------

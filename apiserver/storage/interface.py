@@ -29,12 +29,27 @@ class Page(NamedTuple):
     more: bool
 
 
+class Beside(NamedTuple):
+    """Another key of a transaction: written on condition that its mod revision is `expected` (0: no such key).
+
+    Without a value it is removed, whatever it holds.
+    """
+
+    key: bytes
+    value: bytes | None = None
+    expected: int = 0
+
+
 class WriteResult(NamedTuple):
-    """`ok`: written at `revision`. Otherwise the condition failed; `current` is what the key holds (None: nothing)."""
+    """`ok`: written at `revision`. Otherwise a condition failed; `current` is what the key holds (None: nothing).
+
+    `beside` is then what the keys beside it hold.
+    """
 
     ok: bool
     revision: int
     current: KeyValue | None
+    beside: tuple[KeyValue | None, ...] = ()
 
 
 class StoreEvent(NamedTuple):
@@ -110,13 +125,18 @@ class Store(Protocol):
     async def range(self, start: bytes, end: bytes, *, limit: int = 0, revision: int = 0) -> Page:
         """Keys in [start, end) in order, as of `revision` (0: now). Raises Compacted or FutureRevision."""
 
-    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
-        """Write if the key does not exist. With a `ttl` (real seconds) it goes away by itself, some time after that."""
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0, beside: Sequence[Beside] = ()) -> WriteResult:
+        """Write if the key does not exist. With a `ttl` (real seconds) it goes away by itself, some time after that.
 
-    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
+        What is `beside` is written in the same transaction: all of it or nothing.
+        """
+
+    async def replace(
+        self, key: bytes, value: bytes, expected: int, ttl: float = 0.0, beside: Sequence[Beside] = ()
+    ) -> WriteResult:
         """Write if the key's mod revision is `expected`; its time begins anew, or it stays for good."""
 
-    async def delete(self, key: bytes, expected: int) -> WriteResult:
+    async def delete(self, key: bytes, expected: int, beside: Sequence[Beside] = ()) -> WriteResult:
         """Remove if the key's mod revision is `expected`."""
 
     async def current_revision(self) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from apiserver.storage.interface import (
+    Beside,
     Compacted,
     FutureRevision,
     KeyValue,
@@ -60,11 +62,13 @@ class MemoryStore:
         items = found[:limit] if limit else found
         return Page(items, self._revision, len(found), len(items) < len(found))
 
-    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
-        return self._mortal(key, self._write(key, value, 0), ttl)
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0, beside: Sequence[Beside] = ()) -> WriteResult:
+        return self._mortal(key, self._write(key, value, 0, beside), ttl)
 
-    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
-        return self._mortal(key, self._write(key, value, expected), ttl)
+    async def replace(
+        self, key: bytes, value: bytes, expected: int, ttl: float = 0.0, beside: Sequence[Beside] = ()
+    ) -> WriteResult:
+        return self._mortal(key, self._write(key, value, expected, beside), ttl)
 
     def _mortal(self, key: bytes, result: WriteResult, ttl: float) -> WriteResult:
         if result.ok and ttl:
@@ -75,8 +79,8 @@ class MemoryStore:
         if not self._closed:
             self._write(key, None, revision)
 
-    async def delete(self, key: bytes, expected: int) -> WriteResult:
-        return self._write(key, None, expected)
+    async def delete(self, key: bytes, expected: int, beside: Sequence[Beside] = ()) -> WriteResult:
+        return self._write(key, None, expected, beside)
 
     async def current_revision(self) -> int:
         self._check_open()
@@ -148,25 +152,35 @@ class MemoryStore:
     def _current(self, key: bytes) -> KeyValue | None:
         return self._at(key, self._revision) if key in self._versions else None
 
-    def _write(self, key: bytes, value: bytes | None, expected: int) -> WriteResult:
+    def _write(self, key: bytes, value: bytes | None, expected: int, beside: Sequence[Beside] = ()) -> WriteResult:
         self._check_open()
-        current = self._current(key)
-        if (current.mod_revision if current else 0) != expected or (value is None and current is None):
-            return WriteResult(False, self._revision, current)
+        current, others = self._current(key), [self._current(each.key) for each in beside]
+        failed = any(
+            each.value is not None and each.expected != (found.mod_revision if found else 0)
+            for each, found in zip(beside, others, strict=True)
+        )
+        if failed or (current.mod_revision if current else 0) != expected or (value is None and current is None):
+            return WriteResult(False, self._revision, current, tuple(others))
         self._revision += 1
+        events = [self._put(key, value, current)]
+        for each, found in zip(beside, others, strict=True):
+            if each.value is not None or found is not None:
+                events.append(self._put(each.key, each.value, found))
+        self._history.extend(events)
+        for watch in list(self._watches):
+            told = [event for event in events if event.kv.key.startswith(watch.prefix)]
+            if told:
+                watch.push(WatchBatch(told, self._revision))
+        return WriteResult(True, self._revision, None)
+
+    def _put(self, key: bytes, value: bytes | None, current: KeyValue | None) -> StoreEvent:
         created = current.create_revision if current else self._revision
         if key not in self._versions:
             insort(self._keys, key)
             self._versions[key] = []
         self._versions[key].append(_Version(self._revision, created, value))
         kv = KeyValue(key, value or b"", created if value is not None else 0, self._revision)
-        event = StoreEvent(kv, value is None)
-        self._history.append(event)
-        batch = WatchBatch((event,), self._revision)
-        for watch in list(self._watches):
-            if key.startswith(watch.prefix):
-                watch.push(batch)
-        return WriteResult(True, self._revision, None)
+        return StoreEvent(kv, value is None)
 
 
 class _MemoryWatch:

@@ -6,11 +6,30 @@ field numbers are those of `proto/etcd/v1/etcd.proto`, by which the tests decode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from apiserver.storage.interface import Beside
+
 _LENGTHS = [bytes((size,)) for size in range(128)]
 
 
 def conditional_write(key: bytes, value: bytes | None, expected: int, lease: int = 0) -> bytes:
     """TxnRequest. `expected` is the mod revision (0: no such key); a `value` of None deletes."""
+    compare, success, failure = _parts(key, value, expected, lease)
+    return compare + success + failure
+
+
+def transaction(key: bytes, value: bytes | None, expected: int, beside: Sequence[Beside], lease: int = 0) -> bytes:
+    """A conditional write with other keys beside it; all of them are read when any condition fails."""
+    parts = [_parts(key, value, expected, lease)]
+    for each in beside:
+        compare, success, failure = _parts(each.key, each.value, each.expected, 0)
+        parts.append((compare if each.value is not None else b"", success, failure))
+    return b"".join(b"".join(kind) for kind in zip(*parts, strict=True))
+
+
+def _parts(key: bytes, value: bytes | None, expected: int, lease: int) -> tuple[bytes, bytes, bytes]:
+    """What is compared, what is done then, and what otherwise."""
     named = _field(b"\x0a", key)  # key = 1 of PutRequest, DeleteRangeRequest and RangeRequest
     if value is None:
         success = _field(b"\x1a", named)  # request_delete_range = 3
@@ -22,7 +41,7 @@ def conditional_write(key: bytes, value: bytes | None, expected: int, lease: int
     # target = 2: MOD, key = 3, mod_revision = 6; result = 1 is left at EQUAL, its default
     compare = b"\x10\x02" + _field(b"\x1a", key) + b"\x30" + varint(expected)
     # compare = 1, success = 2, failure = 3 with request_range = 1
-    return _field(b"\x0a", compare) + _field(b"\x12", success) + _field(b"\x1a", _field(b"\x0a", named))
+    return _field(b"\x0a", compare), _field(b"\x12", success), _field(b"\x1a", _field(b"\x0a", named))
 
 
 def _field(tag: bytes, content: bytes) -> bytes:

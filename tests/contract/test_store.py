@@ -10,6 +10,7 @@ import pytest
 
 from apiserver.storage.etcd import EtcdStore
 from apiserver.storage.interface import (
+    Beside,
     Compacted,
     FutureRevision,
     Store,
@@ -89,6 +90,42 @@ async def test_delete_compares_the_revision(store: Store) -> None:
     again = await store.delete(key("a"), changed.revision)
     assert not again.ok and again.current is None
     assert await store.current_revision() == gone.revision
+
+
+async def test_keys_beside_are_written_with_it_or_not_at_all(store: Store) -> None:
+    main, taken, free = (key(name) for name in ("main", "taken", "free"))
+    held = await store.create(taken, b"theirs")
+    refused = await store.create(main, b"v", beside=[Beside(free, b"f"), Beside(taken, b"t")])
+    assert (refused.ok, refused.current, refused.beside[0]) == (False, None, None)
+    assert refused.beside[1] is not None and refused.beside[1].value == b"theirs"
+    assert (await store.get(main))[0] is None and (await store.get(free))[0] is None
+    watch = await store.watch(PREFIX, held.revision)
+    made = await store.create(main, b"v", beside=[Beside(free, b"f"), Beside(taken, b"t", held.revision)])
+    assert made.ok
+    found = [(await store.get(name))[0] for name in (main, free, taken)]
+    assert [(each.value, each.mod_revision) for each in found if each] == [
+        (b"v", made.revision),
+        (b"f", made.revision),
+        (b"t", made.revision),
+    ]
+    changed = await store.replace(main, b"w", made.revision, beside=[Beside(free)])
+    assert changed.ok
+    stale = await store.delete(main, made.revision, beside=[Beside(taken)])
+    assert not stale.ok and stale.current is not None and stale.current.value == b"w"
+    gone = await store.delete(main, changed.revision, beside=[Beside(taken), Beside(free)])
+    assert gone.ok and (await store.range(PREFIX, END)).items == []
+    seen = [(each.kv.key, each.deleted, each.kv.mod_revision) for each in await events(watch, 7)]
+    await watch.close()
+    first, second, third = made.revision, changed.revision, gone.revision
+    assert sorted(seen, key=lambda each: (each[2], each[0])) == [
+        (free, False, first),
+        (main, False, first),
+        (taken, False, first),
+        (free, True, second),
+        (main, False, second),
+        (main, True, third),
+        (taken, True, third),
+    ]
 
 
 async def test_get_tells_the_revision(store: Store) -> None:
