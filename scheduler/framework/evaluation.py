@@ -261,9 +261,9 @@ class Evaluation:
             if fits:
                 for weight, scorer, state in self._dynamic_scores:
                     changing += weight * scorer.score_at(state, snapshot, column)
+            if self._changing is not None:
+                self._changing[column] = changing
             if self._raw:
-                if self._changing is not None:
-                    self._changing[column] = changing
                 flipped = flipped or fits != was
             if fits != was:
                 self.feasible[column] = fits

@@ -5,31 +5,58 @@ Shares nothing with the scheduler but the API types and quantity parsing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from api.models import core_v1
 from machinery import quantity
 from tests.unit.scheduler.reference_nodes import Taint, requests, scoring, selected, term_holds, tolerated, units
 from tests.unit.scheduler.reference_pods import Affinities, Spreading, World
+from tests.unit.scheduler.reference_volumes import PodOnNodes, Storage
 
 Reasons = tuple[str, ...]
 UNSCHEDULABLE: Taint = ("node.kubernetes.io/unschedulable", "", "NoSchedule")
 
 
 class Reference:
-    """Nodes in order of names; pods by node."""
+    """Nodes in order of names; pods by node. `promises`: pods that wait for a node they were promised, with its name.
 
-    def __init__(self, nodes: Iterable[core_v1.Node], pods: Iterable[core_v1.Pod], world: World | None = None) -> None:
+    One object answers for one state of a cluster: what it has worked out about a pod it keeps.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[core_v1.Node],
+        pods: Iterable[core_v1.Pod],
+        world: World | None = None,
+        *,
+        storage: Storage | None = None,
+        promises: Sequence[tuple[core_v1.Pod, str]] = (),
+    ) -> None:
         self.nodes = list(nodes)
         self.pods = list(pods)
         self.world = world if world is not None else World()
-
-    def _homes(self) -> list[tuple[core_v1.Pod, core_v1.Node]]:
-        return [(pod, node) for node in self.nodes for pod in self._on(node)]
+        self.storage = storage
+        self.promises = promises
+        self._by_node: dict[str, list[core_v1.Pod]] = {}
+        for pod in self.pods:
+            assert pod.spec is not None
+            self._by_node.setdefault(pod.spec.nodeName or "", []).append(pod)
+        self._homes = [(pod, node) for node in self.nodes for pod in self._on(node)]
+        self._kept: dict[tuple[int, str], tuple[core_v1.Pod, Affinities, Spreading, PodOnNodes | None]] = {}
 
     def _on(self, node: core_v1.Node) -> list[core_v1.Pod]:
         assert node.metadata is not None
-        return [pod for pod in self.pods if pod.spec is not None and pod.spec.nodeName == node.metadata.name]
+        return self._by_node.get(node.metadata.name or "", [])
+
+    def _about(self, pod: core_v1.Pod, action: str) -> tuple[core_v1.Pod, Affinities, Spreading, PodOnNodes | None]:
+        key = (id(pod), action)
+        if key not in self._kept:
+            volumes = PodOnNodes(pod, self.storage, self.pods) if self.storage is not None else None
+            spreading = Spreading(pod, self.nodes, self._homes, self.world, action)
+            self._kept[key] = (pod, Affinities(pod, self._homes, self.world), spreading, volumes)
+        return self._kept[key]
 
     @staticmethod
     def _offered(node: core_v1.Node, name: str) -> int:
@@ -41,8 +68,29 @@ class Reference:
 
     # --- filters -------------------------------------------------------------------------------------------------
 
+    def rejection(self, pod: core_v1.Pod) -> str:
+        """Why no node is even looked at; "" when nodes are."""
+        return PodOnNodes(pod, self.storage, self.pods).rejection() if self.storage is not None else ""
+
+    def promised(self, pod: core_v1.Pod) -> str:
+        """The node that this pod was promised; "" if none was."""
+        return next((node for other, node in self.promises if _uid(other) == _uid(pod)), "")
+
     def refusal(self, pod: core_v1.Pod, node: core_v1.Node) -> tuple[Reasons, bool]:
-        """(reasons, resolvable); no reasons when the node passes."""
+        """(reasons, resolvable); no reasons when the node passes: as it is, and beside the pods it was promised to."""
+        assert node.metadata is not None
+        plain = self._refusal(pod, node)
+        ahead = [
+            msgspec.structs.replace(other, spec=msgspec.structs.replace(other.spec, nodeName=home))
+            for other, home in self.promises
+            if home == node.metadata.name and _uid(other) != _uid(pod) and _priority(other) >= _priority(pod)
+            if other.spec is not None
+        ]
+        if plain[0] or not ahead:
+            return plain
+        return Reference(self.nodes, [*self.pods, *ahead], self.world, storage=self.storage)._refusal(pod, node)
+
+    def _refusal(self, pod: core_v1.Pod, node: core_v1.Node) -> tuple[Reasons, bool]:
         assert pod.spec is not None and node.spec is not None and node.metadata is not None
         if node.spec.unschedulable and not tolerated(pod, UNSCHEDULABLE):
             return ("node(s) were unschedulable",), False
@@ -67,25 +115,27 @@ class Reference:
                 resolvable = resolvable and amount <= self._offered(node, name)
         if reasons:
             return tuple(reasons), resolvable
-        refused = Spreading(pod, self.nodes, self._homes(), self.world, "DoNotSchedule").refusal(node)
-        return refused if refused[0] else Affinities(pod, self._homes(), self.world).refusal(node)
+        _, affinities, spreading, volumes = self._about(pod, "DoNotSchedule")
+        if volumes is not None:
+            listed, can = volumes.refusal(node)
+            if listed:
+                return tuple(listed), can
+        refused = spreading.refusal(node)
+        return refused if refused[0] else affinities.refusal(node)
 
     # --- scores --------------------------------------------------------------------------------------------------
 
     def scores(self, pod: core_v1.Pod) -> dict[str, dict[str, int]]:
         """Weighted scores by node and plugin, for nodes that pass; plugins that tell nothing apart may be left out."""
         fitting = [node for node in self.nodes if not self.refusal(pod, node)[0]]
+        _, affinities, spreading, _ = self._about(pod, "ScheduleAnyway")
         result: dict[str, dict[str, int]] = {}
         for plugin, weight, by_node in (
             ("TaintToleration", 3, _normalized([self._unwelcome(pod, node) for node in fitting], reverse=True)),
             ("NodeAffinity", 2, _normalized([self._preferred(pod, node) for node in fitting], reverse=False)),
             ("NodeResourcesFit", 1, [self._least_allocated(pod, node) for node in fitting]),
-            (
-                "PodTopologySpread",
-                2,
-                Spreading(pod, self.nodes, self._homes(), self.world, "ScheduleAnyway").scores(fitting),
-            ),
-            ("InterPodAffinity", 2, Affinities(pod, self._homes(), self.world).scores(fitting)),
+            ("PodTopologySpread", 2, spreading.scores(fitting)),
+            ("InterPodAffinity", 2, affinities.scores(fitting)),
             ("NodeResourcesBalancedAllocation", 1, [self._balanced(pod, node) for node in fitting]),
             ("ImageLocality", 1, [self._images(pod, node) for node in fitting]),
         ):
@@ -150,6 +200,16 @@ class Reference:
                 total += int(_sizes(node)[name] * (len(owners) / len(self.nodes)))
         most = 1000 * mib * len(containers)
         return 100 * (min(max(total, 23 * mib), most) - 23 * mib) // (most - 23 * mib)
+
+
+def _uid(pod: core_v1.Pod) -> str:
+    assert pod.metadata is not None
+    return pod.metadata.uid or ""
+
+
+def _priority(pod: core_v1.Pod) -> int:
+    assert pod.spec is not None
+    return pod.spec.priority or 0
 
 
 def _sizes(node: core_v1.Node) -> dict[str, int]:

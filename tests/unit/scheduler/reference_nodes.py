@@ -25,6 +25,7 @@ def requests(pod: core_v1.Pod, defaults: dict[str, str] | None = None) -> dict[s
     for each in everyone:
         names |= set((each.resources.requests or {}) if each.resources else {})
     names |= set(pod.spec.overhead or {})
+    names |= set((pod.spec.resources.requests or {}) if pod.spec.resources else {})
 
     def of(container: core_v1.Container, name: str) -> Fraction:
         listed = (container.resources.requests if container.resources else None) or {}
@@ -42,6 +43,9 @@ def requests(pod: core_v1.Pod, defaults: dict[str, str] | None = None) -> dict[s
             else:
                 peak = max(peak, sidecars + of(each, name))
         total = max(sum((of(each, name) for each in pod.spec.containers), sidecars), peak)
+        stated = (pod.spec.resources.requests if pod.spec.resources else None) or {}
+        if name in stated:  # for the whole pod
+            total = quantity.parse(stated[name])
         total += quantity.parse((pod.spec.overhead or {}).get(name, "0"))
         if total:
             result[name] = units(name, total)

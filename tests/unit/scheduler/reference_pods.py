@@ -169,6 +169,8 @@ class Spreading:
         self.pod, self.nodes, self.homes = pod, nodes, homes
         own = pod.spec.topologySpreadConstraints or []
         self.by_default = not own
+        self._domains: dict[int, dict[str, int]] = {}
+        self._tallies: dict[int, dict[int, int]] = {}
         self.constraints = [each for each in own if each.whenUnsatisfiable == action]
         if not own and action == "ScheduleAnyway":
             selector = _common_selector(pod, world)
@@ -194,7 +196,22 @@ class Spreading:
         return {key: mine[key] for key in each.matchLabelKeys or [] if key in mine}
 
     def _on(self, each: core_v1.TopologySpreadConstraint, node: core_v1.Node) -> int:
-        return sum(self._counts(each, pod) for pod, home in self.homes if home is node)
+        """How many pods on the node the constraint counts."""
+        if id(each) not in self._tallies:
+            tally = self._tallies[id(each)] = {id(every): 0 for every in self.nodes}
+            for pod, home in self.homes:
+                tally[id(home)] += self._counts(each, pod)
+        return self._tallies[id(each)][id(node)]
+
+    def _by_domain(self, each: core_v1.TopologySpreadConstraint) -> dict[str, int]:
+        """How many pods of each eligible domain the constraint counts."""
+        if id(each) not in self._domains:
+            domains = self._domains[id(each)] = {}
+            for other in self.nodes:
+                if self._has_all(other) and self._counted(each, other):
+                    value = labels_of(other)[each.topologyKey]
+                    domains[value] = domains.get(value, 0) + self._on(each, other)
+        return self._domains[id(each)]
 
     def _counted(self, each: core_v1.TopologySpreadConstraint, node: core_v1.Node) -> bool:
         assert node.spec is not None
@@ -211,11 +228,7 @@ class Spreading:
     def refusal(self, node: core_v1.Node) -> tuple[tuple[str, ...], bool]:
         text = "node(s) didn't match pod topology spread constraints"
         for each in self.constraints:
-            domains: dict[str, int] = {}
-            for other in self.nodes:
-                if self._has_all(other) and self._counted(each, other):
-                    value = labels_of(other)[each.topologyKey]
-                    domains[value] = domains.get(value, 0) + self._on(each, other)
+            domains = self._by_domain(each)
             if each.topologyKey not in labels_of(node):
                 return (f"{text} (missing required label)",), False
             least = min(domains.values(), default=0)

@@ -27,6 +27,10 @@ def check(framework: Framework, snapshot: ClusterSnapshot, reference: Reference,
     """Compare one decision in every detail; returns the chosen node, or ""."""
     info = PodInfo(pod)
     decision = framework.schedule(info, snapshot)
+    rejection = reference.rejection(pod)
+    if rejection:
+        assert decision.error is not None and decision.error.rejection == rejection
+        return ""
     refusals = {str(node.metadata.name): reference.refusal(pod, node) for node in reference.nodes if node.metadata}
     refused = {name: sorted(reasons) for name, (reasons, _) in refusals.items() if reasons}
     verdicts = {verdict.node: verdict for verdict in framework.explain(info, snapshot)}
@@ -40,7 +44,9 @@ def check(framework: Framework, snapshot: ClusterSnapshot, reference: Reference,
             assert len({others[plugin] for others in expected.values()}) == 1, plugin
         assert {plugin: by_plugin[plugin] for plugin in scores} == scores
 
-    if decision.error is None:
+    if reference.promised(pod) in expected:
+        assert decision.node == reference.promised(pod)
+    elif decision.error is None:
         totals = {name: sum(by_plugin.values()) for name, by_plugin in expected.items()}
         best = {name for name, total in totals.items() if total == max(totals.values())}
         assert decision.node in best
