@@ -152,7 +152,8 @@ class OpenClaim:
             return False
         if feasible[self.column]:
             return self._take(info, mask)
-        return not mask[self.shape] and self._move(info, mask)
+        empty = bool(feasible[plan.shapes.columns[self.shape]])  # then it is the pods on our node that are in the way
+        return not empty and self._move(info, mask)
 
     def _move(self, info: PodInfo, mask: BoolArray) -> bool:
         """Stand for another shape, whose labels the pod may accept."""
