@@ -1,15 +1,15 @@
-"""GETs over REST, for what the gRPC door does not serve: the APIs of aggregated servers, such as metrics, and others'.
+"""Requests over REST, for what the gRPC door does not serve: APIs of aggregated servers, such as metrics, and others'.
 
 Owns a few idle connections. Answers are decoded JSON; failures are StatusErrors as everywhere, ServiceUnavailable when
-nobody answers. Used by controllers that read metrics.
+nobody answers. Used by controllers that read metrics, and by `rest_transport` for objects of aggregated APIs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import h11
@@ -18,7 +18,10 @@ import msgspec
 from machinery.errors import ServiceUnavailable, StatusError, Timeout
 from machinery.tls import KeyPair
 
+JSON: Final = "application/json"
 TIMEOUT: Final = 30.0
+SILENCE: Final = 360.0
+"""Seconds after which an answer that goes on is given up; more than a watch is asked for."""
 MAX_ANSWER: Final = 64 << 20
 MAX_IDLE: Final = 4
 CHUNK: Final = 1 << 16
@@ -40,45 +43,75 @@ class RestClient:
                 self._tls.load_cert_chain(pair.cert, pair.key)
         self._idle: list[_Connection] = []
 
-    async def get(
-        self, path: str, params: Mapping[str, str] | None = None, accept: str = "application/json"
-    ) -> dict[str, Any]:
+    async def get(self, path: str, params: Mapping[str, str] | None = None, accept: str = JSON) -> dict[str, Any]:
         """The object at a path. Raises StatusError."""
-        target = f"{path}?{urlencode(params)}" if params else path
+        return await self.request("GET", path, params, accept=accept)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        body: bytes = b"",
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> dict[str, Any]:
+        """One request, answered with an object. Raises StatusError; a write that broke off may have happened."""
+        asked = _Request(method, _target(path, params), accept, body, content_type if body else "")
         try:
             async with asyncio.timeout(TIMEOUT):
-                status, body = await self._exchange(target, accept)
+                status, answer = await self._exchange(asked)
         except TimeoutError:
             raise Timeout(f"{self._host}:{self._port} did not answer in time") from None
         except (OSError, h11.ProtocolError) as error:
             raise ServiceUnavailable(str(error)) from error
+        return _object(path, status, answer)
+
+    async def lines(
+        self, path: str, params: Mapping[str, str] | None = None, accept: str = JSON
+    ) -> AsyncIterator[bytes]:
+        """The lines of an answer that goes on: a watch. Ends plainly when the server ends it. Raises StatusError."""
         try:
-            found = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            found = None
-        if status >= 400:
-            if isinstance(found, dict) and found.get("kind") == "Status":
-                raise StatusError.from_status(found)
-            raise StatusError(body[:200].decode("utf-8", "replace").strip() or f"HTTP {status}", code=status)
-        if not isinstance(found, dict):
-            raise StatusError(f"{path} was not answered with an object")
-        return found
+            async with asyncio.timeout(TIMEOUT):
+                connection = await _Connection.open(self._host, self._port, self._tls)
+        except (OSError, TimeoutError) as error:
+            raise ServiceUnavailable(str(error)) from error
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                status = await connection.ask(_Request("GET", _target(path, params), accept), self._host, self._agent)
+                if status >= 400:
+                    _object(path, status, await connection.rest())
+            rest = b""
+            while data := await asyncio.wait_for(connection.more(), SILENCE):
+                *whole, rest = (rest + data).split(b"\n")
+                if len(rest) > MAX_ANSWER:
+                    raise ServiceUnavailable(f"a line is longer than {MAX_ANSWER} bytes")
+                for line in whole:
+                    yield line
+        except TimeoutError:
+            raise Timeout(f"{self._host}:{self._port} did not answer in time") from None
+        except (OSError, h11.ProtocolError) as error:
+            raise ServiceUnavailable(str(error)) from error
+        finally:
+            connection.close()
 
     async def close(self) -> None:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
 
-    async def _exchange(self, target: str, accept: str) -> tuple[int, bytes]:
+    async def _exchange(self, asked: _Request) -> tuple[int, bytes]:
         while True:
-            reused = bool(self._idle)
+            # A server may close an idle connection whenever it likes; only what may be sent twice is sent on one.
+            reused = bool(self._idle) and asked.method == "GET"
             connection = self._idle.pop() if reused else await _Connection.open(self._host, self._port, self._tls)
             try:
-                answer = await connection.get(self._host, target, self._agent, accept)
+                answer = await connection.ask(asked, self._host, self._agent), await connection.rest()
             except (OSError, h11.ProtocolError):
                 connection.close()
                 if reused:
-                    continue  # the server has closed an idle connection, as it may
+                    continue
                 raise
             except BaseException:
                 connection.close()
@@ -88,6 +121,33 @@ class RestClient:
             else:
                 connection.close()
             return answer
+
+
+class _Request(NamedTuple):
+    method: str
+    target: str
+    accept: str
+    body: bytes = b""
+    content_type: str = ""
+
+
+def _target(path: str, params: Mapping[str, str] | None) -> str:
+    return f"{path}?{urlencode(params)}" if params else path
+
+
+def _object(path: str, status: int, body: bytes) -> dict[str, Any]:
+    """What an answer says. Raises StatusError."""
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        found = None
+    if status >= 400:
+        if isinstance(found, dict) and found.get("kind") == "Status":
+            raise StatusError.from_status(found)
+        raise StatusError(body[:200].decode("utf-8", "replace").strip() or f"HTTP {status}", code=status)
+    if not isinstance(found, dict):
+        raise StatusError(f"{path} was not answered with an object")
+    return found
 
 
 class _Connection:
@@ -102,26 +162,47 @@ class _Connection:
     async def open(cls, host: str, port: int, tls: ssl.SSLContext | None) -> _Connection:
         return cls(*await asyncio.open_connection(host, port, ssl=tls))
 
-    async def get(self, host: str, target: str, agent: str, accept: str) -> tuple[int, bytes]:
-        headers = [("host", host), ("accept", accept), ("user-agent", agent)]
-        for part in (h11.Request(method="GET", target=target, headers=headers), h11.EndOfMessage()):
+    async def ask(self, asked: _Request, host: str, agent: str) -> int:
+        """Send a request; the status of its answer, whose body is to be read next."""
+        headers = [("host", host), ("accept", asked.accept), ("user-agent", agent)]
+        if asked.body:
+            headers += [("content-type", asked.content_type), ("content-length", str(len(asked.body)))]
+        parts = [h11.Request(method=asked.method, target=asked.target, headers=headers)]
+        for part in (*parts, *([h11.Data(data=asked.body)] if asked.body else ()), h11.EndOfMessage()):
             self._writer.write(self._http.send(part) or b"")
         await self._writer.drain()
-        status, body = 0, bytearray()
+        while True:
+            event = await self._event()
+            if isinstance(event, h11.Response):
+                return event.status_code
+
+    async def more(self) -> bytes:
+        """The next part of the body; nothing at its end."""
+        while True:
+            event = await self._event()
+            if isinstance(event, h11.Data):
+                return bytes(event.data)
+            if isinstance(event, h11.EndOfMessage):
+                return b""
+
+    async def rest(self) -> bytes:
+        """All of the body."""
+        body = bytearray()
+        while data := await self.more():
+            body += data
+            if len(body) > MAX_ANSWER:
+                raise ConnectionError(f"the answer is longer than {MAX_ANSWER} bytes")
+        return bytes(body)
+
+    async def _event(self) -> Any:
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 self._http.receive_data(await self._reader.read(CHUNK))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > MAX_ANSWER:
-                    raise ConnectionError(f"the answer is longer than {MAX_ANSWER} bytes")
-            elif isinstance(event, h11.EndOfMessage):
-                return status, bytes(body)
             elif isinstance(event, h11.ConnectionClosed):
                 raise ConnectionResetError("EOF")
+            else:
+                return event
 
     def reusable(self) -> bool:
         """May another request be sent on it?"""

@@ -31,6 +31,7 @@ from controller_manager import (
     taint_eviction,
     ttl_after_finished,
 )
+from controller_manager.aggregated import AggregatedAccess, access_by
 from controller_manager.attach_detach import controller as attach_detach
 from controller_manager.certificates import approving, cleaning, signing
 from controller_manager.cronjob import controller as cronjob
@@ -125,8 +126,9 @@ class ControllerManager:
         options: Options,
         names: Sequence[str] | None = None,
         rest: RestReader | None = None,
+        aggregated: AggregatedAccess | None = None,
     ) -> None:
-        self.environment = Environment(client, clock, Informers(client, clock), options, rest)
+        self.environment = Environment(client, clock, Informers(client, clock), options, rest, aggregated)
         self.running: list[Runnable] = []
         for name in CONTROLLERS if names is None else names:
             self.running.extend(CONTROLLERS[name](self.environment))
@@ -244,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
         context.health.ready("informers", False)
 
         async def work() -> None:
-            manager = ControllerManager(client, context.clock, options, names, rest)
+            manager = ControllerManager(client, context.clock, options, names, rest, access_by(rest) if rest else None)
             _expose(context, manager)
             async with AsyncExitStack() as doors, asyncio.TaskGroup() as group:
                 if args.explain:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from client.client import Client
 from client.events import EventRecorder
 from client.informer import Informers
+from controller_manager.aggregated import AggregatedAccess
 from machinery.clock import Clock
 from machinery.decisions import Explain
 
@@ -62,6 +63,8 @@ class Environment:
     informers: Informers
     options: Options = field(default_factory=Options)
     rest: RestReader | None = None
+    aggregated: AggregatedAccess | None = None
+    """How objects of aggregated APIs are reached; None: they are left alone."""
     explains: dict[str, Explain] = field(default_factory=dict)
     """By kind, who can say why; filled by controllers that remember their decisions."""
     rng: random.Random = field(default_factory=random.Random)

@@ -1,4 +1,4 @@
-"""Which kinds there are: the built-in ones, and those that CustomResourceDefinitions add.
+"""Which kinds there are: the built-in ones, those that CustomResourceDefinitions add, those of aggregated APIs.
 
 Owns: the list of resources whose objects can be listed and deleted. Never: reads their objects. Called by the garbage
 collector and the namespace controller, which must reach every kind.
@@ -12,7 +12,9 @@ from typing import Any, Final
 from api import resources
 from api.models import apiextensions_v1
 from api.resources import Resource
+from client.client import Client
 from client.informer import EventHandler, Informer
+from controller_manager.aggregated import Aggregated, AggregatedResource
 from controller_manager.environment import Environment
 
 _DEFINITIONS: Final = resources.of(apiextensions_v1.CustomResourceDefinition)
@@ -21,6 +23,11 @@ _DEFINITIONS: Final = resources.of(apiextensions_v1.CustomResourceDefinition)
 def is_deletable(resource: Resource) -> bool:
     """Objects of it can be listed, watched and deleted, and are not a second name for another kind's objects."""
     return resource.storage is None and {"list", "watch", "delete"} <= set(resource.verbs)
+
+
+def is_collectable(resource: Resource) -> bool:
+    """The same of an aggregated one, which may offer anything."""
+    return {"list", "watch", "delete"} <= set(resource.verbs)
 
 
 def built_in() -> list[Resource]:
@@ -49,8 +56,16 @@ class Kinds:
 
     def __init__(self, env: Environment) -> None:
         self.definitions: Informer[dict[str, Any]] = env.informers.informer(_DEFINITIONS)
+        self.aggregated = Aggregated(env.aggregated, env.informers)
+        self._client = env.client
+
+    def client(self, resource: Resource) -> Client:
+        """What reaches the resource's objects."""
+        aggregated = self.aggregated.client
+        return aggregated if aggregated is not None and isinstance(resource, AggregatedResource) else self._client
 
     def all(self) -> list[Resource]:
+        """What this API server serves itself."""
         custom = (of_definition(each) for each in self.definitions.lister.list())
         return [*built_in(), *(each for each in custom if each is not None)]
 
@@ -60,7 +75,8 @@ class Kinds:
         found = resources.by_kind(group, version, kind)
         if found is not None:
             return found
-        return next((each for each in self.all() if each.group == group and each.kind == kind), None)
+        known = (*self.all(), *self.aggregated.known)
+        return next((each for each in known if each.group == group and each.kind == kind), None)
 
     def follow(self, told: Callable[[str, Resource | None], None]) -> None:
         """Call back with the name and the resource of each definition, now and at changes; None: it went."""

@@ -55,7 +55,7 @@ class Remains(NamedTuple):
 
 
 def plan_conditions(
-    old: Sequence[Any], remains: Sequence[Remains], failures: Sequence[str], clock: Clock
+    old: Sequence[Any], remains: Sequence[Remains], failures: Sequence[str], clock: Clock, undiscovered: str = ""
 ) -> list[dict[str, Any]]:
     """Upstream's five conditions of a terminating namespace; a condition that does not change keeps its time."""
     remaining = [each for each in remains if each.left]
@@ -66,7 +66,14 @@ def plan_conditions(
     content = ", ".join(f"{text} resource instances" for text in shown)
     finalizers = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(held.items()))
     facts = [
-        ("NamespaceDeletionDiscoveryFailure", False, "ResourcesDiscovered", "All resources successfully discovered"),
+        ("NamespaceDeletionDiscoveryFailure", True, "DiscoveryFailed", undiscovered)
+        if undiscovered
+        else (
+            "NamespaceDeletionDiscoveryFailure",
+            False,
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             False,
@@ -129,7 +136,7 @@ class NamespaceController:
             "namespace",
             self.reconcile,
             clock=env.clock,
-            informers=[self._namespaces, self._kinds.definitions],
+            informers=[self._namespaces, self._kinds.definitions, self._kinds.aggregated.services],
             workers=env.options.concurrent_syncs,
         )
         self.controller.watches(self._namespaces)
@@ -142,37 +149,49 @@ class NamespaceController:
         if FINALIZER not in ((namespace.spec.finalizers if namespace.spec is not None else None) or ()):
             return DONE
         failures: list[str] = []
+        undiscovered = ""
         # Nothing can be created any more: until what was left is gone, the other kinds need no look.
         remains = [await self._empty(key.name, each, failures) for each in self._left.get(key.name, ())]
         if not failures and not any(each.left for each in remains):
-            remains = await self._empty_all(key.name, failures)
+            remains, undiscovered = await self._empty_all(key.name, failures)
         self._left[key.name] = [each.resource for each in remains if each.left] if not failures else []
-        if failures or self._left[key.name]:
-            await self._tell(
-                namespace, plan_conditions(namespace.status.conditions or (), remains, failures, self._clock)
-            )
+        if failures or undiscovered or self._left[key.name]:
+            before = namespace.status.conditions or ()
+            await self._tell(namespace, plan_conditions(before, remains, failures, self._clock, undiscovered))
             since = self._clock.elapsed(namespace.metadata.deletionTimestamp)
             return Result(requeue_after=min(max(since / _SLOWING, FIRST_LOOK), LAST_LOOK))
         await self._finalize(key.name)
         return DONE
 
-    async def _empty_all(self, namespace: str, failures: list[str]) -> list[Remains]:
-        """Pods first; the others only when it is sure that no pod is left."""
+    async def _empty_all(self, namespace: str, failures: list[str]) -> tuple[list[Remains], str]:
+        """Pods first; the others only when it is sure that no pod is left. Also why discovery was not complete."""
+        aggregated, undiscovered = await self._discover()
         remains = [await self._empty(namespace, _PODS, failures)]
         if not remains[0].left and not failures:
-            others = [each for each in self._kinds.all() if each.namespaced and each != _PODS]
+            others = [each for each in self._kinds.all() if each.namespaced and each != _PODS] + aggregated
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._empty(namespace, each, failures)) for each in others]
             remains += [task.result() for task in tasks]
-        return remains
+        return remains, undiscovered
+
+    async def _discover(self) -> tuple[list[Resource], str]:
+        """What aggregated servers keep in namespaces, as far as it is known; why it may not be all."""
+        try:
+            found = await self._kinds.aggregated.discover()
+        except StatusError as error:
+            return [], error.message
+        return [
+            each for each in found.resources if each.namespaced and {"list", "delete"} <= set(each.verbs)
+        ], found.failure
 
     async def _empty(self, namespace: str, resource: Resource, failures: list[str]) -> Remains:
         """Delete all objects of the kind in the namespace and count what is still there."""
+        client = self._kinds.client(resource)
         try:
-            found = await self._client.list(View(resource, _Partial), namespace)
+            found = await client.list(View(resource, _Partial), namespace)
             if found.items:
-                await self._delete_all(namespace, resource)
-                found = await self._client.list(View(resource, _Partial), namespace)
+                await self._delete_all(client, namespace, resource)
+                found = await client.list(View(resource, _Partial), namespace)
         except (NotFound, MethodNotAllowed):
             return Remains(resource, 0, ())  # the kind went meanwhile, or is not served
         except StatusError as error:
@@ -181,13 +200,13 @@ class NamespaceController:
         finalizers = [name for each in found.items for name in each.metadata.finalizers or ()]
         return Remains(resource, len(found.items), tuple(finalizers))
 
-    async def _delete_all(self, namespace: str, resource: Resource) -> None:
+    async def _delete_all(self, client: Client, namespace: str, resource: Resource) -> None:
         if "deletecollection" in resource.verbs:
-            await self._client.delete_collection(resource, namespace)
+            await client.delete_collection(resource, namespace)
             return
-        for each in (await self._client.list(resource, namespace)).items:
+        for each in (await client.list(resource, namespace)).items:
             try:
-                await self._client.delete(resource, each["metadata"]["name"], namespace)
+                await client.delete(resource, each["metadata"]["name"], namespace)
             except NotFound:
                 continue
 

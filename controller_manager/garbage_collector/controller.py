@@ -9,6 +9,7 @@ Keys of the queue are (what to do, uid): "collect" looks at an object's owners, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 from api.resources import Resource
@@ -17,6 +18,7 @@ from client.controller import DONE, Controller, Result
 from client.events import WARNING
 from client.informer import EventHandler, Informer, Informers
 from client.kinds import View
+from controller_manager.aggregated import AggregatedResource
 from controller_manager.environment import Environment, Runnable
 from controller_manager.garbage_collector.graph import (
     FOREGROUND,
@@ -28,16 +30,22 @@ from controller_manager.garbage_collector.graph import (
     PartialObject,
 )
 from controller_manager.garbage_collector.plan import Delete, DropOwners, OwnerState, plan_collection
-from controller_manager.kinds import Kinds, built_in
+from controller_manager.kinds import Kinds, built_in, is_collectable
+from machinery import log
 from machinery.errors import Conflict, MethodNotAllowed, NotFound, StatusError
+from machinery.log import kv
 from machinery.meta import ObjectKey
 
 COLLECT: Final = "collect"
 LET_GO: Final = "orphan"
 # Seconds until owners are looked up again whose end no watch may tell; doubled each time.
 UNSEEN, UNSEEN_MAX = 2.0, 1000.0
+REDISCOVERY: Final = 30.0
+REDISCOVERY_OF_FAILED: Final = 5.0
+"""Seconds between looks at what aggregated servers serve; an APIService that changes is looked at at once."""
 _IGNORED: Final = {("", "events"), ("events.k8s.io", "events")}
 """Events have no owners and come by the thousand."""
+_log = log.get(__name__)
 
 
 class GarbageCollector:
@@ -46,10 +54,13 @@ class GarbageCollector:
     name = "garbage-collector"
 
     def __init__(self, env: Environment) -> None:
-        self._client = env.client
         # Its informers are its own: they hold metadata only, and must not be taken for caches of whole objects.
         self._informers = Informers(env.client, env.clock)
         self._kinds = Kinds(env)
+        aggregated = self._kinds.aggregated.client
+        self._others = Informers(aggregated, env.clock) if aggregated is not None else None
+        """Those of aggregated resources, which nobody waits for: their servers may be away."""
+        self._clock = env.clock
         self._graph = Graph()
         self._watched: dict[Resource, Informer[PartialObject]] = {}
         self._defined: dict[str, Resource] = {}
@@ -69,8 +80,36 @@ class GarbageCollector:
         async with asyncio.TaskGroup() as group:
             self._kinds.follow(lambda name, resource: self._define(group, name, resource))
             group.create_task(self._informers.run())
+            if self._others is not None:
+                group.create_task(self._others.run())
+                group.create_task(self._follow_aggregated(group, self._others))
             await self._informers.wait_synced()
             group.create_task(self.controller.run())
+
+    async def _follow_aggregated(self, group: asyncio.TaskGroup, informers: Informers) -> None:
+        """Watch what aggregated servers serve. One that does not answer keeps its watches: it may be back."""
+        changed = asyncio.Event()
+        aggregated = self._kinds.aggregated
+        await aggregated.services.wait_synced()
+        aggregated.on_change(changed.set)
+        while True:
+            changed.clear()
+            pause = REDISCOVERY
+            try:
+                if (await aggregated.discover()).failed:
+                    pause = REDISCOVERY_OF_FAILED
+            except StatusError as error:
+                _log.debug("Discovery failed", extra=kv(error=error.message))
+            wanted = {each for each in aggregated.known if is_collectable(each)}
+            for gone in [each for each in self._watched if isinstance(each, AggregatedResource) and each not in wanted]:
+                informer = self._watched.pop(gone)
+                informers.drop(informer)
+                group.create_task(self._forget(gone, informer, None))
+            for each in wanted:
+                self._watch(each, informers)
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(pause):
+                    await changed.wait()
 
     def _define(self, group: asyncio.TaskGroup, definition: str, resource: Resource | None) -> None:
         """Watch what a definition adds now; a version that is not served any more is let go."""
@@ -95,10 +134,10 @@ class GarbageCollector:
         for obj in old.lister.list():
             self._gone(before, obj.metadata)
 
-    def _watch(self, resource: Resource) -> None:
+    def _watch(self, resource: Resource, informers: Informers | None = None) -> None:
         if resource in self._watched or (resource.group, resource.plural) in _IGNORED:
             return
-        informer = self._informers.informer(View(resource, PartialObject))
+        informer = (informers or self._informers).informer(View(resource, PartialObject))
         self._watched[resource] = informer
         informer.add_handler(
             EventHandler(
@@ -198,7 +237,7 @@ class GarbageCollector:
     async def _live(self, node: Node) -> Node | None:
         """The object as it is now, if it is still the same one."""
         try:
-            obj = await self._client.get(
+            obj = await self._kinds.client(node.resource).get(
                 View(node.resource, PartialObject), node.metadata.name, node.metadata.namespace
             )
         except NotFound:
@@ -221,7 +260,7 @@ class GarbageCollector:
             return OwnerState.SOLID
         namespace = node.metadata.namespace if resource.namespaced else ""
         try:
-            owner = await self._client.get(View(resource, PartialObject), reference.name, namespace)
+            owner = await self._kinds.client(resource).get(View(resource, PartialObject), reference.name, namespace)
         except (NotFound, MethodNotAllowed):
             return OwnerState.ABSENT
         if owner.metadata.uid != reference.uid:
@@ -244,7 +283,7 @@ class GarbageCollector:
 
     async def _delete(self, node: Node, policy: str) -> None:
         try:
-            await self._client.delete(
+            await self._kinds.client(node.resource).delete(
                 node.resource,
                 node.metadata.name,
                 node.metadata.namespace,
@@ -260,14 +299,14 @@ class GarbageCollector:
 
     async def _unblock(self, node: Node) -> None:
         """Let the owners go without waiting for this object: it waits for one of them itself, in a circle."""
-        live = await self._client.get(node.resource, node.metadata.name, node.metadata.namespace)
+        live = await self._kinds.client(node.resource).get(node.resource, node.metadata.name, node.metadata.namespace)
         metadata: dict[str, Any] = live["metadata"]
         references = [{**each, "blockOwnerDeletion": False} for each in metadata.get("ownerReferences") or ()]
         if metadata.get("uid") == node.metadata.uid:
             await self._patch_owners(node, references, metadata["resourceVersion"])
 
     async def _patch_owners(self, node: Node, references: list[dict[str, Any]], version: str) -> None:
-        await self._client.patch(
+        await self._kinds.client(node.resource).patch(
             node.resource,
             node.metadata.name,
             {"metadata": {"ownerReferences": references or None}},
@@ -278,7 +317,7 @@ class GarbageCollector:
 
     async def _write_owners(self, node: Node, owners: list[OwnerRef]) -> None:
         """Replace the owners; fails with Conflict if the object changed since it was read."""
-        live = await self._client.get(node.resource, node.metadata.name, node.metadata.namespace)
+        live = await self._kinds.client(node.resource).get(node.resource, node.metadata.name, node.metadata.namespace)
         metadata: dict[str, Any] = live["metadata"]
         if metadata.get("uid") != node.metadata.uid:
             return
@@ -319,7 +358,7 @@ class GarbageCollector:
             return
         kept = [each for each in live.metadata.finalizers or () if each != finalizer]
         try:
-            await self._client.patch(
+            await self._kinds.client(live.resource).patch(
                 live.resource,
                 live.metadata.name,
                 {"metadata": {"finalizers": kept or None}},

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from client.client import Client as ComponentClient
 from client.rest import RestClient
+from controller_manager.aggregated import access_by
 from controller_manager.app import ControllerManager
 from controller_manager.environment import Options
 from machinery.clock import RealClock
@@ -60,7 +61,8 @@ async def _running(*, controllers: bool) -> AsyncIterator[RunningApiServer]:
             return
         client = ComponentClient.connect(server.grpc_target, server.admin_tls, field_manager="kube-controller-manager")
         rest = RestClient(server.url, server.admin_tls, user_agent="kube-controller-manager")
-        manager = ControllerManager(client, RealClock(), Options(root_ca=server.ca.read_text()), rest=rest)
+        options = Options(root_ca=server.ca.read_text())
+        manager = ControllerManager(client, RealClock(), options, rest=rest, aggregated=access_by(rest))
         task = asyncio.ensure_future(manager.run())
         try:
             yield server

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import copy
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+from machinery.patch import apply_merge_patch
 from machinery.tls import CertificateAuthority, KeyPair
 from tests.harness.apiserver import DEADLINE, Answer, RestClient
 
@@ -26,6 +29,7 @@ NAME = f"{VERSION}.{GROUP}"
 API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 SERVICE = "sample-api"
 _GVK = {"group": GROUP, "version": VERSION, "kind": "Flunder"}
+VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 SCHEMA = "com.example.wardle.v1alpha1.Flunder"
 
 
@@ -52,6 +56,11 @@ class Extension:
     asked: list[Asked] = field(default_factory=list)
     flunders: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     aggregated: bool = True
+    stamps: bool = False
+    """Whether objects get a uid, a namespace and versions, as those of a real store do."""
+    revision: int = 1
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """What happened at revision 2, 3, …"""
     healthy: bool = True
     watchers: list[asyncio.Queue[dict[str, Any]]] = field(default_factory=list)
     openapi_v2_asked: int = 0
@@ -89,29 +98,51 @@ class Extension:
         return self._flunder(asked, path)
 
     def _flunder(self, asked: Asked, path: str) -> tuple[int, Any]:
+        if path == f"{BASE}/flunders":
+            return 200, self._listed(None)
         parts = path.removeprefix(f"{BASE}/namespaces/").split("/")
         if len(parts) < 2 or parts[1] != "flunders":
             return 404, _status(404, "NotFound", path)
         namespace, name = parts[0], parts[2] if len(parts) > 2 else ""
         if asked.method == "POST":
             made = json.loads(asked.body)
+            if self.stamps:
+                made["metadata"] |= {"namespace": namespace, "uid": f"uid-of-{made['metadata']['name']}"}
             self.flunders[namespace, made["metadata"]["name"]] = made
-            for queue in self.watchers:
-                queue.put_nowait({"type": "ADDED", "object": made})
+            self._tell("ADDED", made)
             return 201, made
         if not name:
-            items = [obj for (found, _), obj in self.flunders.items() if found == namespace]
-            return 200, {"kind": "FlunderList", "apiVersion": f"{GROUP}/{VERSION}", "metadata": {}, "items": items}
+            return 200, self._listed(namespace)
         if (namespace, name) not in self.flunders:
             return 404, _status(404, "NotFound", f'flunders.{GROUP} "{name}" not found')
         if asked.method == "DELETE":
-            del self.flunders[namespace, name]
+            self._tell("DELETED", self.flunders.pop((namespace, name)))
             return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+        if asked.method == "PATCH":
+            patch = json.loads(asked.body)
+            patch["metadata"].pop("resourceVersion", None)
+            self.flunders[namespace, name] = apply_merge_patch(self.flunders[namespace, name], patch)
+            self._tell("MODIFIED", self.flunders[namespace, name])
         return 200, self.flunders[namespace, name]
+
+    def _listed(self, namespace: str | None) -> dict[str, Any]:
+        items = [obj for (found, _), obj in self.flunders.items() if namespace in (None, found)]
+        meta = {"resourceVersion": str(self.revision)} if self.stamps else {}
+        return {"kind": "FlunderList", "apiVersion": f"{GROUP}/{VERSION}", "metadata": meta, "items": items}
+
+    def _tell(self, type_: str, obj: dict[str, Any]) -> None:
+        if self.stamps:
+            self.revision += 1
+            obj["metadata"]["resourceVersion"] = str(self.revision)
+        event = {"type": type_, "object": copy.deepcopy(obj)}
+        if self.stamps:
+            self.history.append(event)
+        for queue in self.watchers:
+            queue.put_nowait(event)
 
     @staticmethod
     def _resource_list() -> dict[str, Any]:
-        verbs = ["create", "delete", "get", "list", "watch"]
+        verbs = VERBS
         entry = {"name": "flunders", "singularName": "flunder", "namespaced": True, "kind": "Flunder", "verbs": verbs}
         status = {
             "name": "flunders/status",
@@ -130,7 +161,7 @@ class Extension:
 
     @staticmethod
     def _aggregated_discovery() -> dict[str, Any]:
-        flunders = {"resource": "flunders", "responseKind": _GVK, "scope": "Namespaced", "verbs": ["get", "list"]}
+        flunders = {"resource": "flunders", "responseKind": _GVK, "scope": "Namespaced", "verbs": VERBS}
         version = {"version": VERSION, "resources": [{**flunders, "singularResource": "flunder"}]}
         items = [{"metadata": {"name": GROUP}, "versions": [version]}]
         return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": items}
@@ -174,7 +205,7 @@ class Extension:
             elif "upgrade" in headers:
                 await self._echo(reader, writer, headers)
             elif "watch=true" in path or "watch=1" in path:
-                await self._watch(writer)
+                await self._watch(writer, path)
             else:
                 code, document = self.answer(asked)
                 await self._write(writer, code, document)
@@ -193,8 +224,11 @@ class Extension:
         writer.write(head.encode() + raw)
         await writer.drain()
 
-    async def _watch(self, writer: asyncio.StreamWriter) -> None:
+    async def _watch(self, writer: asyncio.StreamWriter, path: str) -> None:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        after = int(dict(parse_qsl(urlsplit(path).query)).get("resourceVersion", self.revision))
+        for event in self.history[max(after - 1, 0) :]:
+            queue.put_nowait(event)
         self.watchers.append(queue)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
         try:
