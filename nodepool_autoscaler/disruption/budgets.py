@@ -9,30 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from machinery import cron
+from nodepool_autoscaler.model import Budget, DisruptionReason
 
-DisruptionReason = Literal["Underutilized", "Empty", "Drifted"]
 EMPTY: Final[DisruptionReason] = "Empty"
 UNDERUTILIZED: Final[DisruptionReason] = "Underutilized"
 DRIFTED: Final[DisruptionReason] = "Drifted"
 REASONS: Final[tuple[DisruptionReason, ...]] = (EMPTY, UNDERUTILIZED, DRIFTED)
 UNBOUNDED: Final = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """`nodes`: a count or a percentage, as written. `schedule` (cron) and `duration` (seconds since each of its times)
-    come together, or neither. No `reasons` means every reason."""
-
-    nodes: str = "10%"
-    schedule: str | None = None
-    duration: float | None = None
-    reasons: tuple[DisruptionReason, ...] = ()
-
-
-DEFAULT: Final = (Budget(),)
 
 
 def active(budget: Budget, now: datetime) -> bool:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nodepool_autoscaler.disruption.budgets import DisruptionReason
 from nodepool_autoscaler.disruption.candidates import Candidate
-from nodepool_autoscaler.model import PlannedClaim
+from nodepool_autoscaler.model import DisruptionReason, PlannedClaim
 
 Decision = Literal["delete", "replace"]
 ConsolidationType = Literal["", "empty", "multi", "single"]

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from machinery.clock import Clock
-from nodepool_autoscaler.disruption.budgets import DRIFTED, EMPTY, UNDERUTILIZED, Allowance, DisruptionReason
+from nodepool_autoscaler.disruption.budgets import DRIFTED, EMPTY, UNDERUTILIZED, Allowance
 from nodepool_autoscaler.disruption.candidates import BLOCKED, UNCONSOLIDATABLE, Candidate, Verdict, sentence
 from nodepool_autoscaler.disruption.commands import Command, ConsolidationType
 from nodepool_autoscaler.disruption.consolidation import Simulate, consolidate
+from nodepool_autoscaler.model import DisruptionReason
 from nodepool_autoscaler.names import CONSOLIDATABLE
 from nodepool_autoscaler.names import DRIFTED as DRIFTED_CONDITION
 

@@ -11,14 +11,12 @@ from nodepool_autoscaler.disruption.budgets import (
     UNBOUNDED,
     UNDERUTILIZED,
     Allowance,
-    Budget,
-    DisruptionReason,
     PoolCount,
     active,
     allowed,
     allows,
 )
-from nodepool_autoscaler.model import Pool
+from nodepool_autoscaler.model import Budget, DisruptionReason, Pool
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 DOCUMENTED = (

@@ -1,0 +1,179 @@
+"""What claims tell of themselves, and those that go without being asked: expired and interrupted ones.
+
+Source: karpenter.sh, "Consolidation" (consolidateAfter), "Drift", "Expiration", "Interruption". Expiry and interruption
+are forceful: they ask for no budget, and for no replacement first. Owns the conditions Consolidatable and Drifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import Final
+
+from machinery import log
+from machinery.clock import Clock
+from machinery.errors import StatusError
+from machinery.log import kv
+from nodepool_autoscaler import names
+from nodepool_autoscaler.disruption.drift import drift_reason, is_static_drift
+from nodepool_autoscaler.disruption.pods import Elapsed
+from nodepool_autoscaler.disruption.ports import Hands, Site
+from nodepool_autoscaler.model import Claim, NodeState, Pool, World
+from scheduler.framework.node_facts import taints
+
+LOOK: Final = 1.0
+POD_EVENT_EVERY: Final = 10.0
+INTERRUPTION: Final = "nanokube.io/spot-interruption"
+"""The taint by which our cloud announces that it takes a spot machine away."""
+_log = log.get(__name__)
+
+
+def is_consolidatable(claim: Claim, pool: Pool, last_pod_event: datetime | None, elapsed: Elapsed) -> bool:
+    """Whether nothing has come to the node or left it for as long as the pool asks for. A node to which nothing ever
+    came counts from when it was initialized."""
+    initialized = claim.conditions.get(names.INITIALIZED_CONDITION)
+    if pool.consolidate_after is None or initialized is None or initialized.status != "True":
+        return False
+    since = last_pod_event or initialized.since
+    return since is None or elapsed(since) >= pool.consolidate_after
+
+
+def why_drifted(state: NodeState, pool: Pool, world: World) -> str:
+    """Upstream's word, or ""."""
+    claim = state.claim
+    if claim is None or not claim.is_true(names.LAUNCHED):
+        return ""
+    of_pool = {names.POOL_HASH: pool.hash, names.POOL_HASH_VERSION: names.HASH_VERSION}
+    # A cloud that offers nothing at all, or does not answer, says nothing about this one type.
+    offered = state.offering is not None or not world.offerings.get(claim.node_class)
+    return drift_reason(
+        static=is_static_drift(of_pool, claim.annotations),
+        meets_requirements=all(each.allows(claim.labels.get(each.key)) for each in pool.requirements),
+        offered=offered,
+    )
+
+
+def changes(state: NodeState, world: World, last_pod_event: datetime | None, elapsed: Elapsed) -> dict[str, str | None]:
+    """Conditions to set (to a reason) or to remove (None)."""
+    claim = state.claim
+    pool = world.pool(state.pool)
+    if claim is None or claim.deleting or pool is None:
+        return {}
+    wanted: dict[str, str | None] = {
+        names.CONSOLIDATABLE: names.CONSOLIDATABLE if is_consolidatable(claim, pool, last_pod_event, elapsed) else None,
+        names.DRIFTED: why_drifted(state, pool, world) or None,
+    }
+    found: dict[str, str | None] = {}
+    for condition, reason in wanted.items():
+        known = claim.conditions.get(condition)
+        now = known.reason if known is not None and known.status == "True" else None
+        if reason != now or (reason is None and known is not None):
+            found[condition] = reason
+    return found
+
+
+def expired(claim: Claim, elapsed: Elapsed) -> bool:
+    return not claim.deleting and claim.expire_after is not None and elapsed(claim.created) >= claim.expire_after
+
+
+def interrupted(state: NodeState) -> bool:
+    """Whether the cloud has announced that it takes the machine away."""
+    return (
+        state.claim is not None
+        and not state.claim.deleting
+        and state.node is not None
+        and any(taint[0] == INTERRUPTION for taint in taints(state.node))
+    )
+
+
+class PodEvents:
+    """When a pod last came to a node or left it, by name; what was written is not written again too soon."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: dict[str, datetime] = {}
+
+    def note(self, node: str) -> None:
+        """Now."""
+        if node:
+            self._last[node] = self._clock.now().replace(microsecond=0)
+
+    def last(self, state: NodeState) -> datetime | None:
+        """The latest that is known, written or not."""
+        known = state.claim.last_pod_event if state.claim is not None else None
+        moment = self._last.get(state.name)
+        return max(known, moment) if known is not None and moment is not None else known or moment
+
+    def due(self, claim: Claim, last: datetime | None) -> datetime | None:
+        """What the claim's status should say, if that is worth a write."""
+        known = claim.last_pod_event
+        if last is None or known is None:
+            return last
+        return last if (last - known).total_seconds() >= self._clock.real(POD_EVENT_EVERY) else None
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Forget all others."""
+        self._last = {name: moment for name, moment in self._last.items() if name in nodes}
+
+
+class Upkeep:
+    """One pass over all claims; `lost(reason, state)` is told of claims that were ended by force."""
+
+    def __init__(
+        self,
+        site: Site,
+        hands: Hands,
+        clock: Clock,
+        lost: Callable[[str, NodeState], None] = lambda reason, state: None,
+    ) -> None:
+        self._site = site
+        self._hands = hands
+        self._clock = clock
+        self._lost = lost
+        self.pod_events = PodEvents(clock)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.pass_once()
+            except Exception:  # noqa: BLE001  a defect in one pass must not be the end of all
+                _log.exception("Pass failed")
+            await self._clock.sleep(LOOK)
+
+    async def pass_once(self) -> None:
+        world = self._site.world()
+        for state in world.nodes:
+            if state.claim is None or state.claim.deleting:
+                continue
+            try:
+                await self._attend(state, state.claim, world)
+            except StatusError as error:
+                _log.warning("Did not keep claim up", extra=kv(claim=state.claim.name, error=error))
+        self.pod_events.keep({state.name for state in world.nodes})
+
+    async def _attend(self, state: NodeState, claim: Claim, world: World) -> None:
+        if interrupted(state):
+            self._tell_interruption(state, claim)
+            await self._end(state, claim, "interrupted")
+        elif expired(claim, self._clock.elapsed):
+            await self._end(state, claim, "expired")
+        else:
+            last = self.pod_events.last(state)
+            due = self.pod_events.due(claim, last)
+            found = changes(state, world, last, self._clock.elapsed)
+            if found or due is not None:
+                await self._hands.set_status(claim, found, due)
+
+    def _tell_interruption(self, state: NodeState, claim: Claim) -> None:
+        warned = "Spot interruption warning was triggered"
+        ended = "Interruption triggered termination for the"
+        self._hands.node_event(state.name, "SpotInterrupted", warned, warning=True)
+        self._hands.claim_event(claim.name, "SpotInterrupted", warned, warning=True)
+        self._hands.node_event(state.name, "TerminatingOnInterruption", f"{ended} Node", warning=True)
+        self._hands.claim_event(claim.name, "TerminatingOnInterruption", f"{ended} NodeClaim", warning=True)
+
+    async def _end(self, state: NodeState, claim: Claim, reason: str) -> None:
+        await self._hands.delete_claim(claim)
+        _log.info("Deleted claim", extra=kv(claim=claim.name, reason=reason))
+        self._lost(reason, state)
