@@ -11,7 +11,16 @@ import msgspec
 
 from api.models import core_v1
 from machinery import quantity
-from tests.unit.scheduler.reference_nodes import Taint, requests, scoring, selected, term_holds, tolerated, units
+from tests.unit.scheduler.reference_nodes import (
+    Taint,
+    pinned,
+    requests,
+    scoring,
+    selected,
+    term_holds,
+    tolerated,
+    units,
+)
 from tests.unit.scheduler.reference_pods import Affinities, Spreading, World
 from tests.unit.scheduler.reference_volumes import PodOnNodes, Storage
 
@@ -92,6 +101,9 @@ class Reference:
 
     def _refusal(self, pod: core_v1.Pod, node: core_v1.Node) -> tuple[Reasons, bool]:
         assert pod.spec is not None and node.spec is not None and node.metadata is not None
+        named = pinned(pod)
+        if named is not None and node.metadata.name not in named:
+            return ("node(s) didn't satisfy plugin(s) [NodeAffinity]",), False
         if node.spec.unschedulable and not tolerated(pod, UNSCHEDULABLE):
             return ("node(s) were unschedulable",), False
         for taint in node.spec.taints or []:

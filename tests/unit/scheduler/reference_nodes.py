@@ -108,3 +108,17 @@ def selected(pod: core_v1.Pod, node: core_v1.Node) -> bool:
     wanted = pod.spec.affinity.nodeAffinity if pod.spec.affinity else None
     required = wanted.requiredDuringSchedulingIgnoredDuringExecution if wanted else None
     return required is None or any(term_holds(node, each) for each in required.nodeSelectorTerms or [])
+
+
+def pinned(pod: core_v1.Pod) -> set[str] | None:
+    """The nodes that each of the required terms names, so that no other is looked at; None when a term names none."""
+    assert pod.spec is not None
+    wanted = pod.spec.affinity.nodeAffinity if pod.spec.affinity else None
+    required = wanted.requiredDuringSchedulingIgnoredDuringExecution if wanted else None
+    found: set[str] = set()
+    for each in (required.nodeSelectorTerms if required else None) or []:
+        named = [set(one.values or []) for one in each.matchFields or [] if one.operator == "In"]
+        if not named:
+            return None
+        found |= set.intersection(*named)
+    return found if required and required.nodeSelectorTerms else None
