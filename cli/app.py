@@ -151,6 +151,17 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _demo(options: argparse.Namespace) -> int:
+    from cli.demo import command
+
+    return command.autoscaling(
+        options.name or command.CLUSTER,
+        time_scale=options.time_scale or command.TIME_SCALE,
+        keep=options.keep,
+        as_json=options.output == "json",
+    )
+
+
 def _kubectl(options: argparse.Namespace) -> int:
     binary = tools.kubectl(say)
     paths = layout.ClusterPaths.of(options.name)
@@ -249,6 +260,16 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("cloud", parents=[named], help="node groups, machines, load balancers and their cost")
     cloud_flags.add(one)
     one.set_defaults(run=_cloud)
+
+    one = commands.add_parser("demo", help="tell a story on a cluster of its own, or on one that runs, with evidence")
+    one.add_argument("story", choices=("autoscaling",), help="load, replicas, a machine, and back again")
+    one.add_argument("--name", help="the cluster (default: demo, which is brought up and taken down again)")
+    one.add_argument(
+        "--time-scale", type=float, help="of a cluster that is brought up (default 8: 2 to 3 minutes in all)"
+    )
+    one.add_argument("--keep", action="store_true", help="leave everything there at the end")
+    one.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    one.set_defaults(run=_demo)
 
     one = commands.add_parser("kubectl", help="run kubectl against the cluster, bringing one if the machine has none")
     one.add_argument("--name", default=layout.DEFAULT_NAME)
