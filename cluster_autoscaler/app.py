@@ -17,7 +17,9 @@ from client.client import Client, add_client_flags, client_from_args
 from client.events import EventRecorder
 from client.informer import Informers
 from client.leases import LeaderElector
+from cluster_autoscaler import choosing
 from cluster_autoscaler.autoscaler import NAME, Autoscaler
+from cluster_autoscaler.choosing import GrpcExpander
 from cluster_autoscaler.options import EXPANDERS, GroupOptions, Options
 from cluster_autoscaler.provider import GrpcProvider
 from machinery import component
@@ -103,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cloud-cert", type=Path, help="our certificate for the provider")
     made.add_argument("--cloud-key", type=Path, help="its key")
     made.add_argument("--expander", type=_expanders, default=defaults.expanders, metavar="NAME,…")
+    made.add_argument("--grpc-expander-url", default="", metavar="ADDRESS", help="of `grpc`: HOST:PORT or unix:PATH")
+    made.add_argument("--grpc-expander-cert", type=Path, help="who signed the expander's certificate")
     made.add_argument("--cores-total", type=_range, default=defaults.cores_total, metavar="MIN:MAX")
     made.add_argument("--memory-total", type=_range, default=defaults.memory_total, metavar="MIN:MAX", help="GiB")
     made.add_argument("--ignore-daemonsets-utilization", type=_bool, default=False, metavar="BOOL")
@@ -145,7 +149,9 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
     provider = GrpcProvider(args.cloud_address, pair)
     informers = Informers(client, clock)
     recorder = EventRecorder(client, clock, NAME)
-    autoscaler = Autoscaler(client, clock, informers, recorder, provider, options_from(args), random.Random())
+    expander = GrpcExpander(args.grpc_expander_url, args.grpc_expander_cert) if args.grpc_expander_url else None
+    options = options_from(args)
+    autoscaler = Autoscaler(client, clock, informers, recorder, provider, options, random.Random(), expander)
     autoscaler.metrics.expose(context.health)
     context.health.ready("informers-synced", False)
     explainer = autoscaler.explainer
@@ -158,6 +164,8 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
 
     async with contextlib.AsyncExitStack() as doors:
         doors.push_async_callback(provider.close)
+        if expander is not None:
+            doors.push_async_callback(expander.close)
         if args.explain:
             await doors.enter_async_context(DecisionServer(args.explain, kinds))
         async with asyncio.TaskGroup() as group:
@@ -177,5 +185,11 @@ def main(argv: Sequence[str]) -> int:
     parts = (args.cloud_ca, args.cloud_cert, args.cloud_key)
     if any(parts) and not all(parts):
         print(f"{NAME}: --cloud-ca, --cloud-cert and --cloud-key go together", file=sys.stderr)
+        return 2
+    if (choosing.GRPC in args.expander) != bool(args.grpc_expander_url):
+        print(f"{NAME}: --expander={choosing.GRPC} and --grpc-expander-url go together", file=sys.stderr)
+        return 2
+    if args.grpc_expander_url and not args.grpc_expander_url.startswith("unix:") and not args.grpc_expander_cert:
+        print(f"{NAME}: an expander on the network needs --grpc-expander-cert", file=sys.stderr)
         return 2
     return component.run(NAME, args, lambda context: serve(context, args))

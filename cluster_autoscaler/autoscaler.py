@@ -18,7 +18,7 @@ from api.models import core_v1
 from client.client import Client, PatchType
 from client.events import NORMAL, WARNING, EventRecorder
 from client.informer import Informers
-from cluster_autoscaler import expanders
+from cluster_autoscaler import choosing, expanders
 from cluster_autoscaler import node_facts as facts
 from cluster_autoscaler.cloud_view import CloudReader, CloudView
 from cluster_autoscaler.cluster import Cluster
@@ -59,17 +59,20 @@ class Autoscaler:
         provider: Provider,
         options: Options,
         rng: random.Random | None = None,
+        expander: choosing.Remote | None = None,
     ) -> None:
         self._client = client
         self._clock = clock
         self._recorder = recorder
         self._provider = provider
         self._options = options
+        self._expander = expander
+        self._rng = rng or random.Random()
         self.cluster = Cluster(informers)
         self.registry = ClusterStateRegistry(options, clock)
         self._reader = CloudReader(provider, clock, options.group)
         scale_down = ScaleDownPlanner(options, clock)
-        self._planner = Planner(Simulator(self.cluster.snapshot), options, scale_down, rng or random.Random())
+        self._planner = Planner(Simulator(self.cluster.snapshot), options, scale_down, self._rng)
         self._cooldown = Cooldown(options, clock.monotonic())
         self._taints = Taints(client, clock, options.cordon_node_before_terminating)
         self.removals = Removals(
@@ -128,7 +131,10 @@ class Autoscaler:
         waiting = self._planner.waiting(self.cluster.pods.lister.list(), oldest)
         templates = self._planner.templates(view, nodes, self.cluster.daemons.lister.list())
         known = await self._knowledge(templates, waiting)
-        plan = self._planner.plan(now, self.registry, templates, waiting, self._facts(now, view, nodes), known)
+        facts_now = self._facts(now, view, nodes)
+        plan = self._planner.draft(now, self.registry, templates, waiting, facts_now)
+        best = await choosing.choose(plan.scale_up.options, self._options.expanders, known, self._rng, self._expander)
+        self._planner.settle(plan, best, facts_now)
         self.metrics.unschedulable = len(plan.scale_up.waiting)
         self.metrics.unneeded = len(plan.scale_down.unneeded)
         self.explainer.last = self._remember(now, view, plan, nodes)

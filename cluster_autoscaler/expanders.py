@@ -107,10 +107,10 @@ EXPANDERS: Final[Mapping[str, Expander]] = {
 
 
 def best(options: Sequence[Option], chain: Sequence[str], known: Knowledge, rng: random.Random) -> Option | None:
-    """One of the options; None when there are none."""
+    """One of the options; None when there are none. An expander elsewhere is not asked here (`choosing`)."""
     left = list(options)
     for name in chain:
-        if len(left) > 1:
+        if len(left) > 1 and name in EXPANDERS:
             left = EXPANDERS[name](left, known)
     return rng.choice(left) if left else None
 

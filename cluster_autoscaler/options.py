@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-EXPANDERS: Final = ("random", "most-pods", "least-waste", "price", "priority")
+EXPANDERS: Final = ("random", "most-pods", "least-waste", "price", "priority", "grpc")
 UNLIMITED: Final = 1 << 50
 
 
@@ -22,6 +22,8 @@ class GroupOptions:
     max_node_provision_time: float = 900.0
     max_node_startup_time: float = 900.0
     ignore_daemonsets_utilization: bool = False
+    zero_or_max: bool = False
+    """All nodes of the group come together and go together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from api.models import apps_v1, core_v1
+from cluster_autoscaler import expanders, scale_up, templates
 from cluster_autoscaler import node_facts as facts
-from cluster_autoscaler import scale_up, templates
 from cluster_autoscaler.cloud_view import CloudView
-from cluster_autoscaler.expanders import Knowledge
+from cluster_autoscaler.expanders import Knowledge, Option
 from cluster_autoscaler.options import Options
 from cluster_autoscaler.pod_groups import grouped, is_waiting
 from cluster_autoscaler.registry import ClusterStateRegistry
@@ -74,14 +74,27 @@ class Planner:
         known: Facts,
         prices: Knowledge,
     ) -> Plan:
-        """`known.allowed` is about taking away; nothing is taken away in a pass that adds."""
+        """`draft` and `settle` in one, where all expanders are ours."""
+        plan = self.draft(now, registry, made, waiting, known)
+        self.settle(plan, expanders.best(plan.scale_up.options, self._options.expanders, prices, self._rng), known)
+        return plan
+
+    def draft(
+        self,
+        now: float,
+        registry: ClusterStateRegistry,
+        made: Mapping[str, Template],
+        waiting: Sequence[core_v1.Pod],
+        known: Facts,
+    ) -> Plan:
+        """What could be added, and what taken away (`known.allowed` is about that)."""
         plan = Plan(templates=dict(made))
         simulator = self._simulator
         with simulator.fork():
             self._make_room(simulator)
             plan.upcoming = self._add_upcoming(registry, made)
             short = self._place(waiting, plan)
-            plan.scale_up = scale_up.plan(
+            plan.scale_up = scale_up.options_for(
                 simulator,
                 self._options,
                 known.view.groups,
@@ -89,15 +102,17 @@ class Planner:
                 made,
                 short,
                 self._there(known, made, plan.upcoming),
-                prices,
-                self._rng,
                 {name: registry.expected(view) for name, view in known.view.groups.items()},
             )
             if self._options.scale_down_enabled:
                 plan.scale_down = self._scale_down.plan(now, simulator, known)
+        return plan
+
+    def settle(self, plan: Plan, best: Option | None, known: Facts) -> None:
+        """Add this; nothing is taken away in a pass that adds."""
+        scale_up.take(plan.scale_up, best, known.view.groups)
         if plan.scale_up.raises:
             plan.scale_down.removals.clear()
-        return plan
 
     def _make_room(self, simulator: Simulator) -> None:
         """Expendable pods give way to any other."""

@@ -192,6 +192,7 @@ class GrpcProvider:
             max_node_provision_time=told.MaxNodeProvisionDuration.ToTimedelta().total_seconds(),
             max_node_startup_time=told.maxNodeStartupDuration.ToTimedelta().total_seconds(),
             ignore_daemonsets_utilization=told.ignoreDaemonSetsUtilization,
+            zero_or_max=told.zeroOrMaxNodeScaling,
         )
 
     async def increase_size(self, group: str, delta: int) -> None:
@@ -254,6 +255,7 @@ def _options(options: GroupOptions) -> pb.NodeGroupAutoscalingOptions:
         scaleDownUtilizationThreshold=options.utilization_threshold,
         scaleDownGpuUtilizationThreshold=options.utilization_threshold,
         ignoreDaemonSetsUtilization=options.ignore_daemonsets_utilization,
+        zeroOrMaxNodeScaling=options.zero_or_max,
     )
     for field, seconds in (
         (made.scaleDownUnneededDuration, options.unneeded_time),

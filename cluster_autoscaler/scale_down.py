@@ -6,7 +6,7 @@ them fit on other nodes, of which none is itself unneeded. `now` is cluster seco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from api.models import core_v1
@@ -229,26 +229,37 @@ class ScaleDownPlanner:
         left = Resources.of([facts.allocatable(node) for node in known.nodes if facts.name(node) not in known.busy])
         by_name = {facts.name(node): node for node in known.nodes}
         room, drains = options.max_scale_down_parallelism - len(known.busy), known.draining
-        for removal in sorted(removals.values(), key=lambda each: (not each.empty, self._unneeded[each.node])):
-            group = known.view.groups[removal.group]
-            offered = facts.allocatable(by_name[removal.node])
-            verdict = self._too_early(now, removal, group) or self._too_few(removal, group, sizes, left, offered)
+        for together in self._units(removals, known):
+            group = known.view.groups[together[0].group]
+            offered = _added(facts.allocatable(by_name[each.node]) for each in together)
+            verdict = next(filter(None, (self._too_early(now, each, group) for each in together)), None)
+            verdict = verdict or self._too_few(together, group, sizes[group.id], left, offered)
             if verdict is None and not known.allowed:
                 verdict = Verdict("NotUnneededOtherReason", known.why_not)
-            if verdict is None and (room <= 0 or (not removal.empty and drains >= options.max_drain_parallelism)):
+            full = sum(not each.empty for each in together)
+            busy = room <= 0 or (full and drains >= options.max_drain_parallelism)
+            if verdict is None and busy and not group.options.zero_or_max:
                 verdict = Verdict("NotUnneededOtherReason", "enough other nodes are being removed")
             if verdict is not None:
-                result.verdicts[removal.node] = verdict
+                result.verdicts.update({each.node: verdict for each in together})
                 continue
-            result.removals.append(removal)
-            room -= 1
-            drains += not removal.empty
-            sizes[removal.group] -= 1
+            result.removals.extend(together)
+            room -= len(together)
+            drains += full
+            sizes[group.id] -= len(together)
             left = Resources(
-                left.nodes - 1,
+                left.nodes - len(together),
                 left.cores - offered.get(resources.CPU, 0) / 1000,
                 left.memory - offered.get(resources.MEMORY, 0),
             )
+
+    def _units(self, removals: Mapping[str, Removal], known: Facts) -> list[list[Removal]]:
+        """What goes together, in order: single nodes, and groups that have all nodes or none."""
+        units: dict[str, list[Removal]] = {}
+        for removal in sorted(removals.values(), key=lambda each: (not each.empty, self._unneeded[each.node])):
+            whole = known.view.groups[removal.group].options.zero_or_max
+            units.setdefault(f"group {removal.group}" if whole else removal.node, []).append(removal)
+        return list(units.values())
 
     def _too_early(self, now: float, removal: Removal, group: GroupView) -> Verdict | None:
         unready = self._unready.get(removal.node)
@@ -269,20 +280,31 @@ class ScaleDownPlanner:
 
     def _too_few(
         self,
-        removal: Removal,
+        together: Sequence[Removal],
         group: GroupView,
-        sizes: Mapping[str, int],
+        size: int,
         left: Resources,
         offered: Mapping[str, int],
     ) -> Verdict | None:
-        if sizes[removal.group] <= group.group.min_size:
-            return self._smallest(group, sizes[removal.group])
+        if group.options.zero_or_max and len(together) < max(size, group.target):
+            why = f"{len(together)} of {max(size, group.target)} nodes are unneeded, and the group has all or none"
+            return Verdict("AtomicScaleDownFailed", why)
+        if size - len(together) < group.group.min_size:
+            return self._smallest(group, size)
         options = self._options
         if left.cores - offered.get(resources.CPU, 0) / 1000 < options.cores_total[0]:
             return Verdict("MinimalResourceLimitExceeded", "cores of the cluster")
         if left.memory - offered.get(resources.MEMORY, 0) < options.memory_total[0] * GIB:
             return Verdict("MinimalResourceLimitExceeded", "memory of the cluster")
         return None
+
+
+def _added(offered: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for each in offered:
+        for name, amount in each.items():
+            total[name] = total.get(name, 0) + amount
+    return total
 
 
 class Cooldown:

@@ -5,17 +5,16 @@ One raise is decided per pass (over similar groups when they are balanced); the 
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster_autoscaler import expanders, similar
 from cluster_autoscaler import node_facts as facts
+from cluster_autoscaler import similar
 from cluster_autoscaler.cloud_view import GroupView
 from cluster_autoscaler.estimator import estimate
-from cluster_autoscaler.expanders import Knowledge, Option
+from cluster_autoscaler.expanders import Option
 from cluster_autoscaler.options import Options
 from cluster_autoscaler.pod_groups import PodGroup, grouped
 from cluster_autoscaler.simulation import Simulator
@@ -27,6 +26,7 @@ BACKOFF: Final = "in backoff after failed scale-up"
 MAX_SIZE: Final = "max node group size reached"
 NOT_READY: Final = "not ready for scale-up"
 MAX_LIMIT: Final = "max cluster {} limit reached"
+NO_ROOM_FOR_ALL: Final = "limits leave no room for all nodes of the group, which has all or none"
 GIB: Final = 1 << 30
 
 
@@ -70,6 +70,7 @@ class ScaleUp:
     refused: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     skipped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: list[Option] = field(default_factory=list)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     chosen: str = ""
 
     def message(self, uid: str) -> str:
@@ -96,7 +97,7 @@ def room_for(options: Options, there: Resources, template: Template) -> tuple[in
     return room, tuple(MAX_LIMIT.format(name) for name, each in left.items() if each < 1)
 
 
-def plan(
+def options_for(
     simulator: Simulator,
     options: Options,
     groups: Mapping[str, GroupView],
@@ -104,12 +105,13 @@ def plan(
     templates: Mapping[str, Template],
     waiting: Sequence[PodInfo],
     there: Resources,
-    known: Knowledge,
-    rng: random.Random,
     sizes: Mapping[str, int] | None = None,
 ) -> ScaleUp:
-    """`waiting`: pods that fit on no node, upcoming ones included; `blocked`: groups that must not grow now, and why;
-    `sizes`: what each group is about to have, where that is more than its target says."""
+    """What could be raised; nothing is taken yet.
+
+    `waiting`: pods that fit on no node, upcoming ones included; `blocked`: groups that must not grow now, and why;
+    `sizes`: what each group is about to have, where that is more than its target says.
+    """
     result = ScaleUp(waiting=list(waiting))
     if not waiting:
         return result
@@ -131,6 +133,9 @@ def plan(
                 result.skipped[name] = why
                 continue
             room[name] = min(limit, options.max_nodes_per_scale_up)
+            if view.options.zero_or_max and room[name] < view.group.max_size - size[name]:
+                result.skipped[name] = (NO_ROOM_FOR_ALL,)
+                continue
             fits[name] = _fitting(simulator, template, pod_groups, result)
     for name, found in fits.items():
         if not found:
@@ -138,11 +143,15 @@ def plan(
         made = _option(simulator, options, name, groups, size, room, templates, fits, found)
         if made is not None:
             result.options.append(made)
-    best = expanders.best(result.options, options.expanders, known, rng)
+    result.sizes = size
+    return result
+
+
+def take(result: ScaleUp, best: Option | None, groups: Mapping[str, GroupView]) -> None:
+    """Of what could be raised, this."""
     if best is not None:
         result.chosen, result.pods = best.group, best.pods
-        result.raises = _raises(best, groups, size)
-    return result
+        result.raises = _raises(best, groups, result.sizes)
 
 
 def _fitting(
@@ -175,12 +184,14 @@ def _option(
     found: list[PodGroup],
 ) -> Option | None:
     peers: list[str] = []
-    if options.balance_similar_node_groups:
+    whole = groups[name].options.zero_or_max
+    if options.balance_similar_node_groups and not whole:
         wanted = {id(group) for group in found}
         peers = [
             other
             for other in fits
             if other != name
+            and not groups[other].options.zero_or_max
             and similar.alike(templates[name], templates[other])
             and wanted <= {id(group) for group in fits[other]}
         ]
@@ -189,7 +200,7 @@ def _option(
     made = estimate(simulator, templates[name], found, most, options.max_binpacking_seconds)
     if not made.nodes:
         return None
-    return Option(name, made.nodes, made.pods, templates[name], tuple(peers))
+    return Option(name, growth if whole else made.nodes, made.pods, templates[name], tuple(peers))
 
 
 def _raises(best: Option, groups: Mapping[str, GroupView], size: Mapping[str, int]) -> list[Raise]:

@@ -7,6 +7,7 @@ the first channel or server is made: a process may fork before, never after (grp
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -58,15 +59,24 @@ _CODES = {
 }
 
 
-def channel(target: str, pair: KeyPair | None = None, *, server_name: str = "") -> grpc.aio.Channel:
-    """A channel to `host:port` (mTLS when `pair` is given) or `unix:PATH`. `server_name` overrides the name checked."""
+def channel(
+    target: str, pair: KeyPair | None = None, *, server_name: str = "", authority: Path | None = None
+) -> grpc.aio.Channel:
+    """A channel to `host:port` (mTLS when `pair` is given, TLS as nobody with `authority` alone) or `unix:PATH`.
+
+    `server_name` overrides the name checked. Raises OSError when a file cannot be read.
+    """
     import grpc
     import grpc.aio
 
     options = list(_CHANNEL_OPTIONS)
-    if pair is None:
+    if pair is None and authority is None:
         return grpc.aio.insecure_channel(target, options=options)
-    ca, cert, key = pair.read()
+    ca: bytes | None = authority.read_bytes() if authority is not None else None
+    cert: bytes | None = None
+    key: bytes | None = None
+    if pair is not None:
+        ca, cert, key = pair.read()
     if server_name:
         options.append(("grpc.ssl_target_name_override", server_name))
     credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)

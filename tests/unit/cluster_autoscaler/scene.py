@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -56,12 +57,13 @@ class Scene:
         return self.clock.monotonic()
 
     def group(self, name: str, least: int, most: int, **amounts: Any) -> str:
-        """`amounts`: cpu, memory, labels, taints of its nodes."""
+        """`amounts`: cpu, memory, labels, taints of its nodes; `whole`: it has all nodes or none."""
+        options = replace(self.options.group, zero_or_max=amounts.pop("whole", False))
         self._sizes[name] = amounts
         template = node_object(f"template-{name}", **self._kind(name))
         assert template.status is not None
         template.status.conditions = [READY]
-        self.view.groups[name] = GroupView(NodeGroup(name, least, most), 0, [], self.options.group, template)
+        self.view.groups[name] = GroupView(NodeGroup(name, least, most), 0, [], options, template)
         return name
 
     def _kind(self, group: str) -> dict[str, Any]:
