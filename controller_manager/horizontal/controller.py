@@ -1,7 +1,7 @@
 """The autoscaler's loop: reads a target through `scale`, judges its metrics, writes the new size and the status.
 
-Owns: which recommendations and changes each autoscaler remembers, and its last decision. The arithmetic is in
-`replicas` and `behavior`, the words about metrics in `evaluation`. Called by app.py through `build`.
+Owns the order of a look and the last decision about each autoscaler. The arithmetic is in `replicas`, `behavior` and
+`memory`, the words about metrics in `evaluation`. Called by app.py through `build`.
 """
 # mypy: disable-error-code="union-attr"
 # Objects from the server carry metadata, spec and status; the models call them optional.
@@ -21,8 +21,9 @@ from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
 from controller_manager.environment import Environment
 from controller_manager.horizontal import behavior, status
-from controller_manager.horizontal.behavior import Change, Recommendation, Verdict
+from controller_manager.horizontal.behavior import Verdict
 from controller_manager.horizontal.evaluation import Evaluation, Evaluator, Target
+from controller_manager.horizontal.memory import Limits, Memory
 from controller_manager.horizontal.metrics import MetricsSource
 from controller_manager.horizontal.replicas import Patience, Tolerance
 from controller_manager.horizontal.selectors import Selectors, one_pair
@@ -49,15 +50,16 @@ class Decision:
     reason: str = ""
     evaluation: Evaluation | None = None
     at: str = ""
+    tolerance: Tolerance | None = None
+    limits: Limits | None = None
+    bounds: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
-class _Memory:
-    """What one autoscaler remembers between looks."""
+class _Known:
+    """What is known of one autoscaler between looks."""
 
-    recent: list[Recommendation] = field(default_factory=list)
-    ups: list[Change] = field(default_factory=list)
-    downs: list[Change] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
     decision: Decision | None = None
 
 
@@ -100,7 +102,7 @@ class HorizontalController:
             self._clock.real(env.options.hpa_initial_readiness_delay),
         )
         self._evaluator = Evaluator(source, patience, self._clock.now, self._kinds.by_kind)
-        self._memories: dict[ObjectKey, _Memory] = {}
+        self._known: dict[ObjectKey, _Known] = {}
         self._selectors = Selectors()
         self.controller = Controller(
             "horizontal-pod-autoscaler",
@@ -113,8 +115,8 @@ class HorizontalController:
 
     def decision(self, key: ObjectKey) -> Decision | None:
         """The last decision about an autoscaler."""
-        memory = self._memories.get(key)
-        return memory.decision if memory is not None else None
+        known = self._known.get(key)
+        return known.decision if known is not None else None
 
     def explain(self, namespace: str, name: str) -> pb.Decision | None:
         """The last decision, for people."""
@@ -133,7 +135,7 @@ class HorizontalController:
             self.controller.queue.add(key_of(new))
 
     def _deleted(self, hpa: autoscaling_v2.HorizontalPodAutoscaler) -> None:
-        self._memories.pop(key_of(hpa), None)
+        self._known.pop(key_of(hpa), None)
         self._selectors.forget(key_of(hpa))
 
     async def reconcile(self, key: ObjectKey) -> Result:
@@ -141,23 +143,24 @@ class HorizontalController:
         if hpa is None:
             return DONE
         conditions = Conditions(hpa, self._clock.now())
-        memory = self._memories.setdefault(key, _Memory())
+        known = self._known.setdefault(key, _Known())
         with contextlib.suppress(_Refused):
-            await self._look(key, hpa, memory, conditions)
+            await self._look(key, hpa, known, conditions)
         await self._write_status(hpa, conditions)
         return Result(self._options.hpa_sync_period)
 
     async def _look(
-        self, key: ObjectKey, hpa: autoscaling_v2.HorizontalPodAutoscaler, memory: _Memory, conditions: Conditions
+        self, key: ObjectKey, hpa: autoscaling_v2.HorizontalPodAutoscaler, known: _Known, conditions: Conditions
     ) -> None:
         scale = await self._scale(hpa, conditions)
         current = scale.spec_replicas
-        if not memory.recent:
-            memory.recent.append(Recommendation(current, self._clock.monotonic()))
+        memory = known.memory
+        memory.begin(current, self._clock.monotonic())
         selector = self._checked_selector(key, hpa, scale, conditions)
         low = 1 if hpa.spec.minReplicas is None else hpa.spec.minReplicas
         high = hpa.spec.maxReplicas
-        decision = memory.decision = Decision(current, final=current, at=status.stamp(self._clock.now()))
+        decision = known.decision = Decision(current, final=current, at=status.stamp(self._clock.now()))
+        decision.bounds = low, high
         statuses: list[dict[str, Any]] = []
         if current == 0 and low != 0:
             conditions.set(
@@ -173,7 +176,8 @@ class HorizontalController:
         elif current < low:
             desired, reason = low, "Current number of replicas below Spec.MinReplicas"
         else:
-            evaluation = decision.evaluation = await self._evaluated(hpa, scale, selector)
+            decision.tolerance = self._tolerance(hpa)
+            evaluation = decision.evaluation = await self._evaluated(hpa, scale, selector, decision.tolerance)
             self._check(hpa, current, evaluation, conditions)
             statuses = evaluation.statuses
             assert evaluation.replicas is not None
@@ -181,14 +185,18 @@ class HorizontalController:
             reason = (
                 f"{evaluation.metric} above target" if evaluation.replicas > current else "All metrics below target"
             )
-            verdict = decision.verdict = self._limited(hpa, memory, current, evaluation.replicas, low, high)
+            window = self._options.hpa_downscale_stabilization
+            decision.limits = memory.limit(
+                hpa.spec.behavior, window, current, evaluation.replicas, low, high, self._clock.monotonic()
+            )
+            verdict = decision.verdict = decision.limits.verdict
             desired = verdict.replicas
             conditions.set("AbleToScale", "True", *verdict.able)
             conditions.set("ScalingLimited", "True" if verdict.is_limited else "False", *verdict.limited)
         decision.final, decision.reason = desired, reason if desired != current else ""
         if desired != current:
             await self._rescale(hpa, scale, desired, reason, statuses, conditions)
-            self._remember(hpa, memory, desired - current)
+            memory.changed(hpa.spec.behavior, desired - current, self._clock.monotonic())
         conditions.observe(current, desired, statuses, rescaled=desired != current)
 
     # ---- reading ----
@@ -256,12 +264,16 @@ class HorizontalController:
     # ---- judging ----
 
     async def _evaluated(
-        self, hpa: autoscaling_v2.HorizontalPodAutoscaler, scale: _Scale, selector: LabelSelector
+        self,
+        hpa: autoscaling_v2.HorizontalPodAutoscaler,
+        scale: _Scale,
+        selector: LabelSelector,
+        tolerance: Tolerance,
     ) -> Evaluation:
         namespace = hpa.metadata.namespace or ""
         pods = self._selected(namespace, selector)
         target = Target(namespace, scale.selector, scale.spec_replicas, scale.status_replicas, pods)
-        return await self._evaluator.evaluate(hpa.spec.metrics or [], target, self._tolerance(hpa))
+        return await self._evaluator.evaluate(hpa.spec.metrics or [], target, tolerance)
 
     def _check(
         self,
@@ -289,33 +301,6 @@ class HorizontalController:
         return Tolerance(
             general if up.tolerance is None else up.tolerance, general if down.tolerance is None else down.tolerance
         )
-
-    def _limited(
-        self,
-        hpa: autoscaling_v2.HorizontalPodAutoscaler,
-        memory: _Memory,
-        current: int,
-        wanted: int,
-        low: int,
-        high: int,
-    ) -> Verdict:
-        now, window = self._clock.monotonic(), self._options.hpa_downscale_stabilization
-        if hpa.spec.behavior is None:
-            verdict = behavior.plain(current, wanted, memory.recent, now, window, low, high)
-            longest = window
-        else:
-            rules = behavior.rules_of(hpa.spec.behavior, window)
-            memory.ups = behavior.still_counting(memory.ups, rules[0], rules[1], now)
-            memory.downs = behavior.still_counting(memory.downs, rules[0], rules[1], now)
-            verdict = behavior.ruled(current, wanted, memory.recent, memory.ups, memory.downs, rules, now, low, high)
-            longest = max(each.window for each in rules)
-        memory.recent = [*behavior.remembered(memory.recent, now, longest), Recommendation(wanted, now)]
-        return verdict
-
-    def _remember(self, hpa: autoscaling_v2.HorizontalPodAutoscaler, memory: _Memory, delta: int) -> None:
-        if hpa.spec.behavior is not None and delta:
-            changes = memory.ups if delta > 0 else memory.downs
-            changes.append(Change(abs(delta), self._clock.monotonic()))
 
     # ---- writing ----
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from controller_manager.horizontal.behavior import AT_LEAST
 from controller_manager.horizontal.controller import Decision
 from controller_manager.horizontal.evaluation import Outcome
+from controller_manager.horizontal.memory import Limits, policies
 from machinery import quantity
 from machinery.decisions import facts, table
 from proto.explain.v1 import explain_pb2 as pb
@@ -26,11 +28,41 @@ def explained(name: str, decision: Decision) -> pb.Decision:
     verdict = decision.verdict
     if verdict is not None:
         told["stabilized to"] = f"{verdict.stabilized} ({verdict.able[1]})"
-        told["limited to"] = f"{verdict.replicas} ({verdict.limited[1]})" if verdict.is_limited else ""
+        told["limited to"] = (
+            f"{verdict.replicas} ({verdict.limited[0]}: {verdict.limited[1]})" if verdict.is_limited else ""
+        )
+    told["replicas between"] = f"{decision.bounds[0]} and {decision.bounds[1]}" if decision.bounds[1] else ""
+    if decision.tolerance is not None:
+        told["tolerance"] = (
+            f"ratios from {1 - decision.tolerance.down:g} to {1 + decision.tolerance.up:g} change nothing"
+        )
+    if decision.limits is not None:
+        told |= _remembered(decision.limits)
     made = pb.Decision(headline=headline, time=decision.at, facts=facts(told))
     if found is not None and found.outcomes:
         made.tables.append(table("", HEADER, [_row(each) for each in found.outcomes]))
     return made
+
+
+def _remembered(limits: Limits) -> dict[str, object]:
+    """The windows with what was recommended in them, and the policies of either direction."""
+    told: dict[str, object] = {}
+    for way, window, word, choose in (
+        ("up", limits.windows[0], "lowest", min),
+        ("down", limits.windows[1], "highest", max),
+    ):
+        inside = [replicas for replicas, age in limits.recent if age < window]
+        if window:
+            found = (
+                f"{choose(inside)} is the {word} of {len(inside)} recommendations" if inside else "no recommendations"
+            )
+            told[f"{way}scale window"] = f"{window:g} s: {found}"
+    if limits.rules is None:
+        told["upscale policy"] = f"at most the double, or {AT_LEAST}"
+    else:
+        for way, rules in zip(("up", "down"), limits.rules, strict=True):
+            told[f"{way}scale policies"] = f"{rules.select} of {policies(rules.policies)}"
+    return told
 
 
 def _row(outcome: Outcome) -> list[str]:
