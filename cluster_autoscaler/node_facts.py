@@ -16,6 +16,7 @@ from scheduler.framework.node_facts import allocatable, labels, name, taints
 TO_BE_DELETED: Final = "ToBeDeletedByClusterAutoscaler"
 CANDIDATE: Final = "DeletionCandidateOfClusterAutoscaler"
 SCALE_DOWN_DISABLED: Final = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
+EVICT_DAEMON: Final = "cluster-autoscaler.kubernetes.io/enable-ds-eviction"
 NOT_READY: Final = "node.kubernetes.io/not-ready"
 STATIC_SOURCE: Final = "kubernetes.io/config.source"
 MIRROR: Final = "kubernetes.io/config.mirror"
@@ -83,6 +84,11 @@ def is_daemon(pod: core_v1.Pod) -> bool:
 def is_mirror(pod: core_v1.Pod) -> bool:
     """A static pod's image in the API."""
     return MIRROR in notes(pod) or notes(pod).get(STATIC_SOURCE, "api") != "api"
+
+
+def evicts_daemon(pod: core_v1.Pod, default: bool) -> bool:
+    """Whether a pod of a DaemonSet is evicted before its node goes: as the pod says, else as the flags do."""
+    return {"true": True, "false": False}.get(notes(pod).get(EVICT_DAEMON, ""), default)
 
 
 def without_node(pod: core_v1.Pod) -> core_v1.Pod:

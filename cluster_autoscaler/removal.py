@@ -127,8 +127,12 @@ class Removals:
         known = {pod.uid for pod in removal.moving}
         if any(pod.uid not in known for pod in fresh):
             raise RemovalFailed("pods came to the node meanwhile")
-        evict_daemons = self._options.daemonset_eviction_occupied if moving else self._options.daemonset_eviction_empty
-        daemons = [pod for pod in pods if pod.owner[0] == "DaemonSet" and not pod.terminating] if evict_daemons else []
+        default = self._options.daemonset_eviction_occupied if moving else self._options.daemonset_eviction_empty
+        daemons = [
+            pod
+            for pod in pods
+            if pod.owner[0] == "DaemonSet" and not pod.terminating and facts.evicts_daemon(pod.pod, default)
+        ]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._evict(pod)) for pod in fresh]
             for pod in daemons:

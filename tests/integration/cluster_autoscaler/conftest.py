@@ -18,11 +18,11 @@ from client.informer import Informers
 from cluster_autoscaler.autoscaler import NAME, Autoscaler
 from cluster_autoscaler.options import Options
 from cluster_autoscaler.provider import GrpcProvider
-from machinery.clock import RealClock
+from machinery.clock import Clock, RealClock
 from machinery.errors import AlreadyExists
 from tests.harness.apiserver import running_apiserver
 from tests.harness.provider import FakeCloud, FakeGroup
-from tests.integration.cluster_autoscaler.site import SCALE, Site
+from tests.integration.cluster_autoscaler.site import SCALE, Process, Site
 
 IDENTITY = "system:serviceaccount:kube-system:cluster-autoscaler"
 GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
@@ -50,23 +50,34 @@ async def running_site(folder: Path, groups: list[FakeGroup], options: Options) 
             answer = await rest.post(path, made_object)
             assert answer.status == 201, answer.body
         clock = RealClock(SCALE)
-        client = Client.connect(server.grpc_target, server.pki.client(IDENTITY, *GROUPS))
-        ends.push_async_callback(client.close)
-        informers = Informers(client, clock)
-        recorder = EventRecorder(client, clock, NAME)
-        provider = GrpcProvider(target)
-        ends.push_async_callback(provider.close)
-        autoscaler = Autoscaler(client, clock, informers, recorder, provider, options, random.Random(1))
-        tasks = [asyncio.ensure_future(work) for work in (informers.run(), recorder.run(), autoscaler.run())]
+        pair = server.pki.client(IDENTITY, *GROUPS)
+        there = Site(
+            admin, cloud, clock, lambda: process(Client.connect(server.grpc_target, pair), target, clock, options)
+        )
+        await there.start()
         try:
-            yield Site(admin, cloud, autoscaler, clock)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            yield there
+            there.check()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await there.kill()
+
+
+@contextlib.asynccontextmanager
+async def process(client: Client, target: str, clock: Clock, options: Options) -> AsyncIterator[Process]:
+    """What a process of the autoscaler holds. It ends as by a kill: nothing that it wrote is taken back."""
+    informers = Informers(client, clock)
+    recorder = EventRecorder(client, clock, NAME)
+    provider = GrpcProvider(target)
+    autoscaler = Autoscaler(client, clock, informers, recorder, provider, options, random.Random(1))
+    tasks = [asyncio.ensure_future(work) for work in (informers.run(), recorder.run(), autoscaler.run())]
+    try:
+        yield Process(autoscaler, tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await provider.close()
+        await client.close()
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -28,14 +30,47 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+@dataclass
+class Process:
+    """A running autoscaler."""
+
+    autoscaler: Autoscaler
+    tasks: Sequence[asyncio.Future[Any]]
+
+
 class Site:
     """A cluster, its cloud and its autoscaler."""
 
-    def __init__(self, client: Client, cloud: FakeCloud, autoscaler: Autoscaler, clock: RealClock) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cloud: FakeCloud,
+        clock: RealClock,
+        process: Callable[[], contextlib.AbstractAsyncContextManager[Process]],
+    ) -> None:
         self.client = client
         self.cloud = cloud
-        self.autoscaler = autoscaler
         self.clock = clock
+        self._process = process
+        self._ends = contextlib.AsyncExitStack()
+        self._running: list[Process] = []
+
+    @property
+    def autoscaler(self) -> Autoscaler:
+        return self._running[-1].autoscaler
+
+    async def start(self) -> None:
+        self._running.append(await self._ends.enter_async_context(self._process()))
+
+    async def kill(self) -> None:
+        await self._ends.aclose()
+        self._running.clear()
+
+    def check(self) -> None:
+        """Raise what a loop of the autoscaler ended with."""
+        for task in self._running[-1].tasks:
+            if task.done():
+                task.result()
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
@@ -74,20 +109,21 @@ class Site:
         *,
         node: str = "",
         owner: str = "web",
+        kind: str = "ReplicaSet",
         refused: bool = True,
         annotations: dict[str, str] | None = None,
         **rest: Any,
     ) -> core_v1.Pod:
-        """A pod of ReplicaSet `owner` (which is made when it is missing): on a node, or refused by the scheduler."""
+        """A pod of `owner` (a ReplicaSet is made when it is missing): on a node, or refused by the scheduler."""
         made = pod_object(name, {"cpu": cpu}, labels={"app": owner or name}, **rest)
         assert made.metadata is not None and made.spec is not None
         made.metadata.uid = None
         made.metadata.annotations = annotations
         made.spec.nodeName = node or None
         if owner:
-            uid = await self.replica_set(owner)
+            uid = await self.replica_set(owner) if kind == "ReplicaSet" else f"uid-{owner}"
             made.metadata.ownerReferences = [
-                meta_v1.OwnerReference(apiVersion="apps/v1", kind="ReplicaSet", name=owner, uid=uid, controller=True)
+                meta_v1.OwnerReference(apiVersion="apps/v1", kind=kind, name=owner, uid=uid, controller=True)
             ]
         created = await self.client.create(made)
         if node:

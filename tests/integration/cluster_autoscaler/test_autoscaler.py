@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,6 +188,56 @@ async def test_a_drain_that_fails_leaves_the_node_as_it_was(site: Run) -> None:
 
         await until(is_clean)
         assert there.cloud.groups["a"].target == 2
+
+
+async def test_a_process_killed_in_the_middle_of_a_drain_leaves_work_that_the_next_one_ends(site: Run) -> None:
+    async with site([FakeGroup("a", 0, 3)], QUICK) as there:
+        there.cloud.errors["NodeGroups"] = "not yet"  # nothing is decided while the scene is set
+        one, two = await there.grow("a", 2)
+        await there.pod("busy", "1500m", node=one)
+        await there.pod("slow", "100m", node=two, terminationGracePeriodSeconds=30)
+        there.cloud.errors.clear()
+        await there.told("ScaleDown", "deleting pod for node scale down", "slow")
+        await there.kill()
+        assert "ToBeDeletedByClusterAutoscaler" in await there.taints(two)
+        there.cloud.errors["NodeGroups"] = "not yet"
+        await there.start()
+
+        async def is_clean() -> bool:
+            return "ToBeDeletedByClusterAutoscaler" not in await there.taints(two)
+
+        await until(
+            is_clean
+        )  # whoever takes over knows nothing of the drain: the node serves again, until it is decided anew
+        assert [call for call in there.cloud.calls if call[0] == "delete"] == []
+        await there.finish_terminating()
+        there.cloud.errors.clear()
+        await target(there, "a", 1)
+        assert [call for call in there.cloud.calls if call[0] == "delete"] == [("delete", "a", [two])]
+        assert await there.taints(one) == []
+
+
+@pytest.mark.parametrize(
+    ("annotation", "options", "evicted"),
+    [
+        pytest.param(None, QUICK, False, id="empty-node"),
+        pytest.param("true", QUICK, True, id="asked-for"),
+        pytest.param(None, replace(QUICK, daemonset_eviction_empty=True), True, id="by-flag"),
+        pytest.param("false", replace(QUICK, daemonset_eviction_empty=True), False, id="refused"),
+    ],
+)
+async def test_whether_pods_of_daemon_sets_are_evicted(
+    site: Run, annotation: str | None, options: Options, evicted: bool
+) -> None:
+    async with site([FakeGroup("a", 0, 3)], options) as there:
+        there.cloud.errors["NodeGroups"] = "not yet"  # nothing is decided while the scene is set
+        one, two = await there.grow("a", 2)
+        await there.pod("busy", "1500m", node=one)
+        notes = {"cluster-autoscaler.kubernetes.io/enable-ds-eviction": annotation} if annotation else None
+        await there.pod("agent", "100m", node=two, owner="agent", kind="DaemonSet", annotations=notes)
+        there.cloud.errors.clear()
+        await target(there, "a", 1)
+        assert bool(await there.events("ScaleDown", "agent")) is evicted
 
 
 async def budget(there: Site, name: str) -> None:
