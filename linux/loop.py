@@ -21,6 +21,8 @@ CONTROL: Final = "/dev/loop-control"
 MAJOR: Final = 7
 _CTL_GET_FREE, _CONFIGURE, _CLR_FD, _SET_CAPACITY, _GET_STATUS = 0x4C82, 0x4C0A, 0x4C01, 0x4C07, 0x4C05
 _INFO = struct.Struct("<QQQQQIIII64s64s32s2Q")  # struct loop_info64
+_FLAGS_INDEX: Final = 8  # of lo_flags in that struct
+_AUTOCLEAR: Final = 4
 _CONFIG = struct.Struct(f"<II{_INFO.size}s64x")  # struct loop_config
 _SHUTDOWN: Final = 0x8004587D  # FS_IOC_SHUTDOWN; ext4 and xfs call it by names of their own
 _FLUSH: Final = struct.pack("<I", 0)  # what is in the page cache is written first
@@ -94,7 +96,10 @@ def find(file: str) -> str:
 
 
 def _devices() -> Iterator[tuple[str, tuple[int, int]]]:
-    """Every device in use, and (st_dev, st_ino) of the file it shows."""
+    """Every device in use, and (st_dev, st_ino) of the file it shows.
+
+    Not those that were taken down and are kept by an open file alone: whoever wants the file again wants another one.
+    """
     for entry in sorted(Path("/sys/block").glob("loop*")):
         if not (entry / "loop").exists():
             continue
@@ -104,7 +109,8 @@ def _devices() -> Iterator[tuple[str, tuple[int, int]]]:
                 found = _INFO.unpack(fcntl.ioctl(loop, _GET_STATUS, bytes(_INFO.size)))
         except OSError:
             continue  # taken down meanwhile, or a device of somebody else's that we may not open
-        yield device, (found[0], found[1])
+        if not found[_FLAGS_INDEX] & _AUTOCLEAR:
+            yield device, (found[0], found[1])
 
 
 def detach_below(folder: str) -> list[str]:
