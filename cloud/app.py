@@ -21,9 +21,11 @@ from cloud.core import Core
 from cloud.engine import Engine
 from cloud.hollow import BothKinds, HollowMachines
 from cloud.machines import FakeMachines, Machines
+from cloud.machines_service import MachineService
 from cloud.model import State, standard_types
 from cloud.node import NODES
 from cloud.nodes import NodeController
+from cloud.orders import Orders
 from cloud.provider import CloudProvider
 from cloud.requests import Requests
 from cloud.service import CloudService
@@ -66,9 +68,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 @contextlib.asynccontextmanager
-async def serving(address: str, provider: CloudProvider, service: CloudService | None = None) -> AsyncIterator[None]:
-    """Both services on one address. Raises OSError when it is taken."""
-    from proto.cloud.v1 import cloud_pb2_grpc
+async def serving(
+    address: str, provider: CloudProvider, service: CloudService | None = None, machines: MachineService | None = None
+) -> AsyncIterator[None]:
+    """All services on one address. Raises OSError when it is taken."""
+    from proto.cloud.v1 import cloud_pb2_grpc, machines_pb2_grpc
     from proto.externalgrpc.v1 import externalgrpc_pb2_grpc
 
     server = transport.server()
@@ -77,6 +81,9 @@ async def serving(address: str, provider: CloudProvider, service: CloudService |
     externalgrpc_pb2_grpc.add_CloudProviderServicer_to_server(servicer, server)
     if own is not None:
         cloud_pb2_grpc.add_CloudServiceServicer_to_server(own, server)
+    single: Any = machines
+    if single is not None:
+        machines_pb2_grpc.add_MachineServiceServicer_to_server(single, server)
     transport.add_port(server, address)
     await server.start()
     try:
@@ -127,7 +134,8 @@ async def serve(context: ComponentContext, args: argparse.Namespace, state: Stat
     try:
         service = CloudService(requests, engine, balancers.listing, volumes)
         disk = shutil.disk_usage(args.state.parent).total
-        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale, disk), service):
+        single = MachineService(Orders(engine.core), engine, disk)
+        async with serving(args.listen, CloudProvider(requests, engine.wake, clock.scale, disk), service, single):
             context.log.info("Serving", extra=kv(address=args.listen, groups=len(state.groups)))
             await context.until_stopped(work())
     finally:

@@ -139,7 +139,7 @@ class Core:
             self.dismiss(instance, "interrupted")
         if instance.phase != "pending" or instance.fault == "never-boots":
             return
-        group = self.state.groups.get(instance.group)
+        group = self.state.group_of(instance)
         if now < instance.created + (group.bootDelay if group is not None else 0.0) or now < instance.retryAt:
             return
         if instance.fault == "out-of-capacity":

@@ -104,7 +104,7 @@ class Engine:
         instance = state.instances[effect.instance]
         match effect.verb:
             case "launch":
-                group = state.groups.get(instance.group)
+                group = state.group_of(instance)
                 if group is None or instance.phase != "launching":
                     return  # dismissed while it waited for its turn; what follows takes it away
                 await self._machines.launch(Order(instance, group, state.types[instance.type]))

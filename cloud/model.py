@@ -23,6 +23,8 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 REGION_LABEL = "topology.kubernetes.io/region"
 
 CPU_PRICE, GIB_PRICE = 0.0316, 0.0042  # dollars per hour of a core and of a GiB, as clouds ask for general machines
+MACHINES = "machines"  # the group, in name only, of machines that were ordered one by one
+SPOT, ON_DEMAND = "spot", "on-demand"
 SPOT_FACTOR = 0.3  # of the price on demand
 
 MAX_REAL = 200  # machines with an address on the underlay
@@ -122,8 +124,30 @@ class Problem(msgspec.Struct, frozen=True):
     out_of_resources: bool = False
 
 
+class SingleOrder(msgspec.Struct, omit_defaults=True):
+    """What is known of a machine that was ordered by itself. `token`: the same one never gets a second machine."""
+
+    token: str
+    labels: dict[str, str] = {}
+    taints: list[Taint] = []
+    tags: dict[str, str] = {}
+    bootDelay: float = 0.0
+
+
+class Outage(msgspec.Struct, omit_defaults=True):
+    """What cannot be launched singly; "" in a part: all. `until`: an instant, None for until further notice."""
+
+    type: str = ""
+    zone: str = ""
+    capacityType: str = ""
+    until: float | None = None
+
+    def covers(self, type_: str, zone: str, capacity_type: str) -> bool:
+        return self.type in ("", type_) and self.zone in ("", zone) and self.capacityType in ("", capacity_type)
+
+
 class Instance(msgspec.Struct, omit_defaults=True):
-    """One machine of a group from request to end; `price` is what it costs per hour while it runs.
+    """One machine of a group, or ordered by itself (`order`), from request to end; `price`: per hour while it runs.
 
     `launched` and `ended` bound what is paid for. `sick`: since when it has been seen broken. `notice`: when it will be
     taken away, after a spot interruption notice; `interruptAt`: when the spot market will give that notice.
@@ -148,6 +172,7 @@ class Instance(msgspec.Struct, omit_defaults=True):
     hollow: bool = False
     spot: bool = False
     interruptAt: float | None = None
+    order: SingleOrder | None = None
 
     @property
     def counts(self) -> bool:
@@ -173,6 +198,29 @@ class State(msgspec.Struct, omit_defaults=True):
     volumesSpent: float = 0.0
     nextVolume: int = 0
     market: SpotMarket = msgspec.field(default_factory=SpotMarket)
+    outages: list[Outage] = []
+    machineFault: Fault = msgspec.field(default_factory=Fault)
+    nextMachine: int = 1
+
+    def group_of(self, instance: Instance) -> Group | None:
+        """Its group; of a machine ordered by itself one that stands for the order."""
+        if instance.order is None:
+            return self.groups.get(instance.group)
+        order = instance.order
+        return Group(
+            name=MACHINES,
+            type=instance.type,
+            min=0,
+            max=1,
+            desired=1,
+            prefix="",
+            hollow=instance.hollow,
+            spot=instance.spot,
+            zones=[instance.zone],
+            labels=order.labels,
+            taints=order.taints,
+            bootDelay=order.bootDelay,
+        )
 
     def of(self, group: str) -> list[Instance]:
         """The instances of a group, gone ones too."""

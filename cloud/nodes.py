@@ -84,7 +84,7 @@ class NodeController:
 
     async def _introduce(self, node: Node, instance: Instance) -> None:
         """Tell the Node which machine it is; labels that somebody has set stay as they are."""
-        group = self._engine.core.state.groups.get(instance.group)
+        group = self._engine.core.state.group_of(instance)
         wanted = node_labels(group, instance.zone) if group is not None else {}
         present = node.metadata.labels or {}
         patch: dict[str, Any] = {

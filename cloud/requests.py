@@ -12,6 +12,7 @@ from cloud.core import Core
 from cloud.model import (
     FAILURES,
     GROUP_LABEL,
+    MACHINES,
     MAX_REAL,
     REGION_LABEL,
     SPOT_FACTOR,
@@ -31,10 +32,10 @@ from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound
 
 NOTICE = 120.0  # seconds of warning before a spot machine is taken away
 MAX_SIZE = 5000
-RESERVED = frozenset({"hollow"})  # the nodes of `nanokube hollow` are called so
+RESERVED = frozenset({"hollow", MACHINES})  # the nodes of `nanokube hollow` are called so; orders one by one
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,13}[a-z0-9])?")
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 OWN_LABELS = frozenset({GROUP_LABEL, TYPE_LABEL, ZONE_LABEL, REGION_LABEL, SPOT_LABEL})
 _ZONE = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
@@ -163,11 +164,11 @@ class Requests:
             if not 0 <= seconds < 1e9:
                 raise BadRequest("delays must be a positive number of seconds")
         for key, value in group.labels.items():
-            if key in OWN_LABELS or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            if key in OWN_LABELS or not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
                 raise BadRequest(f"label {key}={value} cannot be set on nodes of this cloud")
         for taint in group.taints:
             known = taint.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute")
-            if not known or not _LABEL_KEY.fullmatch(taint.key) or not _LABEL_VALUE.fullmatch(taint.value):
+            if not known or not LABEL_KEY.fullmatch(taint.key) or not LABEL_VALUE.fullmatch(taint.value):
                 raise BadRequest(f"taint {taint} is none")
         _check_autoscaling(group.autoscaling)
         _check_rate(group.interruptions)

@@ -115,6 +115,9 @@ class CloudService(VolumeCalls):
     async def DeleteInstance(self, request: pb.DeleteInstanceRequest, context: Any) -> pb.DeleteInstanceResponse:
         def delete() -> None:
             found = self._requests.instance(request.name)
+            if found.order is not None:
+                self._requests.core.dismiss(found, "deleted on request")
+                return
             self._requests.delete(self._requests.group(found.group), [found])
 
         await self._change(context, delete)
@@ -179,7 +182,7 @@ class CloudService(VolumeCalls):
         )
 
     def _instance(self, instance: Instance, now: float) -> pb.Instance:
-        group = self._requests.core.state.groups.get(instance.group)
+        group = self._requests.core.state.group_of(instance)
         problem = instance.problem
         found = pb.Instance(
             name=instance.name,
