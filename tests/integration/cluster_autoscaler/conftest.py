@@ -51,8 +51,13 @@ async def running_site(folder: Path, groups: list[FakeGroup], options: Options) 
             assert answer.status == 201, answer.body
         clock = RealClock(SCALE)
         pair = server.pki.client(IDENTITY, *GROUPS)
+        flags = (f"--api-server={server.grpc_target}", f"--ca={pair.ca}", f"--cert={pair.cert}", f"--key={pair.key}")
         there = Site(
-            admin, cloud, clock, lambda: process(Client.connect(server.grpc_target, pair), target, clock, options)
+            admin,
+            cloud,
+            clock,
+            lambda: process(Client.connect(server.grpc_target, pair), target, clock, options),
+            (*flags, f"--cloud-address={target}", f"--time-scale={SCALE}"),
         )
         await there.start()
         try:

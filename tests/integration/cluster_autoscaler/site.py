@@ -47,11 +47,14 @@ class Site:
         cloud: FakeCloud,
         clock: RealClock,
         process: Callable[[], contextlib.AbstractAsyncContextManager[Process]],
+        flags: Sequence[str],
     ) -> None:
+        """`flags`: with which an autoscaler in a process of its own works here."""
         self.client = client
         self.cloud = cloud
         self.clock = clock
         self._process = process
+        self.flags = flags
         self._ends = contextlib.AsyncExitStack()
         self._running: list[Process] = []
 
@@ -68,9 +71,10 @@ class Site:
 
     def check(self) -> None:
         """Raise what a loop of the autoscaler ended with."""
-        for task in self._running[-1].tasks:
-            if task.done():
-                task.result()
+        for running in self._running:
+            for task in running.tasks:
+                if task.done():
+                    task.result()
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
