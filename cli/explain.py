@@ -38,6 +38,11 @@ def decision(paths: ClusterPaths, kind: str, namespace: str, name: str) -> str:
         raise CommandError(f"the {component} does not answer: {error.message}") from error
     except StatusError as error:
         raise CommandError(error.message) from error
+    return told(found)
+
+
+def told(found: pb.Decision) -> str:
+    """A decision as text: what, when, the numbers, the tables."""
     lines = [found.headline, *([f"Decided at {found.time}."] if found.time else [])]
     width = max((len(fact.what) for fact in found.facts), default=0)
     lines += [f"  {fact.what:<{width}}  {fact.value}" for fact in found.facts]
@@ -70,7 +75,24 @@ def pod(paths: ClusterPaths, namespace: str, name: str) -> str:
         raise CommandError(f"the scheduler does not answer: {error.message}") from error
     except StatusError as error:
         raise CommandError(error.message) from error
-    return render(f"{namespace}/{name}", found)
+    lines = [render(f"{namespace}/{name}", found)]
+    if is_waiting(found):
+        lines += _of_autoscaler(paths, namespace, name)
+    return "\n\n".join(lines)
+
+
+def is_waiting(found: pb.PodExplanation) -> bool:
+    """Whether the scheduler looked for a node in vain, so that a new one would help."""
+    return found.HasField("last") and not found.last.node and not (found.scheduler or found.gate)
+
+
+def _of_autoscaler(paths: ClusterPaths, namespace: str, name: str) -> list[str]:
+    """What the cluster autoscaler did for a pod that waits; nothing where there is none, or it knows of no such pod."""
+    try:
+        found = asyncio.run(_decided(explain_socket(paths, DECIDERS["scale-up"]), "scale-up", namespace, name))
+    except StatusError:
+        return []
+    return [f"Cluster autoscaler: {told(found)}"]
 
 
 async def _ask(socket: str, namespace: str, name: str) -> pb.PodExplanation:

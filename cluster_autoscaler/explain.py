@@ -117,10 +117,14 @@ class Explainer:
             return None
         if any(each.uid == info.uid for each in up.pods):
             raises = " ".join(map(str, up.raises))
-            return pb.Decision(headline=f"Pod {info.key} triggered scale-up: {raises}.", time=self.last.at)
-        made = pb.Decision(headline=f"Pod {info.key}: {up.message(info.uid)}.", time=self.last.at)
+            made = pb.Decision(headline=f"Pod {info.key} triggered scale-up: {raises}.", time=self.last.at)
+        else:
+            made = pb.Decision(headline=f"Pod {info.key}: {up.message(info.uid)}.", time=self.last.at)
         rows = [[group, ", ".join(reasons)] for group, reasons in up.refused.get(info.uid, {}).items()]
         rows += [[group, ", ".join(reasons)] for group, reasons in up.skipped.items()]
-        rows += [[each.group, "fits"] for each in up.options if any(pod.uid == info.uid for pod in each.pods)]
+        for each in up.options:
+            if any(pod.uid == info.uid for pod in each.pods):
+                found = f"fits: {each.nodes} nodes for {len(each.pods)} pods, waste {waste(each):.2f}"
+                rows.append([each.group, f"{found}, chosen" if each.group == up.chosen else found])
         made.tables.append(table("", ("GROUP", "WHY"), rows))
         return made

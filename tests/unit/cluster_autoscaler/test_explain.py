@@ -1,0 +1,58 @@
+"""What people read about a waiting pod: groups that were tried, what fits, what was chosen, and why not others."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from cluster_autoscaler.explain import Explainer, LastPass
+from proto.explain.v1 import explain_pb2 as pb
+from tests.unit.cluster_autoscaler.scene import Scene
+
+
+def explained(scene: Scene, name: str) -> pb.Decision | None:
+    removals: Any = SimpleNamespace(active={})
+    explainer = Explainer(scene.registry, removals)
+    explainer.last = LastPass(now=scene.now, view=scene.view, plan=scene.decide())
+    return explainer.scale_up("default", name)
+
+
+def scene() -> Scene:
+    made = Scene()
+    made.group("small", 0, 5, cpu="1")
+    made.group("large", 0, 5, cpu="8")
+    made.group("full", 0, 0)
+    return made
+
+
+def rows(found: pb.Decision) -> dict[str, str]:
+    return {row.cells[0]: row.cells[1] for row in found.tables[0].rows}
+
+
+def test_a_pod_that_triggered_a_raise_shows_every_group() -> None:
+    s = scene()
+    s.pod("web", "2")
+    found = explained(s, "web")
+    assert found is not None
+    assert found.headline == "Pod default/web triggered scale-up: {large 0->1 (max: 5)}."
+    told = rows(found)
+    assert told["small"] == "Insufficient cpu"
+    assert told["full"] == "max node group size reached"
+    assert told["large"].startswith("fits: 1 nodes for 1 pods, waste 1.") and told["large"].endswith(", chosen")
+
+
+def test_a_pod_that_fits_nowhere_shows_why() -> None:
+    s = scene()
+    s.pod("web", "16")
+    found = explained(s, "web")
+    assert found is not None
+    assert "1 max node group size reached, 2 Insufficient cpu" in found.headline
+    assert rows(found) == {
+        "small": "Insufficient cpu",
+        "large": "Insufficient cpu",
+        "full": "max node group size reached",
+    }
+
+
+def test_nothing_is_said_of_others() -> None:
+    assert explained(scene(), "web") is None
