@@ -21,7 +21,8 @@ Say = Callable[[str], None]
 MAX_HOLLOW = 20_000
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = "system:hollow-nodes"
-SELECTED = "/api/v1/nodes?labelSelector=nanokube.io%2Fhollow%3Dtrue"
+SELECTED = "/api/v1/nodes?labelSelector=nanokube.io%2Fhollow%3Dtrue%2C%21node.kubernetes.io%2Finstance-type"
+"""Hollow nodes that are no machines of the cloud: those have an instance type, and are the cloud's to delete."""
 TIMEOUT = 300.0
 POLL = 0.1
 

@@ -40,6 +40,8 @@ def test_groups_of_both_kinds_grow_heal_and_go(cloudy: Cluster) -> None:
 
     cloudy.nanokube("cloud", "create-group", "sim", "--hollow", "--type", "standard-4x8", "--desired", "2")
     eventually(lambda: {"sim-1", "sim-2"} <= cloudy.ready_nodes(), "hollow machines")
+    cloudy.nanokube("hollow", "0")  # is about those that nobody but the command line made
+    assert {"sim-1", "sim-2"} <= cloudy.ready_nodes()
 
     cloudy.nanokube("node", "freeze", "worker-2")
     eventually(lambda: "worker-3" in cloudy.ready_nodes(), "a replacement of the frozen machine")
