@@ -23,6 +23,10 @@ from kubelet.node.machine_facts import disk_bytes
 from kubelet.node.reporter import UPDATE_SECONDS, NodeReporter
 from kubelet.node.status import NodeSettings, parse_labels, parse_taints
 from kubelet.node_pods import NodePods
+from kubelet.plugins.csi_node import CsiNodeKeeper
+from kubelet.plugins.drivers import TYPE as CSI_PLUGIN
+from kubelet.plugins.drivers import CsiDrivers
+from kubelet.plugins.watcher import PluginWatcher
 from kubelet.pod.cgroups import PodCgroups
 from kubelet.pod.config import NodeFacts
 from kubelet.pod.remover import PodRemover
@@ -30,6 +34,11 @@ from kubelet.pod.services import Services
 from kubelet.server.service import KubeletService, serve
 from kubelet.server.stats import Usages
 from kubelet.status.writer import StatusWriter
+from kubelet.volumes.csi.attachment import Attachments
+from kubelet.volumes.csi.devices import Devices
+from kubelet.volumes.csi.expansion import Expansion
+from kubelet.volumes.csi.folders import Folders
+from kubelet.volumes.csi.pod_csi import PodCsi
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.pod_volumes import PodVolumes
 from machinery import component, quantity
@@ -146,28 +155,46 @@ class Kubelet:
         facts, client, clock = self._facts, self._client, self._clock
         facts.root.mkdir(parents=True, exist_ok=True, mode=0o750)
         facts.log_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-        cgroups = PodCgroups(facts.cgroup_root)
         reader = ObjectReader(client, clock)
-        volumes = PodVolumes(facts, reader, lambda: self.reporter.labels)
+        drivers = CsiDrivers(keeper := CsiNodeKeeper(client, clock, facts.name))
         try:
-            await self._run(facts, client, clock, cgroups, reader, volumes)
+            await self._run(facts, client, clock, reader, drivers, keeper)
         finally:
             if self.pods is not None:
                 self.pods.close()
+            await drivers.close()
+
+    def _csi(self, reader: ObjectReader, drivers: CsiDrivers, tasks: asyncio.TaskGroup) -> tuple[PodCsi, Devices]:
+        """What drives CSI volumes; it says what is in use here before the node's first report."""
+        client, clock, node, reporter = self._client, self._clock, self._facts.name, self.reporter
+        attachments = Attachments(client, clock, node, reporter.look)
+        reporter.volumes_in_use, reporter.told_volumes = attachments.in_use, attachments.written
+        reporter.seen_node = attachments.look
+        folders = Folders(self._facts.root)
+        devices = Devices(folders, drivers, attachments, clock, node, tasks)
+        devices.recall()
+        expansion = Expansion(client, reader, clock, drivers, node, self.recorder.event)
+        return PodCsi(reader, clock, drivers, devices, folders, expansion, node), devices
 
     async def _run(
         self,
         facts: NodeFacts,
         client: Client,
         clock: Clock,
-        cgroups: PodCgroups,
         reader: ObjectReader,
-        volumes: PodVolumes,
+        drivers: CsiDrivers,
+        keeper: CsiNodeKeeper,
     ) -> None:
+        cgroups = PodCgroups(facts.cgroup_root)
         async with asyncio.TaskGroup() as tasks:
+            csi, devices = self._csi(reader, drivers, tasks)
+            volumes = PodVolumes(facts, reader, lambda: self.reporter.labels, csi)
             tasks.create_task(self._informers.run())
             tasks.create_task(self.recorder.run())
             tasks.create_task(self.reporter.run())
+            tasks.create_task(keeper.ensure(self.reporter.registered))
+            tasks.create_task(PluginWatcher(facts.root / "plugins_registry", {CSI_PLUGIN: drivers}, clock).run())
+            tasks.create_task(csi.run())
             shared = Services(
                 client=client,
                 cri=self._cri,
@@ -203,6 +230,7 @@ class Kubelet:
             pods = self.pods = NodePods(
                 shared, self._pod_informer, lambda: self.reporter.labels, room, lambda: monitor.pressures
             )
+            pods.adopted = devices.give_back_unused
             tasks.create_task(pods.run())
             tasks.create_task(images.run())
             tasks.create_task(monitor.run())

@@ -61,6 +61,8 @@ class NodePods:
         self._found: dict[str, PodRecord] = {}  # what the runtime held when we started
         self._orphans: set[str] = set()
         self._listening = False
+        self.adopted: Callable[[], None] = lambda: None
+        """Called once, when every pod of the node is known and every stranger is on its way out."""
 
     # ---- questions of the server side ----
 
@@ -97,6 +99,7 @@ class NodePods:
                 self._remove_orphan(uid)
             self._informer.add_handler(EventHandler(self._added, self._updated, self._deleted))
             self._found = {}
+            self.adopted()
             group.create_task(self._resync_forever())
 
     async def _listen(self, ready: asyncio.Event) -> None:

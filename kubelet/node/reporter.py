@@ -82,6 +82,9 @@ class NodeReporter:
         self._written_at = 0.0
         self._images: list[dict[str, Any]] = []
         self.pressures: Callable[[], frozenset[str]] = frozenset
+        self.volumes_in_use: Callable[[], list[str]] = list
+        self.told_volumes: Callable[[list[str]], None] = lambda volumes: None
+        self.seen_node: Callable[[], None] = lambda: None
         self.registered = asyncio.Event()
         self.ready = asyncio.Event()
         self.uid = ""
@@ -96,6 +99,7 @@ class NodeReporter:
         return node_status.node_labels(self._settings)
 
     def _seen(self, node: core_v1.Node) -> None:
+        self.seen_node()
         cidr = (node.spec.podCIDR if node.spec else None) or ""
         if node.metadata is not None and node.metadata.uid:
             self.uid = node.metadata.uid
@@ -139,6 +143,7 @@ class NodeReporter:
     async def _report_forever(self) -> None:
         retry = RETRY_FIRST
         while True:
+            self._look.clear()  # before the look: what changes meanwhile is told in the next report
             try:
                 await self._report()
                 retry = RETRY_FIRST
@@ -147,7 +152,6 @@ class NodeReporter:
                 await asyncio.sleep(retry * random.uniform(0.8, 1.2))
                 retry = min(retry * 2, RETRY_LAST)
                 continue
-            self._look.clear()
             wait = self._clock.real(self._update_seconds) if self.ready.is_set() else FIRST_LOOK
             try:
                 async with asyncio.timeout(wait):
@@ -165,6 +169,7 @@ class NodeReporter:
         known = (self._written or self._found).get("conditions") or ()
         now = self._clock.now()
         status = node_status.node_status(self._settings, self._info, health, self._images, known, now)
+        status["volumesInUse"] = self.volumes_in_use() or None
         mono = self._clock.monotonic()
         unchanged = self._written is not None and node_status.same_but_heartbeat(self._written, status)
         if unchanged and mono - self._written_at < REPORT_SECONDS:
@@ -180,6 +185,7 @@ class NodeReporter:
 
     def _wrote(self, status: dict[str, Any]) -> None:
         self._written, self._written_at = status, self._clock.monotonic()
+        self.told_volumes(status.get("volumesInUse") or [])
         self._tell_changes(status)
         if any(each["type"] == "Ready" and each["status"] == "True" for each in status["conditions"]):
             if not self.ready.is_set():

@@ -65,6 +65,15 @@ class MountPlan:
     propagation: str = "None"
 
 
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """A block volume as a device of a container."""
+
+    container_path: str
+    host_path: str
+    readonly: bool = False
+
+
 class ConfigError(Exception):
     """The container cannot be configured as its spec says: CreateContainerConfigError."""
 
@@ -227,6 +236,7 @@ def container_config(
     image_ref: str,
     environment: Mapping[str, str],
     mounts: Sequence[MountPlan],
+    devices: Sequence[DevicePlan] = (),
     termination_file: str = "",
     image_user: int | None = None,
     target_id: str = "",
@@ -271,4 +281,7 @@ def container_config(
             readonly=mount.readonly,
             propagation=_PROPAGATION.get(mount.propagation, cri.PROPAGATION_PRIVATE),
         )
+    for device in devices:
+        permissions = "r" if device.readonly else "mrw"
+        config.devices.add(container_path=device.container_path, host_path=device.host_path, permissions=permissions)
     return config

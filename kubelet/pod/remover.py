@@ -13,6 +13,7 @@ from pathlib import Path
 from kubelet.cri import Cri, CriError
 from kubelet.pod.cgroups import PodCgroups
 from kubelet.records import POD_NAME, POD_NAMESPACE
+from kubelet.volumes.payload import VolumeError
 from kubelet.volumes.pod_volumes import PodVolumes
 from machinery import log
 from machinery.clock import Clock
@@ -44,7 +45,7 @@ class PodRemover:
             try:
                 await self._once(uid, grace)
                 return
-            except (CriError, OSError) as error:
+            except (CriError, OSError, VolumeError) as error:
                 _log.warning("Failed to remove pod from node", extra=kv(uid=uid, error=error))
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_LAST)
@@ -60,7 +61,7 @@ class PodRemover:
         await asyncio.gather(*(self._gone(self._cri.remove_container(each.id)) for each in containers))
         for sandbox in sandboxes:
             await self._gone(self._cri.remove_sandbox(sandbox.id))
-        self._volumes.clean(uid)
+        await self._volumes.clean(uid)
         self._cgroups.remove(uid)
         for folder in self._log_dir.glob(f"*_{uid}"):
             shutil.rmtree(folder, ignore_errors=True)

@@ -30,7 +30,7 @@ from kubelet.probes.hooks import run_hook
 from kubelet.probes.runner import ProbeRunner
 from kubelet.records import ContainerRecord, ContainerState, container_record, sandbox_record
 from kubelet.status.pod_status import pod_ips, pod_status
-from kubelet.volumes.payload import VolumeError
+from kubelet.volumes.payload import VolumeError, VolumeWait
 from machinery import log, quantity
 from machinery.clock import Timer
 from machinery.errors import Conflict, NotFound, StatusError
@@ -38,6 +38,7 @@ from machinery.log import kv
 
 _log = log.get(__name__)
 RETRY_FIRST, RETRY_LAST = 0.2, 10.0
+UNMOUNT_RETRY_LAST = 122.0
 FLUSH_SECONDS = 5.0
 
 
@@ -218,6 +219,8 @@ class PodWorker:
     async def _set_up_volumes(self) -> None:
         try:
             await self.shared.volumes.set_up(self.pod, self.facts())
+        except VolumeWait:
+            self.post(ev.VolumesFailed())
         except VolumeError as error:
             self.tell("Warning", "FailedMount", str(error))
             self.post(ev.VolumesFailed())
@@ -228,11 +231,17 @@ class PodWorker:
             self.post(ev.VolumesReady())
 
     async def _tear_down_volumes(self) -> None:
-        async with self._refreshing:
-            try:
-                self.shared.volumes.tear_down(self.uid)
-            except OSError as error:
-                _log.warning("Failed to remove volumes", extra=kv(pod=self.name, error=error))
+        """Until they are gone: what stays mounted keeps others from the volume."""
+        delay = RETRY_FIRST
+        while True:
+            async with self._refreshing:
+                try:
+                    await self.shared.volumes.tear_down(self.uid)
+                    return
+                except (OSError, VolumeError) as error:
+                    _log.warning("Failed to remove volumes", extra=kv(pod=self.name, error=error))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, UNMOUNT_RETRY_LAST)
 
     def refresh_soon(self) -> None:
         """Refresh the volumes now, not at the next round."""
@@ -380,6 +389,7 @@ class PodWorker:
         service_env = environment.service_variables(shared.services.list(), namespace, links=links)
         variables = environment.build(pod, spec, sources, self.facts(), service_env)
         mounts = shared.volumes.mounts(pod, spec, variables)
+        devices = shared.volumes.devices(pod, spec)
         taken = {mount.container_path for mount in mounts}
         folder = shared.node.pod_dir(self.uid)
         if not self.machine.spec.hostNetwork and "/etc/hosts" not in taken:
@@ -398,6 +408,7 @@ class PodWorker:
             image_ref=wish.image_ref,
             environment=variables,
             mounts=mounts,
+            devices=devices,
             termination_file=str(termination),
             image_user=user,
             target_id=self._target_id(slot.target) if slot.target else "",

@@ -2,14 +2,13 @@
 
 Owns the questions that are asked before a claim's volume may be mounted (bound, to each other, reachable from here, a
 kind we can do) and the texts of the answers. hostPath and local volumes lie on the node already and are bound into
-containers from where they are. Called by PodVolumes.
+containers from where they are; those of a driver are `csi`'s. Called by PodVolumes.
 """
 # mypy: disable-error-code="union-attr"
 # Objects from the server carry metadata and spec; the models call them optional.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from api.models import core_v1
 from api.volumes import Claim, Volume, annotations_of
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.payload import VolumeError
-from linux import ownership
 from machinery.errors import StatusError
 
 
@@ -33,6 +31,15 @@ class Mounted:
     host_type: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A claim and the volume it is bound to, which the pod may use here."""
+
+    claim: Claim
+    volume: Volume
+    read_only: bool
+
+
 class ClaimVolumes:
     """One per kubelet."""
 
@@ -40,8 +47,8 @@ class ClaimVolumes:
         self._reader = reader
         self._node_labels = node_labels
 
-    async def find(self, pod: core_v1.Pod, volume: core_v1.Volume) -> Mounted:
-        """Where the claim of a pod's volume is on this node. Raises VolumeError."""
+    async def find(self, pod: core_v1.Pod, volume: core_v1.Volume) -> Found:
+        """What the claim of a pod's volume is bound to. Raises VolumeError."""
         name = rules.claim_name(pod.metadata.name or "", volume)
         namespace = pod.metadata.namespace or ""
         try:
@@ -55,15 +62,7 @@ class ClaimVolumes:
         self._check_place(found)
         _check_mode(pod, volume, found)
         source = volume.persistentVolumeClaim
-        read_only = bool(source is not None and source.readOnly)
-        if found.spec.hostPath is not None:
-            host = found.spec.hostPath
-            return Mounted(Path(host.path), found.metadata.name or "", read_only, host.type or "")
-        if found.spec.local is not None:
-            path = Path(found.spec.local.path)
-            _ready_folder(found, path)
-            return Mounted(path, found.metadata.name or "", read_only, None)
-        raise VolumeError(f'MountVolume.SetUp failed for volume "{found.metadata.name}" : no volume plugin matched')
+        return Found(claim, found, bool(source is not None and source.readOnly))
 
     async def _claim(self, pod: core_v1.Pod, volume: core_v1.Volume, namespace: str, name: str) -> Claim:
         try:
@@ -101,6 +100,23 @@ class ClaimVolumes:
             )
 
 
+def on_this_node(found: Found) -> Mounted:
+    """Where a volume is that lies on the node already. Raises VolumeError for a kind we cannot do."""
+    volume, name = found.volume, found.volume.metadata.name or ""
+    block = rules.mode_of(volume) == "Block"
+    if volume.spec.local is not None:
+        path = Path(volume.spec.local.path)
+        if block and not path.is_block_device():
+            raise VolumeError(f'MapVolume.EvalHostSymlinks failed for volume "{name}" : {path} is not a block device')
+        if not block:
+            _ready_folder(volume, path)
+        return Mounted(path, name, found.read_only, None)
+    if volume.spec.hostPath is not None and not block:
+        return Mounted(Path(volume.spec.hostPath.path), name, found.read_only, volume.spec.hostPath.type or "")
+    what = "MapVolume.SetUpDevice" if block else "MountVolume.SetUp"
+    raise VolumeError(f'{what} failed for volume "{name}" : no volume plugin matched')
+
+
 def _check_mode(pod: core_v1.Pod, volume: core_v1.Volume, found: Volume) -> None:
     containers = (*pod.spec.containers, *(pod.spec.initContainers or ()))
     mounted = any(each.name == volume.name for one in containers for each in one.volumeMounts or ())
@@ -110,10 +126,6 @@ def _check_mode(pod: core_v1.Pod, volume: core_v1.Volume, found: Volume) -> None
         raise VolumeError(f"volume {volume.name} has volumeMode Block, but is specified in volumeMounts")
     if as_device and mode == "Filesystem":
         raise VolumeError(f"volume {volume.name} has volumeMode Filesystem, but is specified in volumeDevices")
-    if as_device:
-        raise VolumeError(
-            f'MapVolume.SetUp failed for volume "{found.metadata.name}" : block volumes are not supported'
-        )
 
 
 def _ready_folder(volume: Volume, path: Path) -> None:
@@ -132,13 +144,3 @@ def _ready_folder(volume: Volume, path: Path) -> None:
         scratch.rename(path)
     except OSError as error:
         raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
-
-
-def own(path: Path, group: int, policy: str | None) -> None:
-    """Give a volume to the pod's fsGroup; with the policy OnRootMismatch only if its top is not the group's yet.
-    Raises OSError."""
-    if policy == "OnRootMismatch":
-        found = os.stat(path)
-        if found.st_gid == group and found.st_mode & 0o2070 == 0o2070:
-            return
-    ownership.give_to_group(path, group)

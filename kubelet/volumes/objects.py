@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from api.models import authentication_v1, core_v1
+from api.models import authentication_v1, core_v1, storage_v1
 from client.client import Client
 from machinery.clock import Clock
 from machinery.errors import NotFound, ServiceUnavailable, Timeout
+from machinery.meta import rfc3339
 
 T = TypeVar("T")
 KEPT = 500  # objects remembered for when the API server is away
@@ -26,6 +27,7 @@ KEPT = 500  # objects remembered for when the API server is away
 class _Token:
     text: str
     renew: float
+    expires: str
 
 
 class ObjectReader:
@@ -53,6 +55,10 @@ class ObjectReader:
     async def volume(self, name: str) -> core_v1.PersistentVolume | None:
         """None where there is none. Raises StatusError."""
         return await self._read(core_v1.PersistentVolume, None, name)
+
+    async def csi_driver(self, name: str) -> storage_v1.CSIDriver | None:
+        """None where there is none. Raises StatusError."""
+        return await self._read(storage_v1.CSIDriver, None, name)
 
     async def _read(self, kind: type[T], namespace: str | None, name: str) -> T | None:
         key = (kind, namespace or "", name)
@@ -105,19 +111,23 @@ class ObjectReader:
 
     async def token(self, pod: core_v1.Pod, audience: str, lifetime: int) -> str:
         """A token of the pod's service account, bound to the pod. Raises StatusError."""
+        return (await self.token_until(pod, audience, lifetime))[0]
+
+    async def token_until(self, pod: core_v1.Pod, audience: str, lifetime: int) -> tuple[str, str]:
+        """The same with the time at which it expires (RFC 3339)."""
         key = ((pod.metadata.uid if pod.metadata else None) or "", audience, lifetime)
         kept = self._tokens.get(key)
         now = self._clock.monotonic()
         if kept is not None and now < kept.renew:
-            return kept.text
+            return kept.text, kept.expires
         try:
             fresh = await self._request(pod, audience, lifetime)
         except (ServiceUnavailable, Timeout):
             if kept is None:
                 raise
-            return kept.text
+            return kept.text, kept.expires
         self._tokens[key] = fresh
-        return fresh.text
+        return fresh.text, fresh.expires
 
     async def _request(self, pod: core_v1.Pod, audience: str, lifetime: int) -> _Token:
         meta, spec = pod.metadata, pod.spec
@@ -137,8 +147,9 @@ class ObjectReader:
         )
         if answer.status is None or not answer.status.token:
             raise NotFound("the API server issued no token")
-        life = self._life(answer.status.expirationTimestamp)
-        return _Token(answer.status.token, self._clock.monotonic() + life * 0.8)
+        expires = answer.status.expirationTimestamp
+        told = rfc3339(expires) if expires is not None else ""
+        return _Token(answer.status.token, self._clock.monotonic() + self._life(expires) * 0.8, told)
 
     def _life(self, expires: datetime | None) -> float:
         return max(-self._clock.elapsed(expires), 0.0) if expires is not None else 0.0

@@ -16,6 +16,10 @@ class VolumeError(Exception):
     """A volume cannot be set up (yet)."""
 
 
+class VolumeWait(VolumeError):
+    """A volume is still on its way: no news, and told to nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     content: bytes

@@ -15,15 +15,17 @@ from pathlib import Path
 from api.models import core_v1
 from kubelet.downward import PodFacts
 from kubelet.env import expand_sub_path
-from kubelet.pod.config import MountPlan, NodeFacts
+from kubelet.pod.config import DevicePlan, MountPlan, NodeFacts
 from kubelet.volumes.atomic import write_payload
-from kubelet.volumes.claims import ClaimVolumes, Mounted, own
+from kubelet.volumes.claims import ClaimVolumes, Mounted, on_this_node
+from kubelet.volumes.csi import messages
+from kubelet.volumes.csi.pod_csi import PodCsi
 from kubelet.volumes.objects import ObjectReader
-from kubelet.volumes.payload import Given, VolumeError, payload, wants
+from kubelet.volumes.ownership import give_to_pod
+from kubelet.volumes.payload import Given, VolumeError, VolumeWait, payload, wants
 from kubelet.volumes.sub_path import SUB_PATHS, bind_sub_path
 from linux import mount
 from machinery import log, quantity
-from machinery.errors import StatusError
 from machinery.log import kv
 
 _log = log.get(__name__)
@@ -39,9 +41,12 @@ _HOST_TYPES = {
 class PodVolumes:
     """One per kubelet."""
 
-    def __init__(self, node: NodeFacts, reader: ObjectReader, node_labels: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self, node: NodeFacts, reader: ObjectReader, node_labels: Callable[[], Mapping[str, str]], csi: PodCsi
+    ) -> None:
         self._node = node
         self._reader = reader
+        self._csi = csi
         self._claims = ClaimVolumes(reader, node_labels)
         self._mounted: dict[str, dict[str, Mounted]] = {}  # by pod and volume
 
@@ -49,7 +54,7 @@ class PodVolumes:
         """Where a volume lives on the node. Raises VolumeError for a kind we cannot do."""
         if volume.hostPath is not None:
             return Path(volume.hostPath.path)
-        if volume.persistentVolumeClaim is not None or volume.ephemeral is not None:
+        if _is_found(volume):
             mounted = self._mounted.get(uid, {}).get(volume.name)
             if mounted is None:
                 raise VolumeError(f'volume "{volume.name}" is not mounted yet')
@@ -77,27 +82,52 @@ class PodVolumes:
         given = await self._given(pod, volumes, facts)
         group = spec.securityContext.fsGroup if spec.securityContext else None
         for volume in volumes:
-            if volume.persistentVolumeClaim is not None or volume.ephemeral is not None:
-                await self._set_up_claim(pod, uid, volume, group)
+            if _is_found(volume):
                 continue
             try:
                 self._set_up_one(pod, uid, volume, given, group)
             except (VolumeError, OSError, ValueError) as error:
                 raise VolumeError(f'MountVolume.SetUp failed for volume "{volume.name}" : {error}') from error
+        found = [volume for volume in volumes if _is_found(volume)]
+        if found:
+            await self._find_all(pod, uid, found, group)
 
-    async def _set_up_claim(self, pod: core_v1.Pod, uid: str, volume: core_v1.Volume, group: int | None) -> None:
+    async def _find_all(self, pod: core_v1.Pod, uid: str, volumes: list[core_v1.Volume], group: int | None) -> None:
+        """Side by side: one that has to be attached first does not hold up the others."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for volume in volumes:
+                    tasks.create_task(self._find(pod, uid, volume, group))
+        except BaseExceptionGroup as errors:
+            raise _worst(errors) from errors
+
+    async def _find(self, pod: core_v1.Pod, uid: str, volume: core_v1.Volume, group: int | None) -> None:
         """Once per pod: what a claim is bound to does not change while a pod uses it."""
         here = self._mounted.setdefault(uid, {})
         if volume.name in here:
+            await self._csi.refresh(pod, here[volume.name].volume)
+        elif volume.csi is not None:
+            path = await self._csi.set_up(pod, messages.inline(pod, volume), None)
+            here[volume.name] = Mounted(path, volume.name, bool(volume.csi.readOnly), None)
+        else:
+            await self._set_up_claim(pod, uid, volume, group)
+
+    async def _set_up_claim(self, pod: core_v1.Pod, uid: str, volume: core_v1.Volume, group: int | None) -> None:
+        here = self._mounted.setdefault(uid, {})
+        found = await self._claims.find(pod, volume)
+        if found.volume.spec is not None and found.volume.spec.csi is not None:
+            wanted = messages.persistent(found.volume, read_only=found.read_only)
+            path = await self._csi.set_up(pod, wanted, found.claim)
+            here[volume.name] = Mounted(path, wanted.name, found.read_only, None)
             return
-        mounted = await self._claims.find(pod, volume)
+        mounted = on_this_node(found)
         try:
             if mounted.host_type is not None:
                 _host_path(mounted.path, mounted.host_type)
-            elif group is not None and not mounted.read_only:
+            elif group is not None and not mounted.read_only and mounted.path.is_dir():
                 context = pod.spec.securityContext if pod.spec is not None else None
                 policy = context.fsGroupChangePolicy if context is not None else None
-                await asyncio.to_thread(own, mounted.path, group, policy)
+                await give_to_pod(mounted.path, group, policy)
         except (VolumeError, OSError) as error:
             raise VolumeError(f'MountVolume.SetUp failed for volume "{mounted.volume}" : {error}') from error
         here[volume.name] = mounted
@@ -115,11 +145,8 @@ class PodVolumes:
                 maps = group.create_task(self._reader.config_maps(namespace, asked.config_maps))
                 secrets = group.create_task(self._reader.secrets(namespace, asked.secrets))
                 tokens = {key: group.create_task(self._reader.token(pod, *key)) for key in asked.tokens}
-        except* StatusError as errors:
-            first: BaseException = errors
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            raise VolumeError(f"MountVolume.SetUp failed for pod volumes : {first}") from errors
+        except BaseExceptionGroup as errors:
+            raise VolumeError(f"MountVolume.SetUp failed for pod volumes : {_worst(errors)}") from errors
         return Given(maps.result(), secrets.result(), {key: task.result() for key, task in tokens.items()}, facts)
 
     def _set_up_one(self, pod: core_v1.Pod, uid: str, volume: core_v1.Volume, given: Given, group: int | None) -> None:
@@ -167,19 +194,38 @@ class PodVolumes:
             )
         return plans
 
-    def tear_down(self, uid: str) -> None:
-        """Unmount and remove the volumes of a pod that has ended; its logs and last messages stay. Raises OSError."""
+    def devices(self, pod: core_v1.Pod, container: core_v1.Container) -> list[DevicePlan]:
+        """The container's block volumes. Raises VolumeError."""
+        volumes = {volume.name: volume for volume in (pod.spec.volumes if pod.spec is not None else None) or ()}
+        uid = (pod.metadata.uid if pod.metadata is not None else None) or ""
+        plans = []
+        for wish in container.volumeDevices or ():
+            if wish.name not in volumes:
+                raise VolumeError(f'unable to find volume "{wish.name}"')
+            source = self.path(uid, volumes[wish.name])
+            plans.append(DevicePlan(wish.devicePath, str(source), readonly=self._read_only(uid, volumes[wish.name])))
+        return plans
+
+    async def tear_down(self, uid: str) -> None:
+        """Unmount and remove the volumes of a pod that has ended; its logs and last messages stay.
+
+        Raises OSError, VolumeError: try again.
+        """
+        await self._csi.tear_down(uid)
+        self._mounted.pop(uid, None)
         for part in ("volumes", SUB_PATHS):
             folder = self._node.pod_dir(uid) / part
             if folder.is_dir():
                 mount.unmount_below(str(folder))
                 shutil.rmtree(folder)
 
-    def clean(self, uid: str) -> None:
-        """Remove everything a pod had on this node. Raises OSError."""
+    async def clean(self, uid: str) -> None:
+        """Remove everything a pod had on this node. Raises OSError, VolumeError: try again."""
         folder = self._node.pod_dir(uid)
         self._reader.forget(uid)
-        self._mounted.pop(uid, None)
+        if (folder / SUB_PATHS).is_dir():  # before the volumes they are in
+            mount.unmount_below(str(folder / SUB_PATHS))
+        await self.tear_down(uid)
         if folder.is_dir():
             mount.unmount_below(str(folder))
             shutil.rmtree(folder)
@@ -190,6 +236,19 @@ class PodVolumes:
             return [entry.name for entry in (self._node.root / "pods").iterdir()]
         except FileNotFoundError:
             return []
+
+
+def _is_found(volume: core_v1.Volume) -> bool:
+    """Whether it has to be found out where the volume is: it is a claim's or a driver's."""
+    return any(each is not None for each in (volume.persistentVolumeClaim, volume.ephemeral, volume.csi))
+
+
+def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one to tell: of what is wrong, not of what only takes its time."""
+    found: list[BaseException] = []
+    for each in errors.exceptions:
+        found.append(_worst(each) if isinstance(each, BaseExceptionGroup) else each)
+    return next((each for each in found if not isinstance(each, VolumeWait)), found[0])
 
 
 def _empty_dir(path: Path, source: core_v1.EmptyDirVolumeSource, group: int | None) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from api.models import core_v1
 from api.volumes import NODE_LOCAL, PROVISIONED_BY, Claim, Volume
-from kubelet.volumes.claims import ClaimVolumes, own
+from kubelet.volumes.claims import ClaimVolumes, on_this_node
+from kubelet.volumes.ownership import own
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.payload import VolumeError
 
@@ -79,7 +80,7 @@ async def find(claim: Claim | None, volume: Volume | None, pod_: core_v1.Pod | N
     used = pod_ or pod()
     reader = cast("ObjectReader", Reader(claim, volume))
     assert used.spec is not None and used.spec.volumes is not None
-    return await ClaimVolumes(reader, lambda: {HOST: "n1"}).find(used, used.spec.volumes[0])
+    return on_this_node(await ClaimVolumes(reader, lambda: {HOST: "n1"}).find(used, used.spec.volumes[0]))
 
 
 PVC = (
@@ -141,9 +142,11 @@ async def test_what_cannot_be_mounted_is_said_in_upstreams_words(
     assert str(caught.value) == text
 
 
-async def test_block_devices_are_refused_clearly() -> None:
-    with pytest.raises(VolumeError, match="block volumes are not supported"):
+async def test_a_block_volume_must_be_a_device() -> None:
+    with pytest.raises(VolumeError, match="/ is not a block device"):
         await find(claim(), volume({"local": {"path": "/"}}, volumeMode="Block"), pod(device=True))
+    with pytest.raises(VolumeError, match="no volume plugin matched"):
+        await find(claim(), volume({"hostPath": {"path": "/"}}, volumeMode="Block"), pod(device=True))
 
 
 async def test_host_paths_and_local_folders_are_where_they_are(tmp_path: Path) -> None:
