@@ -86,15 +86,14 @@ class SchemaStrategy(CustomResourceStrategy):
         fill(obj, self.custom.structural)
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
-        errors = validate_metadata(obj["metadata"], self.resource.namespaced, self.rules.name)
+        errors = validate_metadata(obj["metadata"], self.resource.namespaced, self.rules.name, standard=False)
         errors += self.custom.validator.validate(obj)
         errors += self.scale_findings(obj, "specReplicasPath")
         errors += self._embedded(obj) + duplicates(obj, self.custom.structural)
         return self.evaluated(errors, obj, None)
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        # Upstream checks metadata twice on updates and reports both findings.
-        errors = validate_metadata_update(new["metadata"], old["metadata"]) * 2
+        errors = validate_metadata_update(new["metadata"], old["metadata"], self.rules.passes)
         errors += self.custom.validator.validate(new, old=old)
         errors += self.scale_findings(new, "specReplicasPath")
         errors += self._embedded(new) + self.new_duplicates(new, old)
@@ -127,7 +126,7 @@ class SchemaStrategy(CustomResourceStrategy):
             if isinstance(meta, dict):
                 named = {"name": "fakename", **{key: value for key, value in meta.items() if value}}
                 namespaced = bool(named.get("namespace"))
-                errors += validate_metadata(named, namespaced, names.path_segment, f"{path}.metadata")
+                errors += validate_metadata(named, namespaced, names.path_segment, f"{path}.metadata", standard=False)
         return errors
 
     def scale_findings(self, obj: Obj, which: str) -> list[FieldError]:

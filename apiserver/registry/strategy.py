@@ -19,7 +19,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.canonical import canonicalize, plan_for
-from apiserver.registry.validation.metadata import inherit_metadata, validate_metadata, validate_metadata_update
+from apiserver.registry.validation.metadata import (
+    TWICE,
+    Passes,
+    inherit_metadata,
+    validate_metadata,
+    validate_metadata_update,
+)
 from apiserver.registry.validation.names import NameCheck, dns_subdomain
 from machinery.field_errors import FieldError
 
@@ -57,6 +63,10 @@ class Rules:
     validate: Callable[[Obj], list[FieldError]] | None = None
     """Rules for new objects and, unless `validate_update` is given, for updated ones."""
     validate_update: Callable[[Obj, Obj], list[FieldError]] | None = None
+    passes: Passes = TWICE
+    """How often upstream looks at the metadata of an update."""
+    looks: int = 1
+    """How often upstream looks at the rest of an update that it judges like a new object."""
     validate_status: Callable[[Obj, Obj], list[FieldError]] | None = None
     status_keeps: tuple[str, ...] = ()
     """Metadata that a status write cannot change."""
@@ -118,7 +128,9 @@ class Strategy:
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         """All findings about a new object."""
-        errors = validate_metadata(obj["metadata"], self.resource.namespaced, self.rules.name)
+        rules = self.rules
+        standard = rules.passes.standard
+        errors = validate_metadata(obj["metadata"], self.resource.namespaced, rules.name, standard=standard)
         errors += self.validate(obj)
         return errors
 
@@ -164,8 +176,9 @@ class Strategy:
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
         """All findings about an update."""
-        # Upstream checks metadata twice on updates and reports both findings.
-        errors = validate_metadata_update(new["metadata"], old["metadata"]) * 2
+        errors = validate_metadata_update(new["metadata"], old["metadata"], self.rules.passes)
+        if self.rules.looks > 1:
+            errors += self.validate(new) * (self.rules.looks - 1)
         errors += self.validate_change(new, old)
         return errors
 
@@ -283,8 +296,8 @@ class StatusStrategy(PartStrategy):
                 new[field] = value
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        # Upstream checks metadata twice on updates and reports both findings.
-        errors = validate_metadata_update(new["metadata"], old["metadata"]) * 2
+        passes = Passes(standard=self.rules.passes.standard)
+        errors = validate_metadata_update(new["metadata"], old["metadata"], passes)
         errors += self.validate_status(new, old)
         return errors
 

@@ -141,10 +141,11 @@ def _pod_level_requests(spec: Obj) -> None:
         return
     sums = _container_requests(spec)
     requests = dict(resources.get("requests") or {})
+    for name in ("cpu", "memory"):
+        if name in sums:
+            requests.setdefault(name, sums[name])
     for name, amount in limits.items():
-        if name in requests:
-            continue
-        requests[name] = sums.get(name, amount)
+        requests.setdefault(name, amount)
     resources["requests"] = requests
 
 

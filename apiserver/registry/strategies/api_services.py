@@ -11,6 +11,7 @@ from apiserver.aggregation.model import LOCAL, plan_condition
 from apiserver.registry.defaults.extensions import default_api_service
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation.extensions import validate_api_service, validate_api_service_status
+from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.names import path_segment
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class APIServiceStrategy(Strategy):
         has_status=True,
         allow_unconditional_update=False,
         default=default_api_service,
+        passes=Passes(2, 1, standard=False),
         validate=validate_api_service,
         validate_status=validate_api_service_status,
     )

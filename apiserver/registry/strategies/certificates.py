@@ -15,6 +15,7 @@ from apiserver.registry.validation.certificates import (
     validate_decision,
     validate_request,
 )
+from apiserver.registry.validation.metadata import Passes
 from machinery.field_errors import FieldError
 from machinery.meta import rfc3339
 
@@ -31,6 +32,7 @@ class CertificateRequestStrategy(Strategy):
         has_status=True,
         new_status={},
         validate=validate_request,
+        passes=Passes(2, 1),
         fields={"spec.signerName": lambda obj: str((obj.get("spec") or {}).get("signerName") or "")},
     )
 

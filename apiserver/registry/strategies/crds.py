@@ -11,6 +11,7 @@ from apiserver.crd.tidy import tidied
 from apiserver.registry.defaults.extensions import default_crd
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation.crds import validate_crd, validate_crd_update
+from apiserver.registry.validation.metadata import Passes
 
 if TYPE_CHECKING:
     from apiserver.registry.store import RequestContext
@@ -26,6 +27,7 @@ class CustomResourceDefinitionStrategy(Strategy):
         has_status=True,
         allow_unconditional_update=False,
         default=default_crd,
+        passes=Passes(standard=False),
         validate=validate_crd,
         validate_update=validate_crd_update,
     )

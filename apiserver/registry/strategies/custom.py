@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.strategy import Rules, StatusStrategy, Strategy
+from apiserver.registry.validation.metadata import Passes, standard_finalizer
 
 if TYPE_CHECKING:
     from api.resources import Resource
@@ -16,8 +17,15 @@ if TYPE_CHECKING:
 
 Obj = dict[str, Any]
 
-_WITH_STATUS = Rules(generation=True, desired_state=(), has_status=True, allow_unconditional_update=False)
-_WITHOUT_STATUS = Rules(generation=True, desired_state=(), allow_unconditional_update=False)
+_PREFER_QUALIFIED = (
+    "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer "
+    "writers"
+)
+_LENIENT = Passes(standard=False)
+_WITH_STATUS = Rules(
+    passes=_LENIENT, generation=True, desired_state=(), has_status=True, allow_unconditional_update=False
+)
+_WITHOUT_STATUS = Rules(passes=_LENIENT, generation=True, desired_state=(), allow_unconditional_update=False)
 
 
 class CustomResourceStrategy(Strategy):
@@ -32,6 +40,15 @@ class CustomResourceStrategy(Strategy):
     def desired_state_changed(self, new: Obj, old: Obj) -> bool:
         skip = {"metadata", "apiVersion", "kind"} | ({"status"} if self.rules.has_status else set())
         return any(new.get(field) != old.get(field) for field in {*new, *old} - skip)
+
+    def warnings(self, obj: Obj, old: Obj | None = None) -> list[str]:
+        known = (old or {}).get("metadata", {}).get("finalizers") or ()
+        added = sorted({name for name in obj["metadata"].get("finalizers") or () if name not in known})
+        return [
+            f'metadata.finalizers: "{name}": {_PREFER_QUALIFIED}'
+            for name in added
+            if standard_finalizer(name, "") and name != "kubernetes"
+        ]
 
     def make_subresource(self, name: str) -> Strategy:
         return CustomStatusStrategy(self) if name == "status" else super().make_subresource(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apiserver.registry.defaults.workloads import default_daemon_set
 from apiserver.registry.strategies.pod_warnings import template_warnings
 from apiserver.registry.strategy import Rules, Strategy
+from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.workloads import (
     validate_daemon_set,
     validate_daemon_set_update,
@@ -41,6 +42,8 @@ class DaemonSetStrategy(Strategy):
             "numberReady": 0,
         },
         default=default_daemon_set,
+        passes=Passes(2, 1),
+        looks=2,
         validate=validate_daemon_set,
         validate_update=validate_daemon_set_update,
         validate_status=validate_workload_status,

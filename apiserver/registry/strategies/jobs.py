@@ -17,6 +17,7 @@ from apiserver.registry.validation.batch import (
     validate_job_status,
     validate_job_update,
 )
+from apiserver.registry.validation.metadata import Passes
 
 if TYPE_CHECKING:
     from apiserver.registry.store import RequestContext
@@ -41,6 +42,8 @@ class JobStrategy(Strategy):
         has_status=True,
         new_status={},
         default=default_job,
+        passes=Passes(2, 1),
+        looks=2,
         validate=validate_job,
         validate_update=validate_job_update,
         validate_status=validate_job_status,

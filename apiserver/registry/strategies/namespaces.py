@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.core import default_namespace
 from apiserver.registry.strategy import PartStrategy, Rules, Strategy
-from apiserver.registry.validation.metadata import inherit_metadata, validate_finalizer_name
+from apiserver.registry.validation.metadata import Passes, inherit_metadata, validate_finalizer_name
 from apiserver.registry.validation.names import dns_label
 from machinery.field_errors import FieldError
 
@@ -32,6 +32,7 @@ class NamespaceStrategy(Strategy):
         name=dns_label,
         new_status={"phase": "Active"},
         default=default_namespace,
+        passes=Passes(2, 1),
         fields={"status.phase": _phase, "name": lambda obj: str(obj["metadata"]["name"])},
     )
 
@@ -69,4 +70,8 @@ class NamespaceFinalizeStrategy(PartStrategy):
             new["status"] = old["status"]
 
     def validate_change(self, new: Obj, old: Obj) -> list[FieldError]:
-        return self.parent.validate(new)
+        return [
+            error
+            for index, name in enumerate((new.get("spec") or {}).get("finalizers") or ())
+            for error in validate_finalizer_name(name or "", f"spec.finalizers[{index}]")
+        ]

@@ -12,7 +12,14 @@ from apiserver.registry.defaults.pod import default_pod
 from apiserver.registry.strategies.pod_warnings import pod_warnings
 from apiserver.registry.strategies.qos import qos_class
 from apiserver.registry.strategy import PartStrategy, Rules, StatusStrategy, Strategy
-from apiserver.registry.validation.pod import validate_ephemeral, validate_pod_spec
+from apiserver.registry.validation.metadata import Passes
+from apiserver.registry.validation.pod import validate_pod
+from apiserver.registry.validation.pod_annotations import (
+    MIRROR,
+    validate_annotation_change,
+    validate_pod_annotations,
+    validate_profile_annotations,
+)
 from apiserver.registry.validation.pod_status import validate_pod_status
 from apiserver.registry.validation.pod_update import (
     validate_ephemeral_update,
@@ -54,6 +61,7 @@ class PodStrategy(Strategy):
         generation=True,
         has_status=True,
         default=default_pod,
+        passes=Passes(2, 1),
         warnings=pod_warnings,
         fields={
             "spec.nodeName": _spec_field("nodeName"),
@@ -83,22 +91,27 @@ class PodStrategy(Strategy):
         errors = super().validate_create(ctx, obj)
         spec = obj["spec"]
         if spec.get("ephemeralContainers"):
-            errors = [error for error in errors if not error.field.startswith("spec.ephemeralContainers")]
             errors.append(FieldError.forbidden("spec.ephemeralContainers", "cannot be set on create"))
         if spec.get("nodeName") and spec.get("schedulingGates"):
             detail = "cannot be set until all schedulingGates have been cleared"
             errors.append(FieldError.forbidden("spec.nodeName", detail))
+        if annotations := obj["metadata"].get("annotations"):
+            errors += validate_profile_annotations(annotations, spec, "spec")
         return errors
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return validate_pod_spec(obj["spec"], "spec")
+        return validate_pod(obj)
 
     def validate_change(self, new: Obj, old: Obj) -> list[FieldError]:
-        if new["spec"] == old["spec"]:
-            return []
-        errors = [] if new["spec"].get("containers") else [FieldError.required("spec.containers")]
-        errors = errors or validate_pod_spec(new["spec"], "spec")
-        return errors + validate_pod_update(new["spec"], old["spec"])
+        errors: list[FieldError] = []
+        same = new["spec"] == old["spec"]
+        if not same:
+            errors += validate_pod(new)
+        changed = _annotation_change(new, old)
+        if same and changed:  # what a look at the whole pod finds once more
+            errors += validate_pod_annotations(new["metadata"]["annotations"], new["spec"], "metadata.annotations")
+        errors += changed
+        return errors if same else errors + validate_pod_update(new["spec"], old["spec"])
 
     def grace_period(self, obj: Obj, requested: int | None) -> int | None:
         spec = obj.get("spec") or {}
@@ -116,6 +129,14 @@ class PodStrategy(Strategy):
             "ephemeralcontainers": PodEphemeralStrategy,
         }.get(name)
         return made(self) if made else super().make_subresource(name)
+
+
+def _annotation_change(new: Obj, old: Obj) -> list[FieldError]:
+    after, before = (pod["metadata"].get("annotations") or {} for pod in (new, old))
+    if after == before:
+        return []
+    errors = validate_annotation_change(after, before, "metadata.annotations")
+    return errors + validate_pod_annotations(after, new["spec"], "metadata.annotations")
 
 
 class PodStatusStrategy(StatusStrategy):
@@ -136,7 +157,7 @@ class PodStatusStrategy(StatusStrategy):
                 item.setdefault("lastState", {})
 
     def validate_status(self, new: Obj, old: Obj) -> list[FieldError]:
-        return validate_pod_status(new.get("status") or {}, old)
+        return _annotation_change(new, old) + validate_pod_status(new, old)
 
 
 class _PodPartStrategy(PartStrategy):
@@ -166,8 +187,18 @@ class PodResizeStrategy(_PodPartStrategy):
         return kept
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        errors = validate_pod_spec(new["spec"], "spec")
-        return errors + validate_resize(new["spec"], old["spec"], (qos_class(new["spec"]), qos_class(old["spec"])))
+        errors = validate_pod(new)
+        if refusal := _unresizable(new, old):
+            return [FieldError.forbidden("[]", refusal)]
+        return errors + validate_resize(new, old, qos_class(new["spec"]))
+
+
+def _unresizable(new: Obj, old: Obj) -> str:
+    if MIRROR in (old["metadata"].get("annotations") or ()):
+        return "static pods cannot be resized"
+    if (old["spec"].get("os") or {}).get("name") == "windows":
+        return "windows pods cannot be resized"
+    return ""
 
 
 def _resized(container: Obj, asked: Obj | None) -> Obj:
@@ -190,10 +221,6 @@ class PodEphemeralStrategy(_PodPartStrategy):
         return kept
 
     def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
-        spec = new["spec"]
-        errors = validate_ephemeral_update(spec, old["spec"])
-        if not errors:
-            volumes = {volume.get("name") or "": volume for volume in spec.get("volumes") or ()}
-            added = spec.get("ephemeralContainers") or []
-            errors = validate_ephemeral(added, spec, "spec.ephemeralContainers", volumes)
-        return errors
+        if MIRROR in (old["metadata"].get("annotations") or ()):
+            return [FieldError.forbidden("[]", "static pods do not support ephemeral containers")]
+        return validate_pod(new) + validate_ephemeral_update(new["spec"], old["spec"])

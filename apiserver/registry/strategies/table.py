@@ -41,6 +41,7 @@ from apiserver.registry.validation import (
     storage_classes,
     workloads,
 )
+from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.names import any_name, dns_label, path_segment
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _spec_text(label: str) -> Callable[[Obj], str]:
 
 
 _WEBHOOKS = Rules(
+    passes=Passes(1, 1, standard=False),
     generation=True,
     desired_state=("webhooks",),
     allow_unconditional_update=False,
@@ -94,6 +96,8 @@ _RULES: dict[tuple[str, str], Rules] = {
         warnings=_SPEC_TEMPLATE,
     ),
     ("apps", "replicasets"): Rules(
+        passes=Passes(2, 1),
+        looks=2,
         generation=True,
         has_status=True,
         new_status={"replicas": 0},
@@ -115,10 +119,13 @@ _RULES: dict[tuple[str, str], Rules] = {
         warnings=_SPEC_TEMPLATE,
     ),
     ("apps", "controllerrevisions"): Rules(
+        passes=Passes(2, 1),
         validate=workloads.validate_revision,
         validate_update=workloads.validate_revision_update,
     ),
     ("", "replicationcontrollers"): Rules(
+        passes=Passes(2, 1),
+        looks=2,
         generation=True,
         has_status=True,
         new_status={"replicas": 0},
@@ -136,17 +143,20 @@ _RULES: dict[tuple[str, str], Rules] = {
         warnings=_template_warnings("template"),
     ),
     ("", "configmaps"): Rules(
+        passes=Passes(2, 1),
         validate=core.validate_config_map,
         validate_update=core.validate_config_map_update,
     ),
     ("", "secrets"): Rules(
+        passes=Passes(2, 1),
         default=core_defaults.default_secret,
         validate=core.validate_secret,
         validate_update=core.validate_secret_update,
         fields={"type": lambda obj: str(obj.get("type") or "")},
     ),
-    ("", "serviceaccounts"): PLAIN,
+    ("", "serviceaccounts"): Rules(passes=Passes(2, 1)),
     ("", "nodes"): Rules(
+        passes=Passes(2, 1),
         has_status=True,
         status_at_creation=True,
         default=core_defaults.default_node,
@@ -157,11 +167,13 @@ _RULES: dict[tuple[str, str], Rules] = {
         warnings=node_warnings,
     ),
     ("", "endpoints"): Rules(
+        passes=Passes(2, 1),
         allow_create_on_update=True,
         default=core_defaults.default_endpoints,
         validate=endpoints.validate_endpoints,
     ),
     ("discovery.k8s.io", "endpointslices"): Rules(
+        passes=Passes(1, 1),
         generation=True,
         desired_state=(),
         default=core_defaults.default_endpoint_slice,
@@ -176,6 +188,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=core.validate_lease,
     ),
     ("", "limitranges"): Rules(
+        passes=Passes(1, 1),
         allow_create_on_update=True,
         default=core_defaults.default_limit_range,
         validate=limits.validate_limit_range,
@@ -196,6 +209,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=core.validate_priority_class_update,
     ),
     ("node.k8s.io", "runtimeclasses"): Rules(
+        passes=Passes(2, 1),
         allow_unconditional_update=False,
         validate=core.validate_runtime_class,
         validate_update=core.validate_runtime_class_update,
@@ -217,27 +231,33 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=network.validate_ingress_class_update,
     ),
     ("networking.k8s.io", "networkpolicies"): Rules(
+        passes=Passes(2, 1),
+        looks=2,
         generation=True,
         default=network_defaults.default_network_policy,
         validate=network.validate_network_policy,
     ),
     ("networking.k8s.io", "ipaddresses"): Rules(
+        passes=Passes(2, 1),
         name=any_name,
         validate=network.validate_ip_address,
         validate_update=network.validate_ip_address_update,
     ),
     ("networking.k8s.io", "servicecidrs"): Rules(
+        passes=Passes(2, 1),
         has_status=True,
         validate=network.validate_service_cidr,
         validate_update=network.validate_service_cidr_update,
     ),
     ("storage.k8s.io", "storageclasses"): Rules(
+        passes=Passes(2, 1),
         default=storage_defaults.default_storage_class,
         validate=storage_classes.validate_storage_class,
         validate_update=storage_classes.validate_storage_class_update,
         warnings=storage_classes.storage_class_warnings,
     ),
     ("storage.k8s.io", "csinodes"): Rules(
+        passes=Passes(1, 1),
         allow_unconditional_update=False,
         validate=storage_classes.validate_csi_node,
         validate_update=storage_classes.validate_csi_node_update,
@@ -250,6 +270,8 @@ _RULES: dict[tuple[str, str], Rules] = {
         warnings=storage_classes.csi_driver_warnings,
     ),
     ("storage.k8s.io", "volumeattachments"): Rules(
+        passes=Passes(1, 2),
+        looks=2,
         has_status=True,
         new_status={"attached": False},
         allow_unconditional_update=False,
@@ -258,27 +280,35 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_status=storage_classes.validate_attachment_status,
     ),
     ("storage.k8s.io", "csistoragecapacities"): Rules(
+        passes=Passes(2, 1),
         allow_unconditional_update=False,
         validate=storage_classes.validate_capacity,
         validate_update=storage_classes.validate_capacity_update,
     ),
     ("storage.k8s.io", "volumeattributesclasses"): Rules(
+        passes=Passes(2, 1),
         validate=storage_classes.validate_attributes_class,
         validate_update=storage_classes.validate_attributes_class_update,
     ),
     ("rbac.authorization.k8s.io", "roles"): Rules(
+        passes=Passes(2, 2),
+        looks=2,
         name=path_segment,
         allow_create_on_update=True,
         default=extension_defaults.default_role,
         validate=rbac.validate_role,
     ),
     ("rbac.authorization.k8s.io", "clusterroles"): Rules(
+        passes=Passes(2, 2),
+        looks=2,
         name=path_segment,
         allow_create_on_update=True,
         default=extension_defaults.default_role,
         validate=rbac.validate_cluster_role,
     ),
     ("rbac.authorization.k8s.io", "rolebindings"): Rules(
+        passes=Passes(2, 2),
+        looks=2,
         name=path_segment,
         allow_create_on_update=True,
         default=extension_defaults.default_binding,
@@ -286,6 +316,8 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=rbac.validate_role_binding_update,
     ),
     ("rbac.authorization.k8s.io", "clusterrolebindings"): Rules(
+        passes=Passes(2, 2),
+        looks=2,
         name=path_segment,
         allow_create_on_update=True,
         default=extension_defaults.default_binding,
@@ -300,6 +332,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_status=autoscaling.validate_autoscaler_status,
     ),
     ("policy", "poddisruptionbudgets"): Rules(
+        passes=Passes(1),
         generation=True,
         has_status=True,
         new_status={"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
@@ -310,6 +343,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): _WEBHOOKS,
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): _WEBHOOKS,
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"): Rules(
+        passes=Passes(1, 1, standard=False),
         generation=True,
         has_status=True,
         new_status={},
@@ -318,24 +352,28 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=extensions.validate_admission_policy,
     ),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): Rules(
+        passes=Passes(1, 1, standard=False),
         generation=True,
         allow_unconditional_update=False,
         default=extension_defaults.default_admission_binding,
         validate=extensions.validate_policy_binding,
     ),
     ("admissionregistration.k8s.io", "mutatingadmissionpolicies"): Rules(
+        passes=Passes(1, 1, standard=False),
         generation=True,
         allow_unconditional_update=False,
         default=extension_defaults.default_admission_policy,
         validate=extensions.validate_mutating_policy,
     ),
     ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"): Rules(
+        passes=Passes(1, 1, standard=False),
         generation=True,
         allow_unconditional_update=False,
         default=extension_defaults.default_admission_binding,
         validate=extensions.validate_mutating_binding,
     ),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"): Rules(
+        passes=Passes(1, 1),
         generation=True,
         has_status=True,
         new_status={},
@@ -344,6 +382,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_status=flowcontrol.validate_status,
     ),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"): Rules(
+        passes=Passes(1, 1),
         generation=True,
         has_status=True,
         new_status={},

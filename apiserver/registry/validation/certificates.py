@@ -7,8 +7,8 @@ import base64
 import binascii
 from typing import Any
 
-from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import unsupported
+from apiserver.registry.validation.signers import validate_signer_name
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -46,31 +46,11 @@ def validate_request(obj: Obj) -> list[FieldError]:
             errors.append(unsupported(path, usage, _USAGES))
         elif usage in usages[:index]:
             errors.append(FieldError.duplicate(path, usage))
-    signer = spec.get("signerName") or ""
-    if not signer:
-        errors.append(FieldError.required("spec.signerName"))
-    else:
-        errors += _validate_signer(signer, "spec.signerName")
+    errors += validate_signer_name(spec.get("signerName") or "", "spec.signerName")
     seconds = spec.get("expirationSeconds")
     if seconds is not None and seconds < 600:
         detail = "may not specify a duration less than 600 seconds (10 minutes)"
         errors.append(FieldError.invalid("spec.expirationSeconds", seconds, detail))
-    return errors
-
-
-def _validate_signer(signer: str, path: str) -> list[FieldError]:
-    domain, slash, rest = signer.partition("/")
-    if not slash:
-        detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        return [FieldError.invalid(path, signer, detail)]
-    errors: list[FieldError] = []
-    for text in names.dns_subdomain(domain):
-        errors.append(FieldError.invalid(path, domain, f"validating label {text!r}: {text}"))
-    if "." not in domain:
-        detail = "should be a domain with at least two segments separated by dots"
-        errors.append(FieldError.invalid(path, domain, detail))
-    if not rest:
-        errors.append(FieldError.invalid(path, rest, "must not be empty"))
     return errors
 
 

@@ -4,20 +4,22 @@ Owns the rules of one container of any role. Called by the pod spec validation. 
 fields.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.field_refs import ENV_FIELDS, validate_field_ref, validate_resource_field
 from apiserver.registry.validation.fields import (
-    check_descending_path,
     check_enum,
     check_not_negative,
     check_port_or_name,
     invalid_each,
     unsupported,
 )
+from apiserver.registry.validation.mounts import validate_devices, validate_mounts
 from apiserver.registry.validation.resources import check_requirements
 from apiserver.registry.validation.security import validate_container_security
+from apiserver.registry.validation.volume_sources import check_local_path
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -26,29 +28,26 @@ SIDECAR_ONLY = "may not be set for init containers without restartPolicy=Always"
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
+_MESSAGE_POLICIES = ("File", "FallbackToLogsOnError")
 _RESTART_POLICIES = ("Always", "Never", "OnFailure")
-_PROPAGATION = ("Bidirectional", "HostToContainer", "None")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOKS = ("exec", "httpGet", "tcpSocket", "sleep")
 
-_ENV_FIELDS = frozenset(
-    {
-        "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-        "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
-    }
-)  # fmt: skip
-_VOLUME_FIELDS = frozenset(
-    {"metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid"}
-)
-_KNOWN_FIELDS = _ENV_FIELDS | _VOLUME_FIELDS | {"spec.restartPolicy", "spec.schedulerName", "spec.host", "status.phase"}
-_RESOURCE_FIELDS = frozenset(
-    f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "memory", "ephemeral-storage")
-)
+
+class Surroundings(NamedTuple):
+    """What a container's rules have to know of its pod."""
+
+    volumes: Mapping[str, Obj]
+    """The pod's faultless volumes, by name."""
+    claims: Sequence[str]
+    """The names of its resource claims, sorted."""
+    restart_policy: str
+    host_users: bool
+    grace: int
 
 
-def validate_container(container: Obj, path: str, volumes: Mapping[str, Obj]) -> list[FieldError]:
-    """What holds for containers of every role; `volumes` are the pod's, by name."""
+def validate_container(container: Obj, path: str, pod: Surroundings) -> list[FieldError]:
+    """What holds for containers of every role."""
     errors: list[FieldError] = []
     name = container.get("name")
     if not name:
@@ -57,9 +56,6 @@ def validate_container(container: Obj, path: str, volumes: Mapping[str, Obj]) ->
         errors += invalid_each(f"{path}.name", name, texts)
     if not container.get("image"):
         errors.append(FieldError.required(f"{path}.image"))
-    elif container["image"].strip() != container["image"]:
-        detail = "must not have leading or trailing whitespace"
-        errors.append(FieldError.invalid(f"{path}.image", container["image"], detail))
     policy = container.get("terminationMessagePolicy")
     if policy != "File":
         errors += check_enum(f"{path}.terminationMessagePolicy", policy, _MESSAGE_POLICIES, required=True)
@@ -70,21 +66,29 @@ def validate_container(container: Obj, path: str, volumes: Mapping[str, Obj]) ->
     if sources := container.get("envFrom"):
         errors += _validate_env_from(sources, f"{path}.envFrom")
     if mounts := container.get("volumeMounts"):
-        errors += _validate_mounts(container, mounts, f"{path}.volumeMounts", volumes)
+        errors += validate_mounts(container, mounts, f"{path}.volumeMounts", pod.volumes)
     if devices := container.get("volumeDevices"):
-        errors += _validate_devices(devices, f"{path}.volumeDevices", volumes)
+        errors += validate_devices(container, devices, f"{path}.volumeDevices", pod.volumes)
     policy = container.get("imagePullPolicy")
     if policy not in _PULL_POLICIES:
         errors += check_enum(f"{path}.imagePullPolicy", policy, _PULL_POLICIES, required=True)
     if resources := container.get("resources"):
-        errors += check_requirements(f"{path}.resources", resources)
+        errors += check_requirements(f"{path}.resources", resources, pod.claims)
     if resizes := container.get("resizePolicy"):
-        errors += _validate_resize_policy(resizes, f"{path}.resizePolicy")
+        errors += _validate_resize_policy(resizes, f"{path}.resizePolicy", pod.restart_policy)
     if security := container.get("securityContext"):
-        errors += validate_container_security(security, f"{path}.securityContext")
+        errors += validate_container_security(security, f"{path}.securityContext", pod.host_users)
     if restart := container.get("restartPolicy"):
         errors += check_enum(f"{path}.restartPolicy", restart, _RESTART_POLICIES)
     return errors
+
+
+def validate_image_text(container: Obj, path: str) -> list[FieldError]:
+    """Templates may hold images that are no image yet; pods may not."""
+    image = container.get("image") or ""
+    if image.strip() == image:
+        return []
+    return [FieldError.invalid(f"{path}.image", image, "must not have leading or trailing whitespace")]
 
 
 def validate_running(container: Obj, path: str, grace: int) -> list[FieldError]:
@@ -111,7 +115,9 @@ def validate_running(container: Obj, path: str, grace: int) -> list[FieldError]:
 def forbid_running(container: Obj, path: str) -> list[FieldError]:
     """Init containers that end have neither hooks nor probes."""
     fields = ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
-    return [FieldError.forbidden(f"{path}.{field}", SIDECAR_ONLY) for field in fields if container.get(field)]
+    return [
+        FieldError.forbidden(f"{path}.{field}", SIDECAR_ONLY) for field in fields if container.get(field) is not None
+    ]
 
 
 def _only_one_success(probe: Obj, path: str) -> list[FieldError]:
@@ -181,10 +187,11 @@ def _validate_ports(ports: list[Obj], path: str) -> list[FieldError]:
         at = f"{path}[{index}]"
         if name := port.get("name"):
             if texts := names.port_name(name):
-                errors += invalid_each(f"{at}.name", name, texts[:1])
+                errors += invalid_each(f"{at}.name", name, texts)
             elif name in seen:
                 errors.append(FieldError.duplicate(f"{at}.name", name))
-            seen.add(name)
+            else:
+                seen.add(name)
         number = port.get("containerPort") or 0
         if number == 0:
             errors.append(FieldError.required(f"{at}.containerPort"))
@@ -218,7 +225,7 @@ def _validate_value_from(variable: Obj, source: Obj, path: str) -> list[FieldErr
     count = 0
     if (field := source.get("fieldRef")) is not None:
         count += 1
-        errors += validate_field_ref(field, f"{path}.fieldRef", _ENV_FIELDS)
+        errors += validate_field_ref(field, f"{path}.fieldRef", ENV_FIELDS)
     if (resource := source.get("resourceFieldRef")) is not None:
         count += 1
         errors += validate_resource_field(resource, f"{path}.resourceFieldRef", in_volume=False)
@@ -226,8 +233,9 @@ def _validate_value_from(variable: Obj, source: Obj, path: str) -> list[FieldErr
         if (key := source.get(kind)) is not None:
             count += 1
             errors += _validate_key_ref(key, f"{path}.{kind}")
-    if source.get("fileKeyRef") is not None:
+    if (key := source.get("fileKeyRef")) is not None:
         count += 1
+        errors += _validate_file_key(key, f"{path}.fileKeyRef")
     if not count:
         detail = (
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
@@ -241,10 +249,8 @@ def _validate_value_from(variable: Obj, source: Obj, path: str) -> list[FieldErr
 
 
 def _validate_key_ref(reference: Obj, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    if not reference.get("name"):
-        errors.append(FieldError.required(f"{path}.name"))
-    key = reference.get("key")
+    name, key = reference.get("name") or "", reference.get("key")
+    errors = invalid_each(f"{path}.name", name, names.dns_subdomain(name))
     if not key:
         errors.append(FieldError.required(f"{path}.key"))
     else:
@@ -252,37 +258,10 @@ def _validate_key_ref(reference: Obj, path: str) -> list[FieldError]:
     return errors
 
 
-def validate_field_ref(reference: Obj, path: str, allowed: frozenset[str] = _VOLUME_FIELDS) -> list[FieldError]:
-    """A downward API field, optionally one key of labels or annotations."""
-    if not reference.get("apiVersion"):
-        return [FieldError.required(f"{path}.apiVersion")]
-    field = reference.get("fieldPath") or ""
-    if not field:
-        return [FieldError.required(f"{path}.fieldPath")]
-    at = f"{path}.fieldPath"
-    if field in allowed:
-        return []
-    base, bracket, rest = field.partition("['")
-    if bracket and rest.endswith("']") and base in ("metadata.labels", "metadata.annotations"):
-        key = rest[:-2]
-        checked = key.lower() if base == "metadata.annotations" else key
-        return invalid_each(at, key, names.qualified_name(checked))
-    if field not in _KNOWN_FIELDS:
-        detail = f"error converting fieldPath: field label not supported: {field}"
-        return [FieldError.invalid(at, field, detail)]
-    return [unsupported(at, field, sorted(allowed))]
-
-
-def validate_resource_field(reference: Obj, path: str, *, in_volume: bool) -> list[FieldError]:
-    """A container's resource as a value."""
-    if in_volume and not reference.get("containerName"):
-        return [FieldError.required(f"{path}.containerName")]
-    resource = reference.get("resource")
-    if not resource:
-        return [FieldError.required(f"{path}.resource")]
-    if resource not in _RESOURCE_FIELDS and ".hugepages-" not in resource:
-        return [unsupported(f"{path}.resource", resource, sorted(_RESOURCE_FIELDS))]
-    return []
+def _validate_file_key(reference: Obj, path: str) -> list[FieldError]:
+    fields = ("key", "volumeName", "path")
+    errors = [FieldError.required(f"{path}.{field}") for field in fields if not reference.get(field)]
+    return errors + check_local_path(f"{path}.path", reference.get("path") or "")
 
 
 def _validate_env_from(sources: list[Obj], path: str) -> list[FieldError]:
@@ -293,87 +272,31 @@ def _validate_env_from(sources: list[Obj], path: str) -> list[FieldError]:
             errors += invalid_each(f"{at}.prefix", prefix, names.env_name(prefix))
         kinds = [kind for kind in ("configMapRef", "secretRef") if source.get(kind) is not None]
         for kind in kinds:
-            if not source[kind].get("name"):
+            if not (name := source[kind].get("name")):
                 errors.append(FieldError.required(f"{at}.{kind}.name"))
+            else:
+                errors += invalid_each(f"{at}.{kind}.name", name, names.dns_subdomain(name, True))
+        # Upstream names the list here, not its element.
         if not kinds:
-            errors.append(FieldError.invalid(at, "", "must specify one of: `configMapRef` or `secretRef`"))
+            errors.append(FieldError.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"))
         elif len(kinds) > 1:
-            errors.append(FieldError.invalid(at, "", "may not have more than one field specified at a time"))
+            errors.append(FieldError.invalid(path, "", "may not have more than one field specified at a time"))
     return errors
 
 
-def _validate_mounts(container: Obj, mounts: list[Obj], path: str, volumes: Mapping[str, Obj]) -> list[FieldError]:
+def _validate_resize_policy(policies: list[Obj], path: str, pod_restart: str) -> list[FieldError]:
     errors: list[FieldError] = []
     seen: set[str] = set()
-    for index, mount in enumerate(mounts):
-        name = mount.get("name")
-        if not name:
-            errors.append(FieldError.required(f"{path}[{index}].name"))
-        elif name not in volumes:
-            errors.append(FieldError.not_found(f"{path}[{index}].name", name))
-        where = mount.get("mountPath")
-        if not where:
-            errors.append(FieldError.required(f"{path}[{index}].mountPath"))
-        elif where in seen:
-            errors.append(FieldError.invalid(f"{path}[{index}].mountPath", where, "must be unique"))
-        else:
-            seen.add(where)
-        if len(mount) > 2:
-            errors += _validate_mount_options(container, mount, f"{path}[{index}]")
-    return errors
-
-
-def _validate_mount_options(container: Obj, mount: Obj, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    if part := mount.get("subPath"):
-        errors += check_descending_path(f"{path}.subPath", part)
-    if expression := mount.get("subPathExpr"):
-        if part:
-            detail = "subPathExpr and subPath are mutually exclusive"
-            errors.append(FieldError.invalid(f"{path}.subPathExpr", expression, detail))
-        errors += check_descending_path(f"{path}.subPathExpr", expression)
-    if propagation := mount.get("mountPropagation"):
-        errors += check_enum(f"{path}.mountPropagation", propagation, _PROPAGATION)
-        privileged = (container.get("securityContext") or {}).get("privileged")
-        if propagation == "Bidirectional" and not privileged:
-            detail = "Bidirectional mount propagation is available only to privileged containers"
-            errors.append(FieldError.forbidden(f"{path}.mountPropagation", detail))
-    recursive = mount.get("recursiveReadOnly")
-    if recursive in ("Enabled", "IfPossible") and not mount.get("readOnly"):
-        detail = "may only be specified when readOnly is true"
-        errors.append(FieldError.forbidden(f"{path}.recursiveReadOnly", detail))
-    elif recursive:
-        errors += check_enum(f"{path}.recursiveReadOnly", recursive, ("Disabled", "Enabled", "IfPossible"))
-    return errors
-
-
-def _validate_devices(devices: list[Obj], path: str, volumes: Mapping[str, Obj]) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for index, device in enumerate(devices):
-        at = f"{path}[{index}]"
-        name, where = device.get("name"), device.get("devicePath")
-        if not name:
-            errors.append(FieldError.required(f"{at}.name"))
-        elif name not in volumes:
-            errors.append(FieldError.not_found(f"{at}.name", name))
-        if not where:
-            errors.append(FieldError.required(f"{at}.devicePath"))
-    return errors
-
-
-def _validate_resize_policy(policies: list[Obj], path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    seen: set[str] = set()
-    for policy in policies:
+    for index, policy in enumerate(policies):
         name = policy.get("resourceName") or ""
         if name in seen:
-            errors.append(FieldError.duplicate(path, name))
+            errors.append(FieldError.duplicate(f"{path}[{index}]", name))
         seen.add(name)
-        if name not in ("cpu", "memory"):
-            errors.append(unsupported(path, name, ("cpu", "memory")))
-        restart = policy.get("restartPolicy")
-        if not restart:
-            errors.append(FieldError.required(path))
-        elif restart not in ("NotRequired", "RestartContainer"):
-            errors.append(unsupported(path, restart, ("NotRequired", "RestartContainer")))
+        restart = policy.get("restartPolicy") or ""
+        # Upstream names the list here, not its element.
+        errors += check_enum(path, name, ("cpu", "memory"), required=True)
+        errors += check_enum(path, restart, ("NotRequired", "RestartContainer"), required=True)
+        if pod_restart == "Never" and restart != "NotRequired":
+            detail = "must be 'NotRequired' when `restartPolicy` is 'Never'"
+            errors.append(FieldError.invalid(path, restart, detail))
     return errors

@@ -6,7 +6,7 @@ remembered.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from apiserver.registry.validation.names import NameCheck, dns_label, label_value, qualified_name
 from machinery.field_errors import FieldError
@@ -74,28 +74,36 @@ def validate_owner_references(references: list[Obj], path: str) -> list[FieldErr
 
 
 def validate_finalizers(finalizers: list[str], path: str) -> list[FieldError]:
-    """Qualified names; the two garbage collection finalizers exclude each other."""
-    errors: list[FieldError] = []
-    for index, name in enumerate(finalizers):
-        errors += validate_finalizer_name(name, f"{path}[{index}]")
+    """Qualified names (told without an index); the two garbage collection finalizers exclude each other."""
+    errors = [FieldError.invalid(path, name, text) for name in finalizers for text in qualified_name(name)]
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:
         detail = "finalizer orphan and foregroundDeletion cannot be both set"
         errors.append(FieldError.invalid(path, finalizers, detail))
     return errors
 
 
+def validate_standard_finalizers(finalizers: list[str], path: str) -> list[FieldError]:
+    """Of the built-in kinds, finalizers without a slash are Kubernetes' own."""
+    return [error for index, name in enumerate(finalizers) for error in standard_finalizer(name, f"{path}[{index}]")]
+
+
+def standard_finalizer(name: str, path: str) -> list[FieldError]:
+    """One of them."""
+    if "/" in name or name in _KNOWN_FINALIZERS:
+        return []
+    detail = "name is neither a standard finalizer name nor is it fully qualified"
+    return [FieldError.invalid(path, name, detail)]
+
+
 def validate_finalizer_name(name: str, path: str) -> list[FieldError]:
     """A qualified name, with a slash unless it is one of Kubernetes' own."""
-    errors = [FieldError.invalid(path, name, text) for text in qualified_name(name)]
-    if not errors and "/" not in name and name not in _KNOWN_FINALIZERS:
-        errors.append(
-            FieldError.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified")
-        )
-    return errors
+    return [FieldError.invalid(path, name, text) for text in qualified_name(name)] + standard_finalizer(name, path)
 
 
-def validate_metadata(meta: Obj, namespaced: bool, check: NameCheck, path: str = "metadata") -> list[FieldError]:
-    """Everything about the metadata of a new object."""
+def validate_metadata(
+    meta: Obj, namespaced: bool, check: NameCheck, path: str = "metadata", *, standard: bool = True
+) -> list[FieldError]:
+    """Everything about the metadata of a new object; `standard`: finalizers without a slash have to be Kubernetes'."""
     errors: list[FieldError] = []
     prefix = meta.get("generateName")
     if prefix:
@@ -118,6 +126,10 @@ def validate_metadata(meta: Obj, namespaced: bool, check: NameCheck, path: str =
             FieldError.invalid(f"{path}.generation", meta["generation"], "must be greater than or equal to 0")
         )
     errors += _validate_common(meta, path)
+    if finalizers := meta.get("finalizers"):
+        errors += validate_finalizers(finalizers, f"{path}.finalizers")
+        if standard:
+            errors += validate_standard_finalizers(finalizers, f"{path}.finalizers")
     return errors
 
 
@@ -129,8 +141,6 @@ def _validate_common(meta: Obj, path: str) -> list[FieldError]:
         errors += validate_annotations(annotations, f"{path}.annotations")
     if references := meta.get("ownerReferences"):
         errors += validate_owner_references(references, f"{path}.ownerReferences")
-    if finalizers := meta.get("finalizers"):
-        errors += validate_finalizers(finalizers, f"{path}.finalizers")
     return errors
 
 
@@ -150,28 +160,47 @@ def inherit_metadata(new: Obj, old: Obj) -> None:
     new.pop("selfLink", None)
 
 
-def validate_metadata_update(new: Obj, old: Obj, path: str = "metadata") -> list[FieldError]:
+_IMMUTABLE = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
+
+
+class Passes(NamedTuple):
+    """How often upstream looks at the metadata of an update: every look is a finding of its own."""
+
+    updates: int = 2
+    """As at what changes: the server's own look and those of the kind's rules."""
+    wholes: int = 0
+    """As at new metadata, by the kind's rules."""
+    standard: bool = True
+    """The kind's rules want finalizers without a slash to be Kubernetes'."""
+
+
+TWICE = Passes()
+
+
+def validate_metadata_update(new: Obj, old: Obj, passes: Passes = TWICE, path: str = "metadata") -> list[FieldError]:
     """Immutable fields, finalizers of an object being deleted, and the rules for new values."""
-    errors: list[FieldError] = []
+    once: list[FieldError] = []
+    finalizers, known = new.get("finalizers") or [], old.get("finalizers") or []
     if old.get("deletionTimestamp"):
-        known = old.get("finalizers") or []
-        added = sorted(name for name in new.get("finalizers") or [] if name not in known)
+        added = sorted(name for name in finalizers if name not in known)
         if added:
             listed = ", ".join(f'"{name}"' for name in added)
             detail = (
                 "no new finalizers can be added if the object is being deleted, found new finalizers "
                 + f"[]string{{{listed}}}"
             )
-            errors.append(FieldError.forbidden(f"{path}.finalizers", detail))
-    for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            once.append(FieldError.forbidden(f"{path}.finalizers", detail))
+    for field in _IMMUTABLE:
         if new.get(field) != old.get(field):
-            errors.append(FieldError.invalid(f"{path}.{field}", new.get(field), IMMUTABLE))
-    if new.get("labels") != old.get("labels"):
-        errors += validate_labels(new.get("labels"), f"{path}.labels")
-    if new.get("annotations") != old.get("annotations"):
-        errors += validate_annotations(new.get("annotations"), f"{path}.annotations")
-    if (references := new.get("ownerReferences")) and references != old.get("ownerReferences"):
-        errors += validate_owner_references(references, f"{path}.ownerReferences")
-    if (finalizers := new.get("finalizers")) and finalizers != old.get("finalizers"):
-        errors += validate_finalizers(finalizers, f"{path}.finalizers")
+            once.append(FieldError.invalid(f"{path}.{field}", new.get(field), IMMUTABLE))
+    changed = {field: new[field] for field in _LOOKED_AT if new.get(field) and new[field] != old.get(field)}
+    errors = once * passes.updates + _validate_common(changed, path) * (passes.updates + passes.wholes)
+    if finalizers and finalizers != known:
+        errors += validate_finalizers(finalizers, f"{path}.finalizers") * passes.wholes
+        if passes.standard:
+            looks = passes.updates - 1 + passes.wholes
+            errors += validate_standard_finalizers(finalizers, f"{path}.finalizers") * looks
     return errors
+
+
+_LOOKED_AT = ("labels", "annotations", "ownerReferences")

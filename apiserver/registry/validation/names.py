@@ -16,6 +16,8 @@ NameCheck = Callable[[str, bool], list[str]]
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
+_UNDERSCORED = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_UNDERSCORED_SUBDOMAIN = _UNDERSCORED + r"(\." + _UNDERSCORED + ")*"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
@@ -25,6 +27,7 @@ _C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 
 _label = re.compile(_LABEL).fullmatch
 _subdomain = re.compile(_SUBDOMAIN).fullmatch
+_underscored = re.compile(_UNDERSCORED_SUBDOMAIN).fullmatch
 _label_1035 = re.compile(_LABEL_1035).fullmatch
 _qualified = re.compile(_QUALIFIED).fullmatch
 _label_value = re.compile(_LABEL_VALUE).fullmatch
@@ -59,6 +62,12 @@ SUBDOMAIN_ERROR = _regex_error(
     "and end "
     "with an alphanumeric character",
     _SUBDOMAIN,
+    "example.com",
+)
+UNDERSCORED_ERROR = _regex_error(
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must "
+    "start and end with an alphanumeric character",
+    _UNDERSCORED_SUBDOMAIN,
     "example.com",
 )
 WILDCARD_ERROR = _regex_error(
@@ -124,6 +133,12 @@ def dns_subdomain(name: str, prefix: bool = False) -> list[str]:
     if not _subdomain(name):
         errors.append(SUBDOMAIN_ERROR)
     return errors
+
+
+def underscored_subdomain(name: str) -> list[str]:
+    """As `dns_subdomain`, with underscores (search paths)."""
+    errors = [] if len(name) <= 253 else [max_len(253)]
+    return errors if _underscored(name) else [*errors, UNDERSCORED_ERROR]
 
 
 @keep_short(4096)
@@ -207,7 +222,7 @@ def config_key(value: str) -> list[str]:
     errors = [] if len(value) <= 253 else [max_len(253)]
     if not _config_key(value):
         errors.append(CONFIG_KEY_ERROR)
-    elif value == ".":
+    if value == ".":
         errors.append("must not be '.'")
     elif value == "..":
         errors.append("must not be '..'")

@@ -84,19 +84,6 @@ _BY_VALUE = {
     ("PersistentVolumeClaimSpec", "resources"),
 }
 _SELECTOR = "LabelSelector"
-# Texts that are pointers in Go; of other optional texts, those are that keep an empty value.
-_POINTERS: Mapping[str, str] = {
-    "AppArmorProfile": "localhostProfile",
-    "Container": "restartPolicy",
-    "EphemeralContainer": "restartPolicy",
-    "Lifecycle": "stopSignal",
-    "PodResourceClaim": "resourceClaimName resourceClaimTemplateName",
-    "PodSecurityContext": "fsGroupChangePolicy seLinuxChangePolicy supplementalGroupsPolicy",
-    "SecurityContext": "procMount",
-    "TopologySpreadConstraint": "nodeAffinityPolicy nodeTaintsPolicy",
-    "VolumeMount": "mountPropagation recursiveReadOnly",
-    "WindowsSecurityContextOptions": "gmsaCredentialSpec gmsaCredentialSpecName runAsUserName",
-}
 
 
 def spec_diff(old: Obj, new: Obj) -> str:
@@ -122,6 +109,12 @@ def volume_source_diff(old: Obj, new: Obj) -> str:
 def security_value(security: Obj) -> Obj:
     """A container's security context as a value in findings."""
     shown: Obj = _shown(security, schema.definition(f"{_CORE}SecurityContext"))
+    return shown
+
+
+def node_term_value(term: Obj) -> Obj:
+    """A node selector term as a value in findings."""
+    shown: Obj = _shown(term, schema.definition(f"{_CORE}NodeSelectorTerm"))
     return shown
 
 
@@ -194,7 +187,7 @@ def _zero(kind: str, name: str, node: SchemaNode, child: SchemaNode) -> Callable
     if child.properties and not child.name.endswith(f".{_SELECTOR}"):
         by_value = (kind, name) in _BY_VALUE or name in node.required
         return (lambda: _shown({}, child)) if by_value else lambda: None
-    pointer = child.quantity or name in _POINTERS.get(kind, "").split() or not vanishes(owner, name, child)
+    pointer = child.quantity or not vanishes(owner, name, child)
     if pointer and name not in node.required:
         return lambda: None
     plain = {"string": "", "boolean": False, "integer": 0}.get(child.type)

@@ -7,17 +7,18 @@ from typing import Any
 
 from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import (
-    check_enum,
     check_label_name,
     check_label_selector,
     invalid_each,
     unsupported,
 )
-from apiserver.registry.validation.metadata import validate_labels
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_NOT_POSITIVE = "must be greater than zero"
+_NO_SELECTOR = "must not be specified when labelSelector is not set"
+_IN_BOTH = "exists in both matchLabelKeys and labelSelector"
 _WEIGHT = "must be in the range 1-100"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -33,7 +34,8 @@ def validate_affinity(affinity: Obj, path: str) -> list[FieldError]:
         for index, term in enumerate(node.get(_PREFERRED) or ()):
             here = f"{at}.{_PREFERRED}[{index}]"
             errors += _weight(term, here)
-            errors += validate_node_selector_term(term.get("preference") or {}, f"{here}.preference")
+            # Preferences may name values that no label can have: upstream has always let them.
+            errors += validate_node_selector_term(term.get("preference") or {}, f"{here}.preference", values=False)
     for kind in ("podAffinity", "podAntiAffinity"):
         if pods := affinity.get(kind):
             for index, term in enumerate(pods.get(_REQUIRED) or ()):
@@ -63,17 +65,17 @@ def validate_node_selector(selector: Obj, path: str) -> list[FieldError]:
     ]
 
 
-def validate_node_selector_term(term: Obj, path: str) -> list[FieldError]:
-    """Expressions over labels and over metadata.name."""
+def validate_node_selector_term(term: Obj, path: str, *, values: bool = True) -> list[FieldError]:
+    """Expressions over labels and over metadata.name; `values`: they have to be values that labels can have."""
     errors: list[FieldError] = []
     for index, expression in enumerate(term.get("matchExpressions") or ()):
-        errors += _validate_node_expression(expression, f"{path}.matchExpressions[{index}]")
+        errors += _validate_node_expression(expression, f"{path}.matchExpressions[{index}]", values)
     for index, expression in enumerate(term.get("matchFields") or ()):
         errors += _validate_field_expression(expression, f"{path}.matchFields[{index}]")
     return errors
 
 
-def _validate_node_expression(expression: Obj, path: str) -> list[FieldError]:
+def _validate_node_expression(expression: Obj, path: str, check_values: bool) -> list[FieldError]:
     errors: list[FieldError] = []
     operator, values = expression.get("operator") or "", expression.get("values") or []
     if operator in ("In", "NotIn"):
@@ -91,7 +93,7 @@ def _validate_node_expression(expression: Obj, path: str) -> list[FieldError]:
     else:
         errors.append(FieldError.invalid(f"{path}.operator", operator, "not a valid selector operator"))
     errors += check_label_name(f"{path}.key", expression.get("key") or "")
-    if operator in ("In", "NotIn"):
+    if check_values:
         for index, value in enumerate(values):
             errors += invalid_each(f"{path}.values[{index}]", value, names.label_value(value))
     return errors
@@ -120,11 +122,40 @@ def _validate_pod_term(term: Obj, path: str) -> list[FieldError]:
     errors += check_label_selector(f"{path}.namespaceSelector", term.get("namespaceSelector"))
     for name in term.get("namespaces") or ():
         errors += invalid_each(f"{path}.namespace", name, names.dns_label(name))
-    key = term.get("topologyKey")
+    errors += _label_keys(term, path)
+    key = term.get("topologyKey") or ""
     if not key:
         errors.append(FieldError.required(f"{path}.topologyKey", "can not be empty"))
-        return errors
     return errors + check_label_name(f"{path}.topologyKey", key)
+
+
+def _label_keys(term: Obj, path: str) -> list[FieldError]:
+    """matchLabelKeys and mismatchLabelKeys: label names, not in each other, not in the selector already."""
+    errors: list[FieldError] = []
+    wanted, unwanted, selector = (
+        term.get("matchLabelKeys") or [],
+        term.get("mismatchLabelKeys") or [],
+        term.get("labelSelector"),
+    )
+    for field, keys in (("matchLabelKeys", wanted), ("mismatchLabelKeys", unwanted)):
+        if keys and selector is None:
+            errors.append(FieldError.forbidden(f"{path}.{field}", _NO_SELECTOR))
+        elif keys:
+            for index, key in enumerate(keys):
+                errors += check_label_name(f"{path}.{field}[{index}]", key)
+    # The server itself adds an expression for each key: only a second one is the client's.
+    known = set((selector or {}).get("matchLabels") or ())
+    for expression in (selector or {}).get("matchExpressions") or ():
+        key = expression.get("key") or ""
+        if key in wanted and key in known:
+            errors.append(FieldError.invalid(f"{path}[{wanted.index(key)}]", key, _IN_BOTH))
+        known.add(key)
+    detail = "exists in both matchLabelKeys and mismatchLabelKeys"
+    return errors + [
+        FieldError.invalid(f"{path}.matchLabelKeys[{index}]", key, detail)
+        for index, key in enumerate(wanted)
+        if key in unwanted
+    ]
 
 
 def validate_tolerations(tolerations: list[Obj], path: str) -> list[FieldError]:
@@ -160,39 +191,44 @@ def validate_tolerations(tolerations: list[Obj], path: str) -> list[FieldError]:
 def validate_spread(constraints: list[Obj], path: str) -> list[FieldError]:
     """topologySpreadConstraints."""
     errors: list[FieldError] = []
-    seen: set[tuple[str, str]] = set()
+    pairs = [(each.get("topologyKey") or "", each.get("whenUnsatisfiable") or "") for each in constraints]
     for index, constraint in enumerate(constraints):
-        at = f"{path}[{index}]"
-        skew, key = constraint.get("maxSkew") or 0, constraint.get("topologyKey") or ""
-        action = constraint.get("whenUnsatisfiable") or ""
+        at, skew, (key, action) = f"{path}[{index}]", constraint.get("maxSkew") or 0, pairs[index]
         if skew <= 0:
-            errors.append(FieldError.invalid(f"{at}.maxSkew", skew, "must be greater than zero"))
+            errors.append(FieldError.invalid(f"{at}.maxSkew", skew, _NOT_POSITIVE))
         if not key:
             errors.append(FieldError.required(f"{at}.topologyKey", "can not be empty"))
-        else:
-            errors += check_label_name(f"{at}.topologyKey", key)
         if action not in ("DoNotSchedule", "ScheduleAnyway"):
             errors.append(unsupported(f"{at}.whenUnsatisfiable", action, ("DoNotSchedule", "ScheduleAnyway")))
-        if (key, action) in seen:
+        if (key, action) in pairs[index + 1 :]:  # told at the first of them
             where = f"{at}.{{topologyKey, whenUnsatisfiable}}"
             errors.append(FieldError.duplicate(where, f"{{{key}, {action}}}"))
-        seen.add((key, action))
-        domains = constraint.get("minDomains")
-        if domains is not None:
+        if (domains := constraint.get("minDomains")) is not None:
             if domains <= 0:
-                errors.append(FieldError.invalid(f"{at}.minDomains", domains, "must be greater than 0"))
-            elif action == "ScheduleAnyway":
-                detail = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway"
+                errors.append(FieldError.invalid(f"{at}.minDomains", domains, _NOT_POSITIVE))
+            if action != "DoNotSchedule":
+                detail = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
                 errors.append(FieldError.invalid(f"{at}.minDomains", domains, detail))
         for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
-            errors += check_enum(f"{at}.{policy}", constraint.get(policy), ("Honor", "Ignore"))
+            if (value := constraint.get(policy)) is not None and value not in ("Honor", "Ignore"):
+                errors.append(unsupported(f"{at}.{policy}", value, ("Honor", "Ignore")))
+        errors += _spread_label_keys(constraint, f"{at}.matchLabelKeys")
         errors += check_label_selector(f"{at}.labelSelector", constraint.get("labelSelector"))
     return errors
 
 
-def validate_node_labels_selector(selector: dict[str, str], path: str) -> list[FieldError]:
-    """spec.nodeSelector: plain labels."""
-    return validate_labels(selector, path)
+def _spread_label_keys(constraint: Obj, path: str) -> list[FieldError]:
+    if not (keys := constraint.get("matchLabelKeys")):
+        return []
+    selector = constraint.get("labelSelector")
+    errors = [] if selector is not None else [FieldError.forbidden(path, _NO_SELECTOR)]
+    known = set((selector or {}).get("matchLabels") or ())
+    known |= {each.get("key") for each in (selector or {}).get("matchExpressions") or ()}
+    for index, key in enumerate(keys):
+        errors += check_label_name(f"{path}[{index}]", key)
+        if key in known:
+            errors.append(FieldError.invalid(f"{path}[{index}]", key, _IN_BOTH))
+    return errors
 
 
 def validate_gates(gates: list[Obj], path: str) -> list[FieldError]:
@@ -201,8 +237,8 @@ def validate_gates(gates: list[Obj], path: str) -> list[FieldError]:
     seen: set[str] = set()
     for index, gate in enumerate(gates):
         name = gate.get("name") or ""
-        errors += invalid_each(f"{path}[{index}].name", name, names.qualified_name(name))
+        errors += invalid_each(f"{path}[{index}]", name, names.qualified_name(name))
         if name in seen:
-            errors.append(FieldError.duplicate(f"{path}[{index}].name", name))
+            errors.append(FieldError.duplicate(f"{path}[{index}]", name))
         seen.add(name)
     return errors

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from apiserver.registry.validation.fields import MAX_INT32, check_descending_path, check_enum, check_range
+from apiserver.registry.validation.fields import MAX_INT32, check_descending_path, check_range, unsupported
 from apiserver.registry.validation.pod_dump import security_value
+from apiserver.registry.validation.windows import validate_windows_options
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -18,10 +19,11 @@ Obj = dict[str, Any]
 _SYSCTL = r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _sysctl = re.compile(_SYSCTL).fullmatch
 _PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
+_LONGEST_PATH = 4095
 _NOT_ON_WINDOWS = "cannot be set for a windows pod"
 _POD_LINUX = (
     "appArmorProfile", "seLinuxOptions", "seccompProfile", "fsGroup", "fsGroupChangePolicy", "sysctls", "runAsUser",
-    "runAsGroup", "supplementalGroups", "supplementalGroupsPolicy",
+    "runAsGroup", "supplementalGroups", "supplementalGroupsPolicy", "seLinuxChangePolicy",
 )  # fmt: skip
 _HOST_LINUX = ("hostUsers", "hostPID", "hostIPC", "shareProcessNamespace")
 _CONTAINER_LINUX = (
@@ -39,31 +41,67 @@ def _ids(security: Obj, path: str, fields: tuple[str, ...]) -> list[FieldError]:
     return errors
 
 
-def _profile(profile: Obj | None, path: str, field: str, name: str) -> list[FieldError]:
-    """A seccomp or AppArmor profile: Localhost needs a file, the others forbid it."""
-    if profile is None:
-        return []
-    kind, local, at = profile.get("type"), profile.get("localhostProfile"), f"{path}.{field}"
-    if kind == "Localhost":
-        if not local:
-            return [FieldError.required(f"{at}.localhostProfile", f"must be set when {name} type is Localhost")]
-        return check_descending_path(f"{at}.localhostProfile", local) if field == "seccompProfile" else []
+def _seccomp(profile: Obj, path: str) -> list[FieldError]:
+    """Localhost needs a file, the others forbid it."""
+    kind, local = profile.get("type") or "", profile.get("localhostProfile")
     errors: list[FieldError] = []
-    if local is not None:
-        detail = f"can only be set when {name} type is Localhost"
-        errors.append(FieldError.invalid(f"{at}.localhostProfile", local, detail))
-        if field == "seccompProfile":
-            return errors
     if not kind:
-        return [*errors, FieldError.required(f"{at}.type", f"type is required when {field} is set")]
-    return errors + check_enum(f"{at}.type", kind, _PROFILES)
+        errors.append(FieldError.required(f"{path}.type", "type is required when seccompProfile is set"))
+    elif kind not in _PROFILES:
+        errors.append(unsupported(f"{path}.type", kind, _PROFILES))
+    at = f"{path}.localhostProfile"
+    if kind != "Localhost":
+        if local is not None:
+            shown = {"Type": kind, "LocalhostProfile": local}
+            errors.append(FieldError.invalid(at, shown, "can only be set when seccomp type is Localhost"))
+    elif local is None:
+        errors.append(FieldError.required(at, "must be set when seccomp type is Localhost"))
+    else:
+        errors += check_descending_path(at, local)
+    return errors
 
 
-def validate_container_security(security: Obj, path: str) -> list[FieldError]:
-    """SecurityContext of a container."""
+def _app_armor(profile: Obj, path: str) -> list[FieldError]:
+    kind, local, at = profile.get("type") or "", profile.get("localhostProfile"), f"{path}.localhostProfile"
+    if not kind:
+        return [FieldError.required(f"{path}.type", "type is required when appArmorProfile is set")]
+    if kind not in _PROFILES:
+        return [unsupported(f"{path}.type", kind, _PROFILES)]
+    if kind != "Localhost":
+        if local is None:
+            return []
+        return [FieldError.invalid(at, local, "can only be set when AppArmor type is Localhost")]
+    errors: list[FieldError] = []
+    if local is not None and local.strip() != local:
+        errors.append(FieldError.invalid(at, local, "must not be padded with whitespace"))
+    elif not local:
+        errors.append(FieldError.required(at, "must be set when AppArmor type is Localhost"))
+    if len(local or "") > _LONGEST_PATH:
+        errors.append(FieldError.too_long(at, _LONGEST_PATH))
+    return errors
+
+
+def _profiles(security: Obj, path: str) -> list[FieldError]:
+    """What pods and containers have alike, in upstream's order."""
+    errors: list[FieldError] = []
+    if (options := security.get("windowsOptions")) is not None:
+        errors += validate_windows_options(options, f"{path}.windowsOptions")
+    if (profile := security.get("appArmorProfile")) is not None:
+        errors += _app_armor(profile, f"{path}.appArmorProfile")
+    return errors
+
+
+def validate_container_security(security: Obj, path: str, host_users: bool = True) -> list[FieldError]:
+    """SecurityContext of a container; `host_users`: the pod shares the host's users."""
     errors = _ids(security, path, ("runAsUser", "runAsGroup"))
-    errors += check_enum(f"{path}.procMount", security.get("procMount"), ("Default", "Unmasked"))
-    errors += _profile(security.get("seccompProfile"), path, "seccompProfile", "seccomp")
+    if (mount := security.get("procMount")) is not None:
+        if mount not in ("Default", "Unmasked"):
+            errors.append(unsupported(f"{path}.procMount", mount, ("Default", "Unmasked")))
+        if host_users and mount == "Unmasked":
+            detail = "`hostUsers` must be false to use `Unmasked`"
+            errors.append(FieldError.invalid(f"{path}.procMount", mount, detail))
+    if (profile := security.get("seccompProfile")) is not None:
+        errors += _seccomp(profile, f"{path}.seccompProfile")
     if security.get("allowPrivilegeEscalation") is False:
         if security.get("privileged"):
             detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
@@ -71,47 +109,68 @@ def validate_container_security(security: Obj, path: str) -> list[FieldError]:
         if "CAP_SYS_ADMIN" in ((security.get("capabilities") or {}).get("add") or ()):
             detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
             errors.append(FieldError.invalid(path, security_value(security), detail))
-    return errors + _profile(security.get("appArmorProfile"), path, "appArmorProfile", "AppArmor")
+    return errors + _profiles(security, path)
 
 
-def validate_pod_security(security: Obj, path: str) -> list[FieldError]:
-    """PodSecurityContext."""
+def validate_pod_security(security: Obj, path: str, spec: Obj) -> list[FieldError]:
+    """PodSecurityContext, and what of the pod upstream keeps in it."""
     errors = _ids(security, path, ("fsGroup", "runAsUser", "runAsGroup"))
     for index, group in enumerate(security.get("supplementalGroups") or ()):
         errors += check_range(f"{path}.supplementalGroups[{index}]", group, 0, MAX_INT32)
-    errors += _profile(security.get("seccompProfile"), path, "seccompProfile", "seccomp")
-    for field, values in (
-        ("fsGroupChangePolicy", ("Always", "OnRootMismatch")),
-        ("supplementalGroupsPolicy", ("Merge", "Strict")),
-        ("seLinuxChangePolicy", ("MountOption", "Recursive")),
-    ):
-        errors += check_enum(f"{path}.{field}", security.get(field), values)
-    errors += _sysctls(security.get("sysctls") or [], f"{path}.sysctls")
-    return errors + _profile(security.get("appArmorProfile"), path, "appArmorProfile", "AppArmor")
+    if spec.get("shareProcessNamespace") and spec.get("hostPID"):
+        detail = "ShareProcessNamespace and HostPID cannot both be enabled"
+        errors.append(FieldError.invalid(f"{path}.shareProcessNamespace", True, detail))
+    errors += _sysctls(security.get("sysctls") or [], f"{path}.sysctls", spec)
+    errors += _enum(security, path, "fsGroupChangePolicy", ("Always", "OnRootMismatch"))
+    if (profile := security.get("seccompProfile")) is not None:
+        errors += _seccomp(profile, f"{path}.seccompProfile")
+    errors += _profiles(security, path)
+    errors += _enum(security, path, "supplementalGroupsPolicy", ("Merge", "Strict"))
+    return errors + _enum(security, path, "seLinuxChangePolicy", ("MountOption", "Recursive"))
 
 
-def _sysctls(settings: list[Obj], path: str) -> list[FieldError]:
+def _enum(security: Obj, path: str, field: str, valid: tuple[str, ...]) -> list[FieldError]:
+    value = security.get(field)
+    return [] if value is None or value in valid else [unsupported(f"{path}.{field}", value, valid)]
+
+
+def _shared_namespace(name: str, spec: Obj) -> str:
+    """The field by which the pod shares with the host what the setting is about."""
+    plain = name.replace("/", ".")
+    if spec.get("hostNetwork") and plain.startswith("net."):
+        return "hostNetwork"
+    of_ipc = plain.startswith(("kernel.shm", "kernel.msg", "fs.mqueue.")) or plain == "kernel.sem"
+    return "hostIPC" if spec.get("hostIPC") and of_ipc else ""
+
+
+def _sysctls(settings: list[Obj], path: str, spec: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     seen: set[str] = set()
     for index, setting in enumerate(settings):
-        name = setting.get("name")
+        name, at = setting.get("name") or "", f"{path}[{index}].name"
         if not name:
-            errors.append(FieldError.required(f"{path}[{index}].name"))
-        elif name in seen:
-            errors.append(FieldError.duplicate(f"{path}[{index}].name", name))
+            errors.append(FieldError.required(at))
         elif len(name) > 253 or not _sysctl(name):
             detail = f"must have at most 253 characters and match regex ^{_SYSCTL}$"
-            errors.append(FieldError.invalid(f"{path}[{index}].name", name, detail))
-        seen.add(name or "")
+            errors.append(FieldError.invalid(at, name, detail))
+        elif name in seen:
+            errors.append(FieldError.duplicate(at, name))
+        if field := _shared_namespace(name, spec):
+            errors.append(FieldError.invalid(at, name, f"may not be specified when '{field}' is true"))
+        seen.add(name)
     return errors
 
 
 def validate_os(spec: Obj, path: str) -> list[FieldError]:
     """`spec.os` promises that nothing of the other system is asked for."""
-    name = spec["os"].get("name")
+    name = spec["os"].get("name") or ""
+    if not name:
+        return [FieldError.required(f"{path}.os.name", "cannot be empty")]
+    if name not in ("linux", "windows"):
+        return [unsupported(f"{path}.os", name, ("linux", "windows"))]
     if name == "windows":
         return _windows(spec, path)
-    return _linux(spec, path) if name == "linux" else []
+    return _linux(spec, path)
 
 
 def _containers(spec: Obj, path: str) -> Iterator[tuple[str, Obj]]:

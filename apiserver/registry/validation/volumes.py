@@ -1,250 +1,218 @@
-"""Volumes of pods: names, exactly one source, and the rules of each source.
+"""Volumes of pods: names, exactly one source, and the sources that are made of other things of the API.
 
-Called by the pod spec validation. Sources without rules of their own only count.
+Called by the pod spec validation. Sources that look at nothing but themselves are in `volume_sources`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from apiserver.registry.validation import names
-from apiserver.registry.validation.containers import validate_field_ref, validate_resource_field
-from apiserver.registry.validation.fields import (
-    check_absolute_path,
-    check_descending_path,
-    check_enum,
-    check_no_backsteps,
-    invalid_each,
+from apiserver.registry.validation.field_refs import VOLUME_FIELDS, validate_field_ref, validate_resource_field
+from apiserver.registry.validation.fields import check_enum, check_label_selector, invalid_each
+from apiserver.registry.validation.metadata import validate_annotations, validate_labels
+from apiserver.registry.validation.signers import validate_signer_name
+from apiserver.registry.validation.volume_sources import (
+    POD,
+    check_key_path,
+    check_local_path,
+    check_mode,
+    iscsi,
 )
-from apiserver.registry.validation.resources import check_quantity
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
-Check = Callable[[Obj, str], list[FieldError]]
-
-_MODE_ERROR = "must be a number between 0 and 0777 (octal), both inclusive"
-_HOST_PATH_TYPES = (
-    "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
-)  # fmt: skip
+_DUPLICATE_PATHS = "conflicting duplicate paths"
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
-def validate_volumes(volumes: list[Obj], path: str) -> tuple[dict[str, Obj], list[FieldError]]:
-    """The volumes by name, and the findings."""
+def validate_volumes(volumes: list[Obj], path: str, pod: str = "") -> tuple[dict[str, Obj], list[FieldError]]:
+    """The volumes without findings by name, and the findings. `pod` is the name of a real pod (not of a template)."""
     by_name: dict[str, Obj] = {}
     errors: list[FieldError] = []
+    made = {f"{pod}-{volume.get('name') or ''}" for volume in volumes if pod and "ephemeral" in volume}
     for index, volume in enumerate(volumes):
         at = f"{path}[{index}]"
-        found = validate_source(volume, at)
-        name = volume.get("name")
+        found = validate_source(volume, at, pod)
+        name = volume.get("name") or ""
         if not name:
             found.append(FieldError.required(f"{at}.name"))
-        elif texts := names.dns_label(name):
-            found += invalid_each(f"{at}.name", name, texts)
-        elif name in by_name:
+        else:
+            found += invalid_each(f"{at}.name", name, names.dns_label(name))
+        if name in by_name:
             found.append(FieldError.duplicate(f"{at}.name", name))
         errors += found
-        if name and not found:
+        if not found:
             by_name[name] = volume
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if claim in made:
+            detail = "must not reference a PVC that gets created for an ephemeral volume"
+            errors.append(FieldError.invalid(f"{at}.persistentVolumeClaim.claimName", claim, detail))
     return by_name, errors
 
 
-def validate_source(volume: Obj, path: str) -> list[FieldError]:
+def validate_source(volume: Obj, path: str, pod: str = "") -> list[FieldError]:
     """Exactly one source, and that one complete."""
-    given = [kind for kind in volume if kind in _SOURCES]
+    given = [kind for kind in volume if kind in POD]
     if not given:
         return [FieldError.required(path, "must specify a volume type")]
     if len(given) > 1:
-        given = [kind for kind in _SOURCES if kind in volume]
+        given = [kind for kind in POD if kind in volume]
     first, *others = given
-    check = _SOURCES[first]
-    errors = check(volume[first], f"{path}.{first}") if check else []
-    detail = "may not specify more than 1 volume type"
-    return errors + [FieldError.forbidden(f"{path}.{kind}", detail) for kind in others]
-
-
-def _require(*fields: str) -> Check:
-    def check(source: Obj, path: str) -> list[FieldError]:
-        return [FieldError.required(f"{path}.{field}") for field in fields if not source.get(field)]
-
-    return check
-
-
-def _empty_dir(source: Obj, path: str) -> list[FieldError]:
-    limit = source.get("sizeLimit")
-    if limit is not None and check_quantity(path, "memory", limit):
-        return [FieldError.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")]
-    return []
-
-
-def _host_path(source: Obj, path: str) -> list[FieldError]:
-    where = source.get("path")
-    if not where:
-        return [FieldError.required(f"{path}.path")]
-    errors = check_no_backsteps(f"{path}.path", where)
-    return errors + check_enum(f"{path}.type", source.get("type"), _HOST_PATH_TYPES)
-
-
-def _mode(path: str, value: Any) -> list[FieldError]:
-    return [] if value is None or 0 <= value <= 0o777 else [FieldError.invalid(path, value, _MODE_ERROR)]
-
-
-def _key_paths(source: Obj, path: str) -> list[FieldError]:
+    source, at, check = volume[first], f"{path}.{first}", POD[first]
     errors: list[FieldError] = []
-    for index, item in enumerate(source.get("items") or ()):
-        at = f"{path}.items[{index}]"
-        if not item.get("key"):
-            errors.append(FieldError.required(f"{at}.key"))
-        where = item.get("path")
-        if not where:
-            errors.append(FieldError.required(f"{at}.path"))
-        else:
-            errors += _local_path(f"{at}.path", where)
-        errors += _mode(f"{at}.mode", item.get("mode"))
+    if check is not None:
+        errors = check(source, at)
+    elif first == "iscsi":
+        errors = iscsi(source, at, volume=volume.get("name") or "")
+    elif first == "downwardAPI":
+        errors = check_mode(f"{at}.defaultMode", source.get("defaultMode"))
+        for item in source.get("items") or ():  # upstream names no index here
+            errors += _downward_file(item, at)
+    elif first == "projected":
+        errors = check_mode(f"{at}.defaultMode", source.get("defaultMode")) + _projections(source, at)
+    elif first == "ephemeral":
+        errors = _ephemeral(source, volume.get("name") or "", pod, path)
+    elif first == "image":
+        if pod and not source.get("reference"):
+            errors = [FieldError.required(f"{at}.reference")]
+        errors += check_enum(f"{at}.pullPolicy", source.get("pullPolicy"), _PULL_POLICIES, required=True)
+    for kind in others:
+        shown = "downwarAPI" if kind == "downwardAPI" else "cephFS" if kind == "cephfs" else kind  # upstream's slips
+        errors.append(FieldError.forbidden(f"{path}.{shown}", "may not specify more than 1 volume type"))
     return errors
 
 
-def _local_path(path: str, value: str) -> list[FieldError]:
-    errors = check_descending_path(path, value)
-    if value.startswith("..") and not value.startswith("../"):
-        errors.append(FieldError.invalid(path, value, "must not start with '..'"))
-    return errors
+def _downward_file(item: Obj, path: str) -> list[FieldError]:
+    where = item.get("path") or ""
+    errors = [] if where else [FieldError.required(f"{path}.path")]
+    errors += check_local_path(f"{path}.path", where)
+    field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
+    if field is not None:
+        errors += validate_field_ref(field, f"{path}.fieldRef", VOLUME_FIELDS)
+        if resource is not None:
+            detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
+            errors.append(FieldError.invalid(path, "resource", detail))
+    elif resource is not None:
+        errors += validate_resource_field(resource, f"{path}.resourceFieldRef", in_volume=True)
+    else:
+        errors.append(FieldError.required(path, "one of fieldRef and resourceFieldRef is required"))
+    return errors + check_mode(f"{path}.mode", item.get("mode"))
 
 
-def _keyed(name_field: str) -> Check:
-    def check(source: Obj, path: str) -> list[FieldError]:
-        errors = [] if source.get(name_field) else [FieldError.required(f"{path}.{name_field}")]
-        errors += _mode(f"{path}.defaultMode", source.get("defaultMode"))
-        return errors + _key_paths(source, path)
-
-    return check
-
-
-def _downward_items(source: Obj, path: str) -> list[FieldError]:
+def _projections(source: Obj, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    for index, item in enumerate(source.get("items") or ()):
-        at = f"{path}[{index}]" if path.endswith("]") else f"{path}.items[{index}]"
-        where = item.get("path")
-        if not where:
-            errors.append(FieldError.required(f"{at}.path"))
-        else:
-            errors += _local_path(f"{at}.path", where)
-        field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
-        if field is not None:
-            errors += validate_field_ref(field, f"{at}.fieldRef")
-            if resource is not None:
-                detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
-                errors.append(FieldError.invalid(at, "resource", detail))
-        elif resource is not None:
-            errors += validate_resource_field(resource, f"{at}.resourceFieldRef", in_volume=True)
-        else:
-            errors.append(FieldError.required(at, "one of fieldRef and resourceFieldRef is required"))
-        errors += _mode(f"{at}.mode", item.get("mode"))
-    return errors
-
-
-def _downward(source: Obj, path: str) -> list[FieldError]:
-    return _mode(f"{path}.defaultMode", source.get("defaultMode")) + _downward_items(source, path)
-
-
-def _projected(source: Obj, path: str) -> list[FieldError]:
-    errors = _mode(f"{path}.defaultMode", source.get("defaultMode"))
     seen: set[str] = set()
+
+    def take(where: str, shown: str) -> None:
+        if where in seen:
+            errors.append(FieldError.invalid(path, shown, _DUPLICATE_PATHS))
+        seen.add(where)
+
     for index, part in enumerate(source.get("sources") or ()):
-        at = f"{path}.sources[{index}]"
-        count = 0
-        for kind in ("secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"):
-            given = part.get(kind)
-            if given is None:
+        at, count = f"{path}.sources[{index}]", 0
+        for kind in ("secret", "configMap"):
+            if (given := part.get(kind)) is None:
                 continue
             count += 1
-            if count > 1:
-                errors.append(FieldError.forbidden(at, "may not specify more than 1 volume type"))
-            elif kind in ("secret", "configMap"):
-                errors += _require("name")(given, f"{at}.{kind}") + _key_paths(given, f"{at}.{kind}")
-            elif kind == "downwardAPI":
-                errors += _downward_items(given, f"{at}.{kind}")
-            elif kind == "serviceAccountToken":
-                errors += _token(given, f"{at}.{kind}")
-            for where in _paths_of(given):
-                if where in seen:
-                    errors.append(FieldError.invalid(path, where, "conflicting duplicate paths"))
-                seen.add(where)
+            name = given.get("name") or ""
+            if not name:
+                errors.append(FieldError.required(f"{at}.{kind}.name"))
+            for position, item in enumerate(given.get("items") or ()):
+                errors += check_key_path(item, f"{at}.{kind}.items[{position}]")
+                if where := item.get("path"):
+                    take(where, name)
+        if (given := part.get("downwardAPI")) is not None:
+            count += 1
+            for item in given.get("items") or ():
+                errors += _downward_file(item, f"{at}.downwardAPI")
+                if where := item.get("path"):
+                    take(where, where)
+        if (given := part.get("serviceAccountToken")) is not None:
+            count += 1
+            errors += _token(given, f"{at}.serviceAccountToken", path)
+        if (given := part.get("clusterTrustBundle")) is not None:
+            count += 1
+            errors += _trust_bundle(given, f"{at}.clusterTrustBundle")
+            take(given.get("path") or "", given.get("path") or "")
+        if count > 1:
+            errors.append(FieldError.forbidden(at, "may not specify more than 1 volume type per source"))
     return errors
 
 
-def _paths_of(part: Obj) -> list[str]:
-    if where := part.get("path"):
-        return [where]
-    return [item["path"] for item in part.get("items") or () if item.get("path")]
-
-
-def _token(source: Obj, path: str) -> list[FieldError]:
+def _token(source: Obj, path: str, volume: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    seconds = source.get("expirationSeconds", 3600)
+    seconds, at = source.get("expirationSeconds", 3600), f"{path}.expirationSeconds"
     if seconds < 600:
-        detail = "may not specify a duration less than 10 minutes"
-        errors.append(FieldError.invalid(f"{path}.expirationSeconds", seconds, detail))
-    elif seconds > 1 << 32:
-        detail = "may not specify a duration larger than 2^32 seconds"
-        errors.append(FieldError.invalid(f"{path}.expirationSeconds", seconds, detail))
+        errors.append(FieldError.invalid(at, seconds, "may not specify a duration less than 10 minutes"))
+    if seconds > 1 << 32:
+        errors.append(FieldError.invalid(at, seconds, "may not specify a duration larger than 2^32 seconds"))
     where = source.get("path")
+    # Upstream names the volume here, not its source.
+    return errors + (check_local_path(f"{volume}.path", where) if where else [FieldError.required(f"{volume}.path")])
+
+
+def _trust_bundle(source: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    name, signer, selector = source.get("name"), source.get("signerName"), source.get("labelSelector")
+    where = source.get("path") or ""
+    if name is not None and signer is not None:
+        shown = {
+            "Name": name,
+            "SignerName": signer,
+            "LabelSelector": selector,
+            "Optional": source.get("optional"),
+            "Path": where,
+        }
+        errors.append(FieldError.invalid(path, shown, "only one of name and signerName may be used"))
+    elif name is not None:
+        if not name:
+            errors.append(FieldError.required(f"{path}.name", "must be a valid object name"))
+        texts = [f"not a valid clustertrustbundlename: {text}" for text in _bundle_name(name)]
+        errors += invalid_each(f"{path}.name", name, texts)
+        if selector is not None:
+            detail = "labelSelector must be unset if name is specified"
+            errors.append(FieldError.invalid(f"{path}.labelSelector", selector, detail))
+    elif signer is not None:
+        if not signer:
+            errors.append(FieldError.required(f"{path}.signerName", "must be a valid signer name"))
+        errors += validate_signer_name(signer, f"{path}.signerName")
+        errors += check_label_selector(f"{path}.labelSelector", selector)
+    else:
+        errors.append(FieldError.required(path, "either name or signerName must be specified"))
     if not where:
         errors.append(FieldError.required(f"{path}.path"))
-    else:
-        errors += _local_path(f"{path}.path", where)
-    return errors
+    return errors + check_local_path(f"{path}.path", where)
 
 
-def _nfs(source: Obj, path: str) -> list[FieldError]:
-    errors = _require("server", "path")(source, path)
-    if where := source.get("path"):
-        errors += check_absolute_path(f"{path}.path", where)
-    return errors
+def _bundle_name(name: str) -> list[str]:
+    """Signers' bundles carry the signer's name, slashes as colons, before the last colon."""
+    return names.dns_subdomain(name.rpartition(":")[2])
 
 
-def _ephemeral(source: Obj, path: str) -> list[FieldError]:
+def _ephemeral(source: Obj, volume: str, pod: str, path: str) -> list[FieldError]:
     # Imported here: claims embed nothing of pods, but share the volume rules' neighbourhood.
     from apiserver.registry.validation.storage import validate_claim_spec
 
-    template = source.get("volumeClaimTemplate")
+    template, at = source.get("volumeClaimTemplate"), f"{path}.ephemeral.volumeClaimTemplate"
     if template is None:
-        return [FieldError.required(f"{path}.volumeClaimTemplate")]
-    return validate_claim_spec(template.get("spec") or {}, f"{path}.volumeClaimTemplate.spec")
+        errors = [FieldError.required(at)]
+    else:
+        meta = template.get("metadata") or {}
+        errors = validate_annotations(meta.get("annotations"), f"{at}.metadata.annotations")
+        errors += validate_labels(meta.get("labels"), f"{at}.metadata.labels")
+        errors += [
+            FieldError.forbidden(f"{at}.metadata.{'uID' if field == 'uid' else field}", "cannot be set")
+            for field in _METADATA
+            if meta.get(field) not in (None, "", 0, [], {})
+        ]
+        errors += validate_claim_spec(template.get("spec") or {}, f"{at}.spec")
+    if pod and volume:
+        claim = f"{pod}-{volume}"
+        texts = [f'PVC name "{claim}": {text}' for text in names.dns_subdomain(claim)]
+        errors += invalid_each(f"{path}.name", volume, texts)
+    return errors
 
 
-def _image(source: Obj, path: str) -> list[FieldError]:
-    errors = _require("reference")(source, path)
-    return errors + check_enum(f"{path}.pullPolicy", source.get("pullPolicy"), ("Always", "IfNotPresent", "Never"))
-
-
-_SOURCES: dict[str, Check | None] = {
-    "emptyDir": _empty_dir,
-    "hostPath": _host_path,
-    "gitRepo": _require("repository"),
-    "gcePersistentDisk": _require("pdName"),
-    "awsElasticBlockStore": _require("volumeID"),
-    "secret": _keyed("secretName"),
-    "nfs": _nfs,
-    "iscsi": _require("targetPortal", "iqn"),
-    "glusterfs": _require("endpoints", "path"),
-    "flocker": None,
-    "persistentVolumeClaim": _require("claimName"),
-    "rbd": _require("monitors", "image"),
-    "cinder": _require("volumeID"),
-    "cephfs": _require("monitors"),
-    "quobyte": _require("registry", "volume"),
-    "downwardAPI": _downward,
-    "fc": None,
-    "flexVolume": _require("driver"),
-    "configMap": _keyed("name"),
-    "azureFile": _require("secretName", "shareName"),
-    "vsphereVolume": _require("volumePath"),
-    "photonPersistentDisk": _require("pdID"),
-    "portworxVolume": _require("volumeID"),
-    "azureDisk": _require("diskName", "diskURI"),
-    "storageos": None,
-    "scaleIO": _require("gateway", "system", "volumeName"),
-    "projected": _projected,
-    "csi": _require("driver"),
-    "ephemeral": _ephemeral,
-    "image": _image,
-}
+_METADATA = (
+    "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
+    "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "finalizers", "managedFields",
+)  # fmt: skip

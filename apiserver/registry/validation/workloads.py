@@ -8,7 +8,6 @@ from typing import Any
 from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import (
     NOT_NEGATIVE,
-    check_enum,
     check_immutable,
     check_label_selector,
     check_not_negative,
@@ -60,18 +59,16 @@ def _no_deadline(template: Obj, path: str, kind: str) -> list[FieldError]:
     ]
 
 
-def _validate_pods(selector: Obj | None, template: Obj, path: str, kind: str) -> list[FieldError]:
+def _validate_pods(
+    selector: Obj | None, template: Obj, path: str, kind: str, unselectable: str = "invalid label selector"
+) -> list[FieldError]:
     try:
         LabelSelector.from_object(selector or {})
     except ValueError:
         # Upstream looks no further at a template that nothing can select.
-        return [FieldError.invalid("spec.selector", selector, "invalid label selector")]
-    errors = validate_template_labels(selector, template, path)
-    errors += validate_template(template, path)
-    if (template.get("spec") or {}).get("restartPolicy") not in (None, "Always"):
-        errors = [error for error in errors if error.field != f"{path}.spec.restartPolicy"]
-        errors += validate_restart_always(template, path)
-    return errors + _no_deadline(template, path, kind)
+        return [FieldError.invalid("spec.selector", selector, unselectable)]
+    errors = validate_template_labels(selector, template, path) + validate_template(template, path)
+    return errors + validate_restart_always(template, path) + _no_deadline(template, path, kind)
 
 
 def _int_or_percent(path: str, value: Any) -> list[FieldError]:
@@ -87,7 +84,7 @@ def _over_100(path: str, value: Any) -> list[FieldError]:
 
 
 def _is_zero(value: Any) -> bool:
-    return value in (0, "0%")
+    return value in (0, "") or (isinstance(value, str) and value.endswith("%") and not value.strip("0%"))
 
 
 def validate_deployment(obj: Obj) -> list[FieldError]:
@@ -95,7 +92,7 @@ def validate_deployment(obj: Obj) -> list[FieldError]:
     spec = obj.get("spec") or {}
     errors = check_not_negative("spec.replicas", spec.get("replicas"))
     errors += validate_selector(spec.get("selector"), "spec.selector", "empty selector is invalid for deployment")
-    errors += _validate_pods(spec.get("selector"), spec.get("template") or {}, "spec.template", "Deployment")
+    errors += _validate_pods(spec.get("selector"), spec.get("template") or {}, "spec.template", "ReplicaSet")
     errors += _validate_deployment_strategy(spec.get("strategy") or {}, "spec.strategy")
     ready = spec.get("minReadySeconds") or 0
     errors += check_not_negative("spec.minReadySeconds", ready)
@@ -157,10 +154,12 @@ def validate_daemon_set(obj: Obj) -> list[FieldError]:
     spec = obj.get("spec") or {}
     errors = check_label_selector("spec.selector", spec.get("selector"))
     selector, template = spec.get("selector"), spec.get("template") or {}
-    if not selector:
-        detail = "empty selector is invalid for daemonset"
-        errors.append(FieldError.invalid("spec.selector", selector or {}, detail))
-    errors += _validate_pods(selector, template, "spec.template", "DaemonSet")
+    errors += validate_template_labels(selector, template, "spec.template")
+    if selector is not None and not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        errors.append(FieldError.invalid("spec.selector", selector, "empty selector is invalid for daemonset"))
+    errors += validate_template(template, "spec.template")
+    errors += validate_restart_always(template, "spec.template")
+    errors += _no_deadline(template, "spec.template", "DaemonSet")
     errors += check_not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
     strategy = spec.get("updateStrategy") or {}
     kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
@@ -207,7 +206,8 @@ def validate_stateful_set(obj: Obj) -> list[FieldError]:
     retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
     for field in ("whenDeleted", "whenScaled"):
         path = f"spec.persistentVolumeClaimRetentionPolicy.{field}"
-        errors += check_enum(path, retention.get(field), ("Delete", "Retain"), required=True)
+        if (value := retention.get(field) or "") not in ("Retain", "Delete"):
+            errors.append(unsupported(path, value, ("Retain", "Delete")))
     errors += check_not_negative("spec.replicas", spec.get("replicas"))
     errors += check_not_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
     if ordinals := spec.get("ordinals"):
@@ -233,7 +233,13 @@ def _validate_claimed_pods(spec: Obj) -> list[FieldError]:
     if claimed:
         pods["volumes"] = [*(pods.get("volumes") or ()), *claimed]
         template["spec"] = pods
-    return errors + _validate_pods(spec.get("selector"), template, "spec.template", "StatefulSet")
+    return errors + _validate_pods(spec.get("selector"), template, "spec.template", "StatefulSet", "")
+
+
+def _rolling_value(rolling: Obj | None) -> Obj | None:
+    if rolling is None:
+        return None
+    return {"Partition": rolling.get("partition") or 0, "MaxUnavailable": rolling.get("maxUnavailable")}
 
 
 def _validate_stateful_strategy(strategy: Obj, path: str) -> list[FieldError]:
@@ -243,18 +249,19 @@ def _validate_stateful_strategy(strategy: Obj, path: str) -> list[FieldError]:
     if kind == "OnDelete":
         if rolling is None:
             return []
-        detail = f"only allowed for updateStrategy '{'RollingUpdate'}'"
-        return [FieldError.invalid(f"{path}.rollingUpdate", rolling, detail)]
+        detail = "only allowed for updateStrategy 'RollingUpdate'"
+        return [FieldError.invalid(f"{path}.rollingUpdate", _rolling_value(rolling), detail)]
     if kind != "RollingUpdate":
-        shown = {"Type": kind, "RollingUpdate": rolling}
+        shown = {"Type": kind, "RollingUpdate": _rolling_value(rolling)}
         return [FieldError.invalid(path, shown, "must be 'RollingUpdate' or 'OnDelete'")]
     partition = (rolling or {}).get("partition")
     errors = check_not_negative(f"{path}.rollingUpdate.partition", partition)
     if (unavailable := (rolling or {}).get("maxUnavailable")) is not None:
         at = f"{path}.rollingUpdate.maxUnavailable"
-        errors += _int_or_percent(at, unavailable) + _over_100(at, unavailable)
+        errors += _int_or_percent(at, unavailable)
         if _is_zero(unavailable):
             errors.append(FieldError.invalid(at, unavailable, "cannot be 0"))
+        errors += _over_100(at, unavailable)
     return errors
 
 

@@ -61,9 +61,9 @@ def test_autoscalers_claims_and_pods() -> None:
         "status.capacity[storage]: Invalid value: -1073741824: must be a valid resource quantity"
     ]
     pair: Obj = {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}
-    assert validate_pod_status(pair, {}) == []
+    assert validate_pod_status({"status": pair}, {}) == []
     twice: Obj = {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}
-    assert texts(validate_pod_status(twice, {})) == [
+    assert texts(validate_pod_status({"status": twice}, {})) == [
         'status.podIPs: Invalid value: [{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}]: '
         "may specify no more than one IP for each IP family"
     ]
