@@ -42,6 +42,7 @@ from apiserver.flowcontrol.control import FlowControl
 from apiserver.flowcontrol.feed import FlowControlFeed
 from apiserver.master_leases import LEASE_SECONDS, MasterLeases
 from apiserver.metrics import RequestMetrics
+from apiserver.registry.allocation_repair import AllocationRepair
 from apiserver.registry.component_status import ComponentStatuses
 from apiserver.registry.context import RequestContext
 from apiserver.registry.store import Registry
@@ -144,7 +145,9 @@ class ApiServer:
             (NodeAuthorizer(self.pods, parse_rules(NODE_RULES)), self.rbac),
         )
         self.gate.synced = False
-        connect_allocators(self.registry, settings.service_range)
+        allocators = connect_allocators(self.registry, settings.service_range)
+        services = self.registry.resource("", "v1", "services").cache
+        self.allocations = AllocationRepair(self.store, services, allocators, clock)
         install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
@@ -320,6 +323,7 @@ class ApiServer:
                 tasks.append(group.create_task(self.deadlines.run()))
                 tasks.append(group.create_task(self.customs.run()))
                 tasks.append(group.create_task(self.aggregator.run()))
+                tasks.append(group.create_task(self._repair()))
                 yield
             finally:
                 await self._stop_doors()
@@ -327,6 +331,10 @@ class ApiServer:
                     task.cancel()
         await self.kubelets.close()
         await self.store.close()
+
+    async def _repair(self) -> None:
+        await self._ready.wait()
+        await self.allocations.run()
 
     async def _get_ready(self) -> None:
         rest = self._rest

@@ -30,7 +30,7 @@ from apiserver.registry.strategy import Strategy
 from apiserver.registry.writer import Current
 from apiserver.storage.entry import ADDED, BOOKMARK, DELETED, MODIFIED, Event
 from apiserver.storage.form import ObjectForm, decode
-from apiserver.storage.interface import KeyValue, OnWrite, Page, Store, StoreWatch, WriteResult
+from apiserver.storage.interface import Beside, KeyValue, OnWrite, Page, Store, StoreWatch, WriteResult
 from apiserver.storage.watcher import Watcher
 from machinery.selectors import FieldSelector
 
@@ -138,14 +138,16 @@ class ConvertingStore:
     async def range(self, start: bytes, end: bytes, *, limit: int = 0, revision: int = 0) -> Page:
         return await self._store.range(start, end, limit=limit, revision=revision)
 
-    async def create(self, key: bytes, value: bytes, ttl: float = 0.0) -> WriteResult:
-        return await self._told(await self._store.create(key, await self._in(value), ttl))
+    async def create(self, key: bytes, value: bytes, ttl: float = 0.0, beside: Sequence[Beside] = ()) -> WriteResult:
+        return await self._told(await self._store.create(key, await self._in(value), ttl, beside))
 
-    async def replace(self, key: bytes, value: bytes, expected: int, ttl: float = 0.0) -> WriteResult:
-        return await self._told(await self._store.replace(key, await self._in(value), expected, ttl))
+    async def replace(
+        self, key: bytes, value: bytes, expected: int, ttl: float = 0.0, beside: Sequence[Beside] = ()
+    ) -> WriteResult:
+        return await self._told(await self._store.replace(key, await self._in(value), expected, ttl, beside))
 
-    async def delete(self, key: bytes, expected: int) -> WriteResult:
-        return await self._told(await self._store.delete(key, expected))
+    async def delete(self, key: bytes, expected: int, beside: Sequence[Beside] = ()) -> WriteResult:
+        return await self._told(await self._store.delete(key, expected, beside))
 
     async def current_revision(self) -> int:
         return await self._store.current_revision()

@@ -1,14 +1,14 @@
 """Service cluster IPs and node ports: which are taken, which is next.
 
 Owns an in-memory index per kind of value, rebuilt from the stored services when first needed, and reservations that a
-write keeps or gives back. Never persists anything: the services themselves are the record. Safe for concurrent requests
-in one API server because every step runs in one event loop without waiting; services of other API servers are known as
-soon as the watch cache has them. Called by the service strategy only.
+write keeps or gives back. Never persists anything: `service_store` does, and learns when another API server was faster,
+for its services are known here only when the watch cache has them. Safe for concurrent requests in one API server
+because every step runs in one event loop without waiting. Called by the service strategy.
 """
 
 import ipaddress
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 Obj = dict[str, Any]
@@ -167,6 +167,8 @@ class ServiceAllocators:
         self._seen = -1  # the revision up to which changes are known
         self._stored: dict[Key, frozenset[Value]] = {}
         self._owner: dict[Value, Key] = {}
+        self._learned: dict[Value, Key] = {}
+        """Held by Services that the changes have not shown yet."""
 
     def load(self) -> None:
         """Know all that is stored by now."""
@@ -201,6 +203,23 @@ class ServiceAllocators:
         for value in values:
             self._owner[value] = key
 
+    def learn(self, values: Mapping[Value, Key]) -> None:
+        """These values are other services', as the store has told; the services themselves come as changes."""
+        for value, key in values.items():
+            if value not in self._owner:
+                self._hold(value)
+                self._owner[value] = key
+                self._learned[value] = key
+
+    def unlearn(self) -> None:
+        """Give back what was learnt of services that hold it no more, or never did."""
+        learned, self._learned = self._learned, {}
+        self.give_back(
+            value
+            for value, key in learned.items()
+            if self._owner.get(value) == key and value not in self._stored.get(key, ())
+        )
+
     def give_back(self, values: Iterable[Value]) -> None:
         """These values are free."""
         for value in values:
@@ -212,7 +231,7 @@ class ServiceAllocators:
 
     def _take_over(self, key: Key, service: Obj | None) -> None:
         before = self._stored.pop(key, frozenset())
-        after = frozenset(self._values(service)) if service is not None else frozenset()
+        after = self.values_of(service) if service is not None else frozenset()
         if after:
             self._stored[key] = after
         for value in after:
@@ -227,11 +246,10 @@ class ServiceAllocators:
         else:
             self.ports.hold(*value)
 
-    def _values(self, service: Obj) -> Iterable[Value]:
-        for address in addresses_of(service):
-            if ipaddress.ip_address(address) in self.addresses.network:
-                yield address
-        yield from ports_of(service)
+    def values_of(self, service: Obj) -> frozenset[Value]:
+        """What a stored service holds of the values given out here."""
+        held = {each for each in addresses_of(service) if ipaddress.ip_address(each) in self.addresses.network}
+        return frozenset((*held, *ports_of(service)))
 
 
 def addresses_of(service: Obj) -> list[str]:

@@ -24,6 +24,7 @@ from apiserver.registry.conversion import CONVERSIONS
 from apiserver.registry.converted import ConvertedStore
 from apiserver.registry.eviction import Evictions
 from apiserver.registry.hooks import Plugin
+from apiserver.registry.service_store import ServiceStore
 from apiserver.registry.stored_versions import stored_versions
 from apiserver.registry.strategy import Strategy, strategy_for
 from apiserver.registry.writing import Bindings, ResourceStore
@@ -152,4 +153,6 @@ def _store_class(resource: Resource) -> type[ResourceStore]:
         return DefinitionStore
     if resource.key() == ("", "v1", "componentstatuses"):
         return ComponentStatuses
+    if resource.key() == ("", "v1", "services"):
+        return ServiceStore
     return ResourceStore
