@@ -40,11 +40,15 @@ class Plan(NamedTuple):
 
 
 def place(ds: DaemonSet, nodes: Iterable[core_v1.Node], pods: Iterable[Pod]) -> Placement:
-    """Sort pods by node and judge the nodes. Pods of nodes that do not exist are left to the pod garbage collector."""
+    """Sort pods by node and judge the nodes. Pods of nodes that do not exist are left to the pod garbage collector.
+
+    Pods that have ended and are being deleted (a finalizer may hold them) are in nobody's way.
+    """
     eligible = {node.metadata.name or "": judge(ds.spec.template, node) for node in nodes}
     found: dict[str, list[Pod]] = defaultdict(list)
     for pod in by_age(pods):
-        found[node_of(pod)].append(pod)
+        if not (is_finished(pod) and is_terminating(pod)):
+            found[node_of(pod)].append(pod)
     return Placement(eligible, dict(found))
 
 
@@ -129,9 +133,11 @@ def _roll(ds: DaemonSet, placement: Placement, revision_hash: str, clock: Clock)
         if not verdict.run:
             continue
         if surge:
-            if len(new) + len(old) > 2 or not old:
+            if len(new) > 1 or len(old) > 1:
+                surging += 1  # too many already: the first half of the plan sees to it
+            elif not old:
                 continue
-            if new:
+            elif new:
                 if _available(ds, new[0], clock):
                     free.extend(old)
                 else:
