@@ -44,7 +44,7 @@ def test_a_machine_from_order_to_end() -> None:
     made.terminate("machine-1")
     (effect,) = core.tick(9.0, {"machine-1": Health(MACHINES)})
     core.done(effect, 10.0)
-    assert effect.verb == "terminate" and machine.phase == "gone" and not made.machines
+    assert effect.verb == "terminate" and core.state.instances["machine-1"].phase == "gone" and not made.machines
     with pytest.raises(NotFound):
         made.terminate("machine-1")
 
