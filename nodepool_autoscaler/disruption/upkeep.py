@@ -6,6 +6,8 @@ are forceful: they ask for no budget, and for no replacement first. Owns the con
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final
@@ -21,7 +23,10 @@ from nodepool_autoscaler.disruption.ports import Hands, Site
 from nodepool_autoscaler.model import Claim, NodeState, Pool, World
 from scheduler.framework.node_facts import taints
 
-LOOK: Final = 1.0
+APART: Final = 1.0
+"""However much happens, passes are so far apart; and so far, when nothing is said to have happened and nothing falls
+due:"""
+LOOK: Final = 10.0
 POD_EVENT_EVERY: Final = 10.0
 INTERRUPTION: Final = "nanokube.io/spot-interruption"
 """The taint by which our cloud announces that it takes a spot machine away."""
@@ -130,18 +135,35 @@ class Upkeep:
         self._hands = hands
         self._clock = clock
         self._lost = lost
-        self.pod_events = PodEvents(clock)
+        self._pod_events = PodEvents(clock)
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something has changed: a node, a claim, a pool."""
+        self._changed.set()
+
+    def pod_event(self, node: str) -> None:
+        """A pod has come to a node or is leaving it. Not to be told of pods of DaemonSets, which say nothing about how
+        a node is used."""
+        self._pod_events.note(node)
+        self._changed.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            left = LOOK
             try:
-                await self.pass_once()
+                left = await self.pass_once()
             except Exception:  # noqa: BLE001  a defect in one pass must not be the end of all
                 _log.exception("Pass failed")
-            await self._clock.sleep(LOOK)
+            await self._clock.sleep(APART)
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(max(0.0, left - APART)):
+                    await self._changed.wait()
 
-    async def pass_once(self) -> None:
+    async def pass_once(self) -> float:
+        """Look at every claim. Seconds after which one has to be looked at again, whatever happens."""
+        self._changed.clear()
         world = self._site.world()
         for state in world.nodes:
             if state.claim is None or state.claim.deleting:
@@ -150,7 +172,22 @@ class Upkeep:
                 await self._attend(state, state.claim, world)
             except StatusError as error:
                 _log.warning("Did not keep claim up", extra=kv(claim=state.claim.name, error=error))
-        self.pod_events.keep({state.name for state in world.nodes})
+        self._pod_events.keep({state.name for state in world.nodes})
+        return min([LOOK, *(self._left(state, world) for state in world.nodes)])
+
+    def _left(self, state: NodeState, world: World) -> float:
+        """Seconds until time alone changes something about a claim; what is due already is no reason to look again."""
+        claim, pool = state.claim, world.pool(state.pool)
+        if claim is None or claim.deleting:
+            return LOOK
+        left = [LOOK]
+        if claim.expire_after is not None:
+            left.append(claim.expire_after - self._clock.elapsed(claim.created))
+        initialized = claim.conditions.get(names.INITIALIZED_CONDITION)
+        since = self._pod_events.last(state) or (initialized.since if initialized is not None else None)
+        if pool is not None and pool.consolidate_after is not None and since is not None:
+            left.append(pool.consolidate_after - self._clock.elapsed(since))
+        return min(each for each in left if each > 0)
 
     async def _attend(self, state: NodeState, claim: Claim, world: World) -> None:
         if interrupted(state):
@@ -159,8 +196,8 @@ class Upkeep:
         elif expired(claim, self._clock.elapsed):
             await self._end(state, claim, "expired")
         else:
-            last = self.pod_events.last(state)
-            due = self.pod_events.due(claim, last)
+            last = self._pod_events.last(state)
+            due = self._pod_events.due(claim, last)
             found = changes(state, world, last, self._clock.elapsed)
             if found or due is not None:
                 await self._hands.set_status(claim, found, due)
