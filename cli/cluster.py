@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from cli import cloud_setup, control, layout, monitoring, pki, supervisor, tools
+from cli import claims, cloud_setup, control, layout, machines, monitoring, pki, supervisor, tools
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig, Setting
 from cli.processes import COMPONENTS, has_cloud
@@ -123,7 +123,7 @@ def _turn(what: str, refusal: str, patience: float) -> Iterator[None]:
     deadline = time.monotonic() + patience
     while True:
         try:
-            claim = supervisor.hold(what)
+            claim = claims.hold(what)
             break
         except OSError as error:
             if time.monotonic() >= deadline:
@@ -138,7 +138,7 @@ def _end_orphans(paths: ClusterPaths, config: ClusterConfig) -> None:
     cgroups = Cgroups()
     for node in config.nodes:  # whoever knew which were frozen is dead; and on v1 the frozen cannot die
         with contextlib.suppress(OSError):
-            cgroups.thaw(f"{supervisor.cluster_cgroup(config.name)}/{node.name}")
+            cgroups.thaw(f"{machines.cluster_cgroup(config.name)}/{node.name}")
     orphans = control.recorded(paths)
     for ref in orphans:
         ref.send(signal.SIGKILL)
@@ -165,7 +165,7 @@ def _plan(
     if workers is not None and not 0 <= workers <= layout.MAX_NODES:
         raise CommandError(f"--workers must lie between 0 and {layout.MAX_NODES}", 2)
     taken = {each.index for each in layout.clusters()}
-    free = [n for n in range(layout.MAX_CLUSTERS) if n not in taken and not supervisor.is_held(n)]
+    free = [n for n in range(layout.MAX_CLUSTERS) if n not in taken and not claims.is_held(n)]
     if not free:
         raise CommandError(f"this machine already has {layout.MAX_CLUSTERS} clusters")
     config = ClusterConfig(
@@ -202,7 +202,7 @@ def _clash(config: ClusterConfig) -> str | None:
     if not config.has_machines:
         return None
     with Netlink() as host:
-        own = host.links().get(supervisor.underlay_of(config, ClusterPaths.of(config.name)).host_link)
+        own = host.links().get(machines.underlay_of(config, ClusterPaths.of(config.name)).host_link)
         routes = [(destination, gateway) for destination, gateway, link in host.routes() if link != own]
     wanted = [str(config.underlay), config.pod_cidr, config.service_cidr, config.load_balancer_cidr]
     return plan_clash(wanted, routes)
@@ -340,7 +340,7 @@ def _down(name: str, say: Say) -> None:
     with contextlib.suppress(CommandError):  # a damaged config: clean what can be found without it
         config = layout.load(paths)
     cgroups = Cgroups()
-    cgroup = supervisor.cluster_cgroup(name)
+    cgroup = machines.cluster_cgroup(name)
     clean = cgroups.kill(cgroup)
     if config is not None:
         _remove_network(config, paths)
@@ -354,11 +354,11 @@ def _down(name: str, say: Say) -> None:
         kubeconfig.remove(name)
     except CommandError as error:  # the user's file is no reason to keep a cluster
         trouble = error
-    supervisor.remove_tree(paths.root)  # last: whoever interrupts a `down` before this can run it again
+    machines.remove_tree(paths.root)  # last: whoever interrupts a `down` before this can run it again
     # Not while another cluster is about to make its own group below.
     with contextlib.suppress(CommandError), _turn("preparation", "busy", 0):
         if not any(layout.clusters()):
-            cgroups.remove_if_empty(supervisor.CGROUP)
+            cgroups.remove_if_empty(machines.CGROUP)
     if paths.root.exists() or not clean:
         raise CommandError(f"something of cluster {name} would not go: see {paths.root} and cgroup {cgroup}")
     if trouble is not None:
@@ -372,7 +372,7 @@ def _remove_network(config: ClusterConfig, paths: ClusterPaths) -> None:
     if not config.has_machines:
         return
     delete_table(f"nanokube-{config.index}")
-    supervisor.underlay_of(config, paths).remove()
+    machines.underlay_of(config, paths).remove()
     note = paths.run / "ip_forward"
     others = [each for each in layout.clusters() if each.name != config.name and each.has_machines]
     if note.exists() and not others:

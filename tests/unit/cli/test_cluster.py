@@ -36,7 +36,7 @@ def test_a_new_cluster_takes_the_first_number_whose_networks_are_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NANOKUBE_STATE", str(tmp_path))
-    monkeypatch.setattr("cli.supervisor.is_held", lambda index: index == 0)
+    monkeypatch.setattr("cli.claims.is_held", lambda index: index == 0)
     monkeypatch.setattr(cluster, "_clash", lambda config: "taken" if config.index == 1 else None)
     planned = cluster._plan("x", 1, [], None, None, {"cpu": 4, "memory": "1Gi", "maxPods": 50})
     labels = (

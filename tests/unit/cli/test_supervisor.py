@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from cli.layout import ClusterConfig, ClusterPaths
+from cli.process_table import Managed
 from cli.processes import ProcessSpec
-from cli.supervisor import Managed, Supervisor
+from cli.supervisor import Supervisor
 
 
 class OneRequest:
@@ -64,7 +65,7 @@ def test_a_request_that_never_ends_is_dropped(supervisor: Supervisor) -> None:
 
 def test_a_full_disk_does_not_end_it(supervisor: Supervisor, tmp_path: Path) -> None:
     (tmp_path / "run" / ".processes.json").mkdir()  # nothing can be written there
-    supervisor._record()
+    supervisor._table.record()
 
 
 def test_what_cannot_be_forked_is_tried_again_later(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +74,9 @@ def test_what_cannot_be_forked_is_tried_again_later(supervisor: Supervisor, monk
 
     monkeypatch.setattr("os.fork", exhausted)
     managed = Managed(ProcessSpec("x", "x", "", (), ""))
-    supervisor._table["x"] = managed
-    supervisor._start(managed)
-    wait = supervisor._until_retry()
+    supervisor._table.entries["x"] = managed
+    supervisor._table.start(managed)
+    wait = supervisor._table.until_retry()
     assert not managed.running
     assert wait is not None
     assert 0 < wait <= 0.1
@@ -92,10 +93,10 @@ def test_what_cannot_be_forked_is_tried_again_later(supervisor: Supervisor, monk
 )
 def test_who_comes_back(supervisor: Supervisor, command: str, restart: bool, again: bool) -> None:
     managed = Managed(ProcessSpec("x", "x", "", ("/bin/sh", "-c", command), "", restart=restart))
-    supervisor._table["x"] = managed
+    supervisor._table.entries["x"] = managed
     managed.pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], os.environ)
     managed.fd = os.pidfd_open(managed.pid)
     supervisor._selector.register(managed.fd, selectors.EVENT_READ, managed)
-    supervisor._reap(managed)
+    supervisor._table.reap(managed)
     assert managed.wanted == again
-    assert (supervisor._until_retry() is not None) == again
+    assert (supervisor._table.until_retry() is not None) == again

@@ -50,7 +50,7 @@ def test_files_are_few_and_small(tmp_path: Path) -> None:
 
 
 def test_a_file_under_a_program_is_cut_without_loss(tmp_path: Path) -> None:
-    from cli.supervisor import cut_under
+    from cli.supervised_logs import cut_under
 
     path = tmp_path / "y.log"
     script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"
