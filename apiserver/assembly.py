@@ -45,6 +45,7 @@ from apiserver.metrics import RequestMetrics
 from apiserver.registry.allocation_repair import AllocationRepair
 from apiserver.registry.component_status import ComponentStatuses
 from apiserver.registry.context import RequestContext
+from apiserver.registry.questions import Questions
 from apiserver.registry.store import Registry
 from apiserver.registry.strategies.services import connect_allocators
 from apiserver.rest.deadlines import REQUEST_TIMEOUT, Deadlines
@@ -151,6 +152,7 @@ class ApiServer:
         install(self, token_volumes=self.accounts is not None)
         self.registry.admission.append(EscalationCheck(self.gate, self.rbac))
         tokens = TokenRequests(clock, self.accounts, self._read_metadata) if self.accounts else None
+        self.questions = Questions(self.registry.admission)
         self.virtual = VirtualResources(
             clock, self.gate, self.rbac, authenticator.agnostic, self.accounts, tokens, self._admit_question
         )
@@ -196,7 +198,10 @@ class ApiServer:
         body: dict[str, Any],
         subresource: str,
     ) -> None:
-        await self.registry.resource(*resource.key()).admit_question(ctx, namespace, name, body, subresource)
+        if resource.storable:
+            await self.registry.resource(*resource.key()).admit_question(ctx, namespace, name, body, subresource)
+        else:
+            await self.questions.admit(ctx, resource, namespace, name, body)
 
     async def _read_metadata(self, plural: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """An object's metadata without authorization; pods bring the two fields that bind tokens."""

@@ -28,7 +28,10 @@ async def take(registry: Registry, write: Write, patched: Any, seen: Resource) -
     if write.views_parent:
         return _take_view(write, patched)
     formed = _formed(registry, write, patched, seen)
+    converted = seen.storage is not None and seen != write.resource
     formed = await in_version(registry, formed, seen, write.resource) or {}
+    if converted:
+        _default(registry, write, formed, write.resource)
     for field in ("kind", "apiVersion"):
         if field in new:
             formed[field] = new[field]
@@ -50,12 +53,17 @@ def _formed(registry: Registry, write: Write, patched: Obj, seen: Resource) -> O
         kind = write.kind(seen)
         node = schema.for_kind(kind.group, kind.version, kind.kind)
         patched = fieldvalidation.accept_patched(patched, node, patch=None, directive="Ignore", warnings=[])
-    if write.kind(seen).kind != seen.kind:
-        return patched  # the body of a subresource that is stored nowhere
-    strategy = registry.resource(*seen.key()).strategy.for_subresource(write.subresource)
-    strategy.canonicalize(patched)
-    strategy.default(patched)
+    if seen.storage is None:  # otherwise the rules are those of the version that is stored
+        _default(registry, write, patched, seen)
     return patched
+
+
+def _default(registry: Registry, write: Write, obj: Obj, resource: Resource) -> None:
+    if write.kind(resource).kind != resource.kind or not resource.storable:
+        return  # the body of a subresource, or a question, that is stored nowhere
+    strategy = registry.resource(*resource.key()).strategy.for_subresource(write.subresource)
+    strategy.canonicalize(obj)
+    strategy.default(obj)
 
 
 def _take_view(write: Write, patched: Obj) -> bool:

@@ -64,11 +64,11 @@ def chosen_version(
 ) -> Resource | None:
     """The version in which the rules name the write: its own, or by policy Equivalent another one; None: not at all."""
     listed = [rule for rule in rules if wanted(rule)]
-    if any(rule_matches(rule, write.op, write.resource, write.namespace, write.subresource) for rule in listed):
-        return write.resource
+    if any(rule_matches(rule, write.op, write.sent, write.namespace, write.subresource) for rule in listed):
+        return write.sent
     if match_policy == "Exact" or not listed:
         return None
-    for other in equivalents(registry, write.resource):
+    for other in equivalents(registry, write.sent):
         if any(rule_matches(rule, write.op, other, write.namespace, write.subresource) for rule in listed):
             return other
     return None
@@ -105,7 +105,7 @@ def matched(registry: Registry, chosen: Mapping[str, Any], write: Write) -> Reso
 
     if chosen_version(registry, chosen.get("excludeResourceRules") or (), policy, write, named) is not None:
         return None
-    found: Resource | None = write.resource
+    found: Resource | None = write.sent
     if chosen.get("resourceRules"):
         found = chosen_version(registry, chosen["resourceRules"], policy, write, named)
     if found is None:

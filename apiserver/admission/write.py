@@ -35,7 +35,10 @@ class Kind(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One write. `seen` is the version in which a hook wants it; `new` and `old` are in that of `resource`."""
+    """One write. `seen` is the version in which a hook wants it; `new` and `old` are in that of `resource`.
+
+    `sent` is the version in which the client sent it.
+    """
 
     ctx: RequestContext
     op: str
@@ -46,6 +49,11 @@ class Write(NamedTuple):
     old: Obj | None
     subresource: str
     strategy: Strategy | None = None
+
+    @property
+    def sent(self) -> Resource:
+        asked = self.ctx.asked
+        return asked if asked is not None and asked.plural == self.resource.plural else self.resource
 
     def kind(self, seen: Resource | None = None) -> Kind:
         """What the body is: the resource's kind, or that of the subresource's."""
@@ -96,6 +104,8 @@ def write_of(
 
 def equivalents(registry: Registry, resource: Resource) -> Iterator[Resource]:
     """Other versions in which the same objects are served."""
+    if not resource.storable:
+        return
     own = registry.resource(*resource.key())
     for store in registry.stores():
         other = store.resource

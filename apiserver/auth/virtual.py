@@ -51,7 +51,7 @@ class VirtualResources:
         tokens: TokenRequests | None,
         admit: Admit,
     ) -> None:
-        """`admit` asks admission about what is posted to a subresource."""
+        """`admit` asks admission about what is posted."""
         self._admit = admit
         self._clock = clock
         self._gate = gate
@@ -86,7 +86,7 @@ class VirtualResources:
         if subresource:
             spec = {"expirationSeconds": DEFAULT_EXPIRATION, **(body.get("spec") or {})}
             body = {**body, "metadata": body.get("metadata") or {}, "spec": spec}
-            await self._admit(ctx, resource, namespace, name, body, subresource)
+        await self._admit(ctx, resource, namespace, name, body, subresource)
         try:
             owned = self._owned(ctx, resource, subresource, body)
             answer = await handler(ctx, namespace, name, body)

@@ -23,6 +23,7 @@ from apiserver.registry.writer import ATTEMPTS, Current, take_back
 from apiserver.storage.form import decode, encode
 from machinery.errors import (
     AlreadyExists,
+    BadRequest,
     Conflict,
     NotFound,
     StatusError,
@@ -275,7 +276,10 @@ class Changing(Creating):
     async def bind(self, ctx: RequestContext, namespace: str, name: str, body: Obj) -> bytes:
         """`POST pods/{name}/binding`: assign the pod to a node."""
         strategy = _Binding(self.strategy)
-        uid = (body.get("metadata") or {}).get("uid")
+        meta = body.get("metadata") or {}
+        if (meta.get("name") or "") != name:
+            raise BadRequest("name in URL does not match name in Binding object")
+        uid = meta.get("uid")
 
         def build(current: Obj) -> Obj:
             if uid and uid != current["metadata"].get("uid"):

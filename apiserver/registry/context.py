@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apiserver.auth.user import UserInfo
+
+if TYPE_CHECKING:
+    from api.resources import Resource
 
 ANNOTATIONS: ContextVar[dict[str, str] | None] = ContextVar("audit annotations", default=None)
 """Of the request that the running task serves; None when it is not recorded."""
@@ -25,6 +28,8 @@ class RequestContext:
     field_validation: str = ""
     user_agent: str = ""
     warnings: list[str] = field(default_factory=list)
+    asked: Resource | None = None
+    """The version in which the object was sent, where that is not the one whose rules hold."""
     force: bool = False
     """Apply takes fields from other managers."""
     annotations: dict[str, str] = field(default_factory=lambda: {} if (told := ANNOTATIONS.get()) is None else told)

@@ -124,6 +124,10 @@ class ConvertedStore(ResourceStore):
         watcher.translate = self._event
         return watcher
 
+    def _sent(self, ctx: RequestContext) -> RequestContext:
+        """Admission hooks are told in which version a request came."""
+        return replace(ctx, asked=self.resource)
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     async def create(
@@ -142,7 +146,7 @@ class ConvertedStore(ResourceStore):
             found = self._conversion.check_new(body)
             if found:
                 self._stored._raise_findings(meta.get("name") or "", self.strategy.validate(body) + found)
-        return self._out(await self._stored.create(ctx, namespace, body, tracker=tracker or self.tracker))
+        return self._out(await self._stored.create(self._sent(ctx), namespace, body, tracker=tracker or self.tracker))
 
     async def update(
         self,
@@ -158,7 +162,7 @@ class ConvertedStore(ResourceStore):
         stored = None if current is None else current.decoded()
         body = self._in(body, stored)
         raw, created = await self._stored.update(
-            ctx, namespace, name, body, subresource=subresource, tracker=tracker or self.tracker
+            self._sent(ctx), namespace, name, body, subresource=subresource, tracker=tracker or self.tracker
         )
         return self._out(raw), created
 
@@ -174,7 +178,7 @@ class ConvertedStore(ResourceStore):
         inward: Callable[[Obj, Obj | None], Obj] | None = None,
     ) -> tuple[bytes, bool]:
         raw, created = await self._stored.apply(
-            ctx,
+            self._sent(ctx),
             namespace,
             name,
             config,
@@ -195,15 +199,15 @@ class ConvertedStore(ResourceStore):
             self._check_name(self._metadata(patched, namespace), name)
             return self._in(patched, current)
 
-        return self._out(await self._stored.mutate(ctx, namespace, name, change, subresource, self.tracker))
+        return self._out(await self._stored.mutate(self._sent(ctx), namespace, name, change, subresource, self.tracker))
 
     async def delete(self, ctx: RequestContext, namespace: str, name: str, options: DeleteOptions) -> DeleteResult:
-        result = await self._stored.delete(ctx, namespace, name, options)
+        result = await self._stored.delete(self._sent(ctx), namespace, name, options)
         return result._replace(raw=self._out(result.raw))
 
     async def delete_collection(
         self, ctx: RequestContext, namespace: str, list_options: ListOptions, options: DeleteOptions
     ) -> ListPage:
         list_options = replace(list_options, field_selector=self._fields(list_options.field_selector))
-        page = await self._stored.delete_collection(ctx, namespace, list_options, options)
+        page = await self._stored.delete_collection(self._sent(ctx), namespace, list_options, options)
         return page._replace(items=[self._out(raw) for raw in page.items])

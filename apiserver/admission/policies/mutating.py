@@ -109,7 +109,7 @@ class PolicyRound:
             for bound, why in self._failures
         ]
         write = self._write
-        error = forbidden(write.resource, write.name, write.new or write.old, "admission request denied by policy")
+        error = forbidden(write.sent, write.name, write.new or write.old, "admission request denied by policy")
         error.message, error.reason = texts[0], "Invalid"
         error.details = {**(error.details or {}), "causes": [Cause("", text).as_dict() for text in texts]}
         raise error

@@ -122,7 +122,7 @@ def _named(bound: Bound) -> str:
 def _refusal(write: Write, denied: list[tuple[Bound, Finding]]) -> StatusError:
     """The first denial gives code and reason; every one is a cause."""
     texts = [f"{_named(bound)} denied request: {finding.message}" for bound, finding in denied]
-    error = forbidden(write.resource, write.name, write.new or write.old, texts[0])
+    error = forbidden(write.sent, write.name, write.new or write.old, texts[0])
     error.reason = denied[0][1].reason or "Invalid"
     error.code = CODES.get(error.reason, 422)
     error.details = {**(error.details or {}), "causes": [Cause("", text).as_dict() for text in texts]}

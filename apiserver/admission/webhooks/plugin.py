@@ -80,17 +80,17 @@ class Hooks:
         """
         hook, seen = asked
         try:
-            if hook.conditions and not self._conditions_hold(hook, write):
+            new, old = write.shown(write.new), write.shown(write.old)
+            if seen is not write.resource:
+                new = await in_version(self._registry, new, write.resource, seen)
+                old = await in_version(self._registry, old, write.resource, seen)
+            if hook.conditions and not self._conditions_hold(hook, write, seen=seen, new=new, old=old):
                 return None
             if write.ctx.dry_run and not hook.safe_for_dry_run:
                 raise BadRequest(f'admission webhook "{hook.name}" does not support dry run')
             version = next((each for each in hook.versions if each in SPOKEN), "")
             if not version:
                 raise CallError("webhook does not accept known AdmissionReview versions (v1, v1beta1)")
-            new, old = write.shown(write.new), write.shown(write.old)
-            if seen is not write.resource:
-                new = await in_version(self._registry, new, write.resource, seen)
-                old = await in_version(self._registry, old, write.resource, seen)
             review = review_of(write, version, seen=seen, new=new, old=old)
             raw = await self._caller.post(hook.client, msgspec.json.encode(review), hook.timeout)
             verdict = verdict_of(raw, version, review["request"]["uid"], mutating=mutating)
@@ -108,12 +108,12 @@ class Hooks:
             raise denial(hook.name, verdict.status)
         return verdict, new
 
-    def _conditions_hold(self, hook: Hook, write: Write) -> bool:
+    def _conditions_hold(self, hook: Hook, write: Write, **seen: Any) -> bool:
         """Raises CallError when a condition cannot be evaluated and none is false."""
         from apiserver.admission.policies.expressions import ExpressionFailed, conditions_hold
 
         try:
-            return conditions_hold(hook.conditions, self._judge.values_of(write))
+            return conditions_hold(hook.conditions, self._judge.values_of(write, **seen))
         except ExpressionFailed as error:
             raise CallError(str(error)) from error
 

@@ -44,7 +44,7 @@ def review_of(
     resource = seen or write.resource
     if seen is None:
         new, old = write.shown(write.new), write.shown(write.old)
-    kind, asked = write.kind(resource), write.kind()
+    kind, asked = write.kind(resource), write.kind(write.sent)
     sub = write.subresource
     request: Obj = {
         "uid": uid or str(uuid.uuid4()),
@@ -52,7 +52,7 @@ def review_of(
         "resource": _resource(resource),
         **({"subResource": sub} if sub else {}),
         "requestKind": asked._asdict(),
-        "requestResource": _resource(write.resource),
+        "requestResource": _resource(write.sent),
         **({"requestSubResource": sub} if sub else {}),
         **({"name": write.name} if write.name else {}),
         **({"namespace": write.namespace} if write.namespace else {}),

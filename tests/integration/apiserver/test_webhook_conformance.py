@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -538,3 +539,60 @@ async def test_posts_to_subresources_and_scales_are_reviewed_as_what_they_are(
     assert (await rest.post(f"{PODS}/bound/eviction", eviction)).status == 201
     asked = next(each for each in hook.requests if each.get("subResource") == "eviction")
     assert asked["kind"] == {"group": "policy", "version": "v1", "kind": "Eviction"}
+
+
+async def test_reviews_pass_hooks_as_other_creates_do(rest: RestClient, hook: WebhookServer) -> None:
+    reviews = "/apis/authorization.k8s.io/v1"
+    asked = {"spec": {"user": "jane", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "none"}}}
+    rules = {**rule("*"), "apiGroups": ["authorization.k8s.io"], "apiVersions": ["v1"]}
+    await registered(rest, hook, "Mutating", rules)
+    hook.answer = patches(add("/spec/groups", ["system:masters"]))
+    allowed = await until(
+        lambda: rest.post(f"{reviews}/subjectaccessreviews", asked), lambda answer: bool(hook.requests)
+    )
+    assert allowed.status == 201 and allowed.json["status"]["allowed"] is True
+    assert allowed.json["spec"]["groups"] == ["system:masters"]
+    request = hook.requests[-1]
+    named = {"group": "authorization.k8s.io", "version": "v1"}
+    assert request["kind"] == request["requestKind"] == {**named, "kind": "SubjectAccessReview"}
+    assert request["resource"] == {**named, "resource": "subjectaccessreviews"}
+    assert (request["operation"], request["object"]["spec"]) == ("CREATE", asked["spec"])
+    local = await rest.post(f"{reviews}/namespaces/none/localsubjectaccessreviews", asked)
+    assert local.status == 201, "whether the namespace is there is not told"
+    assert hook.requests[-1]["namespace"] == "none"
+    hook.answer = denies("no questions")
+    refused = await rest.post(f"{reviews}/subjectaccessreviews", asked)
+    assert (refused.status, refused.json["message"]) == (
+        403,
+        'admission webhook "hook.example.com" denied the request: no questions',
+    )
+
+
+@pytest.mark.parametrize(("policy", "seen"), [("Equivalent", "v2"), ("Equivalent", "v1"), ("Exact", "v1")])
+async def test_hooks_are_told_in_which_version_a_request_came(
+    rest: RestClient, hook: WebhookServer, policy: str, seen: str
+) -> None:
+    scalers = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    spec = {"maxReplicas": 3, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 70}
+    rules = {**rule("horizontalpodautoscalers"), "apiGroups": ["autoscaling"], "apiVersions": [seen]}
+    await registered(rest, hook, "Mutating", rules, matchPolicy=policy)
+    hook.answer = patches(add("/spec/minReplicas", 2))
+    numbers = itertools.count()
+
+    def create() -> Awaitable[Answer]:
+        return rest.post(scalers, {"metadata": {"name": f"web-{next(numbers)}"}, "spec": spec})
+
+    made = await until(create, lambda answer: bool(hook.requests))
+    assert made.status == 201, made.body
+    assert (made.json["spec"]["minReplicas"], made.json["spec"]["targetCPUUtilizationPercentage"]) == (2, 70)
+    request = hook.requests[-1]
+    kind = {"group": "autoscaling", "kind": "HorizontalPodAutoscaler"}
+    resource = {"group": "autoscaling", "resource": "horizontalpodautoscalers"}
+    assert (request["requestKind"], request["requestResource"]) == (
+        {**kind, "version": "v1"},
+        {**resource, "version": "v1"},
+    )
+    assert (request["kind"], request["resource"]) == ({**kind, "version": seen}, {**resource, "version": seen})
+    assert request["object"]["apiVersion"] == f"autoscaling/{seen}"
+    assert ("targetCPUUtilizationPercentage" in request["object"]["spec"]) is (seen == "v1")

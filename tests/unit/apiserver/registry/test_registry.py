@@ -354,6 +354,14 @@ async def test_pod_deletion_is_graceful(pods: ResourceStore) -> None:
     assert (await pods.delete(ctx(), "ns", "bound", DeleteOptions(grace_period_seconds=0))).deleted
 
 
+@pytest.mark.parametrize("meta", [{}, {"name": "other"}, {"name": ""}, None])
+async def test_a_binding_of_another_name(pods: ResourceStore, meta: Any) -> None:
+    await pods.create(ctx(), "ns", pod())
+    binding = {"metadata": meta, "target": {"kind": "Node", "name": "alpha"}}
+    with pytest.raises(BadRequest, match="name in URL does not match name in Binding object"):
+        await pods.create(ctx(), "ns", binding, name="web", subresource="binding")
+
+
 async def test_binding(pods: ResourceStore) -> None:
     await pods.create(ctx(), "ns", pod())
     binding = {"metadata": {"name": "web", "annotations": {"x": "y"}}, "target": {"kind": "Node", "name": "alpha"}}
