@@ -4,7 +4,7 @@ Promises of the documentation are checked at every pass: a node has no second po
 takes no more than maxUnavailable serving pods (none at all with maxSurge), and makes no more than maxSurge extra ones.
 When everything calms down each eligible node has one pod of the present template, no other has any.
 """
-# mypy: disable-error-code="union-attr"
+# mypy: disable-error-code="union-attr, index"
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DaemonSet(RuleBasedStateMachine):
         self.nodes: dict[str, core_v1.Node] = {f"n{number}": node(f"n{number}") for number in range(4)}
         self.pods = [pod(f"first-{name}", name, "ready", self.revision) for name in self.nodes]
 
-    def set(self) -> Any:
+    def daemon_set(self) -> Any:
         return agent(self.update, "RollingUpdate" if self.rolling else "OnDelete")
 
     def serving(self) -> dict[str, list[core_v1.Pod]]:
@@ -74,7 +74,7 @@ class DaemonSet(RuleBasedStateMachine):
 
     @rule()
     def reconcile(self) -> None:
-        ds = self.set()
+        ds = self.daemon_set()
         placement = place(ds, self.nodes.values(), self.pods)
         step = plan(ds, placement, self.revision, self.clock)
         surge, unavailable = limits(ds, placement.desired)
@@ -183,7 +183,7 @@ class DaemonSet(RuleBasedStateMachine):
     def the_status_adds_up(self) -> None:
         if not hasattr(self, "nodes"):
             return
-        ds = self.set()
+        ds = self.daemon_set()
         status, _ = observe(ds, place(ds, self.nodes.values(), self.pods), self.revision, None, self.clock)
         desired, available = status.desiredNumberScheduled, status.numberAvailable or 0
         assert available <= status.numberReady <= status.currentNumberScheduled <= desired
