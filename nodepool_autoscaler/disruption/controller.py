@@ -6,10 +6,9 @@ Source: karpenter.sh, "Disruption Controller". Owns the order of a pass and what
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from machinery import log
 from machinery.clock import Clock
@@ -30,6 +29,7 @@ from nodepool_autoscaler.disruption.commands import Command
 from nodepool_autoscaler.disruption.consolidation import Simulation, interpret
 from nodepool_autoscaler.disruption.memory import Memory
 from nodepool_autoscaler.disruption.methods import Method, Proposal, all_methods
+from nodepool_autoscaler.disruption.metrics import Metrics, series
 from nodepool_autoscaler.disruption.pods import DISRUPTED_TAINT, reschedulable
 from nodepool_autoscaler.disruption.ports import Hands, Site
 from nodepool_autoscaler.disruption.queue import CommandFailed, Queue
@@ -71,8 +71,7 @@ class Disruption:
         self.queue = Queue(site, hands, clock, self._command_done)
         self.upkeep = Upkeep(site, hands, clock, self._lost)
         self.memory = Memory()
-        self.metrics: Counter[str] = Counter()
-        """By Prometheus' names without the prefix `karpenter_`, labels included."""
+        self.metrics = Metrics()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -113,7 +112,7 @@ class Disruption:
             self._tell(refused)
         verdicts.update({each.node: each for each in refused})
         key = f"{method.reason}/{method.consolidation}"
-        self.metrics[f'voluntary_disruption_eligible_nodes{{reason="{method.reason.lower()}"}}'] = len(candidates)
+        self.metrics.set(series("voluntary_disruption_eligible_nodes", reason=method.reason.lower()), len(candidates))
         if not candidates:
             return None
         state = self._fingerprint(look)
@@ -147,8 +146,8 @@ class Disruption:
         self._tell(proposal.verdicts)
         verdicts.update({each.node: each for each in proposal.verdicts})
         if proposal.timed_out:
-            kind = method.consolidation
-            self.metrics[f'voluntary_disruption_consolidation_timeouts_total{{consolidation_type="{kind}"}}'] += 1
+            timeouts = "voluntary_disruption_consolidation_timeouts_total"
+            self.metrics.add(series(timeouts, consolidation_type=method.consolidation))
 
     async def _checked(self, method: Method, command: Command) -> Command | None:
         """The command, if it still holds when some time has passed."""
@@ -163,8 +162,8 @@ class Disruption:
         if isinstance(found, Command):
             return found
         _log.info("Abandoned disruption", extra=kv(command=command, because=found))
-        kind = method.consolidation
-        self.metrics[f'voluntary_disruption_failed_validations_total{{consolidation_type="{kind}"}}'] += 1
+        failed = "voluntary_disruption_failed_validations_total"
+        self.metrics.add(series(failed, consolidation_type=method.consolidation))
         self.memory.began(rfc3339(self._clock.now()), command, f"abandoned: {found}")
         return None
 
@@ -176,9 +175,7 @@ class Disruption:
             _log.warning("Did not begin disruption", extra=kv(command=command, error=error))
             self.memory.began(rfc3339(self._clock.now()), command, f"failed: {error}")
             return None
-        labels = f'decision="{begun.decision}",reason="{begun.reason.lower()}"'
-        kind = f'consolidation_type="{begun.consolidation}"'
-        self.metrics[f"voluntary_disruption_decisions_total{{{labels},{kind}}}"] += 1
+        self.metrics.add(series("voluntary_disruption_decisions_total", **_labels(begun)))
         self.memory.began(rfc3339(self._clock.now()), begun)
         return begun
 
@@ -213,8 +210,9 @@ class Disruption:
         pools = {pool.name: pool.budgets for pool in world.pools}
         allowance = Allowance.of(pools, counts(world), self._clock.now(), method.reason)
         for name, count in allowance.configured.items():
-            labels = f'nodepool="{name}",reason="{method.reason.lower()}"'
-            self.metrics[f"nodepools_allowed_disruptions{{{labels}}}"] = count
+            self.metrics.set(
+                series("nodepools_allowed_disruptions", nodepool=name, reason=method.reason.lower()), count
+            )
             self.memory.allowed.setdefault(name, {})[method.reason] = (count, allowance.left[name])
         for name in allowance.blocked():
             message = f"No allowed disruptions for disruption reason {method.reason} due to blocking budget"
@@ -250,16 +248,14 @@ class Disruption:
         self.memory.ended(command, f"failed: {error}" if error else "done")
         reason = command.reason.lower()
         if error:
-            labels = f'decision="{command.decision}",reason="{reason}",consolidation_type="{command.consolidation}"'
-            self.metrics[f"voluntary_disruption_queue_failures_total{{{labels}}}"] += 1
+            self.metrics.add(series("voluntary_disruption_queue_failures_total", **_labels(command)))
             return
         for each in command.candidates:
             self._lost(reason, each.state)
 
     def _lost(self, reason: str, state: NodeState) -> None:
         kind = state.offering.capacity_type if state.offering is not None else ""
-        labels = f'reason="{reason}",nodepool="{state.pool}",capacity_type="{kind}"'
-        self.metrics[f"nodeclaims_disrupted_total{{{labels}}}"] += 1
+        self.metrics.add(series("nodeclaims_disrupted_total", reason=reason, nodepool=state.pool, capacity_type=kind))
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
@@ -282,11 +278,13 @@ class Disruption:
         self._told[key] = now + quiet
         return True
 
-    def expose(self, publish: Callable[[str, Callable[[], float]], Any]) -> None:
-        """Let `publish(name, read)` know of every metric that is always there."""
-        for kind in ("multi", "single"):
-            name = f'voluntary_disruption_consolidation_timeouts_total{{consolidation_type="{kind}"}}'
-            publish(f"karpenter_{name}", lambda name=name: float(self.metrics[name]))  # type: ignore[misc]
+
+def _labels(command: Command) -> dict[str, str]:
+    return {
+        "decision": command.decision,
+        "reason": command.reason.lower(),
+        "consolidation_type": command.consolidation,
+    }
 
 
 def _state_key(state: NodeState) -> object:

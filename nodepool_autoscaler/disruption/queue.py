@@ -14,7 +14,7 @@ from typing import Final
 from client.backoff import Backoff
 from machinery import log
 from machinery.clock import Clock
-from machinery.errors import StatusError
+from machinery.errors import Conflict, StatusError
 from machinery.log import kv
 from nodepool_autoscaler.disruption.candidates import Candidate
 from nodepool_autoscaler.disruption.commands import Command
@@ -24,6 +24,7 @@ LOOK: Final = 1.0
 TIMEOUT: Final = 600.0
 SETTLE: Final = 30.0  # for the caches to show that a deleted claim is being deleted
 UNWIND: Final = 60.0
+CONFLICTS: Final = 5
 _log = log.get(__name__)
 
 
@@ -89,7 +90,7 @@ class Queue:
         trouble = ""
         for each in command.candidates:
             try:
-                await self._hands.mark(each.state, command.reason)
+                await self._mark_one(each, command)
             except StatusError as error:
                 trouble = f"marking disrupted, {each.name}: {error.message}"
                 _log.warning("Did not mark node", extra=kv(node=each.name, error=error))
@@ -98,6 +99,15 @@ class Queue:
         if trouble and (command.replacements or not kept):
             raise CommandFailed(trouble)
         return kept
+
+    async def _mark_one(self, candidate: Candidate, command: Command) -> None:
+        """A kubelet or the claim's own lifecycle may write at the same moment."""
+        for _ in range(CONFLICTS):
+            try:
+                return await self._hands.mark(candidate.state, command.reason)
+            except Conflict:
+                await self._clock.sleep(LOOK)
+        return await self._hands.mark(candidate.state, command.reason)
 
     async def _follow(self, command: Command, launched: Sequence[str]) -> None:
         error = ""
