@@ -21,8 +21,12 @@ _MILLION = 1_000_000_000  # milli-CPU: nobody means that
 
 def listed(amounts: Amounts) -> str:
     """`{"cpu":"100m","memory":"128Mi"}`."""
-    told = {name: _quantity(name, amount) for name, amount in sorted(amounts.items()) if amount}
-    return msgspec.json.encode(told).decode()
+    return msgspec.json.encode(listed_amounts({name: each for name, each in amounts.items() if each})).decode()
+
+
+def listed_amounts(amounts: Amounts) -> dict[str, str]:
+    """As quantities, in the largest units that fit."""
+    return {name: _quantity(name, amount) for name, amount in sorted(amounts.items())}
 
 
 def _quantity(name: str, amount: int) -> str:
