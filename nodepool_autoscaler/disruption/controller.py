@@ -96,8 +96,10 @@ class Disruption:
         await self._clean()
         self.memory.at = rfc3339(self._clock.now())
         verdicts: dict[str, Verdict] = {}
+        look = self._look()
+        found = {eventual: find(look, eventual=eventual) for eventual in (False, True)}
         for method in self._methods:
-            command = await self._try(method, verdicts)
+            command = await self._try(method, look, found[method.eventual], verdicts)
             if command is not None:
                 return command
         self.memory.verdicts = verdicts
@@ -105,9 +107,15 @@ class Disruption:
 
     # --- one method --------------------------------------------------------------------------------------------------
 
-    async def _try(self, method: Method, verdicts: dict[str, Verdict]) -> Command | None:
-        look = self._look()
-        candidates, refused = self._candidates(method, look)
+    async def _try(
+        self,
+        method: Method,
+        look: Look,
+        found: tuple[list[Candidate], list[Verdict]],
+        verdicts: dict[str, Verdict],
+    ) -> Command | None:
+        candidates, unwanted = self._wanted(method, found[0])
+        refused = [*found[1], *unwanted]
         if not method.eventual:
             self._tell(refused)
         verdicts.update({each.node: each for each in refused})
@@ -129,9 +137,10 @@ class Disruption:
         command = await self._checked(method, proposal.command) if method.checked else proposal.command
         return await self._start(command) if command is not None else None
 
-    def _candidates(self, method: Method, look: Look) -> tuple[list[Candidate], list[Verdict]]:
-        found, verdicts = find(look, eventual=method.eventual)
+    def _wanted(self, method: Method, found: Iterable[Candidate]) -> tuple[list[Candidate], list[Verdict]]:
+        """Those that the method would take, and what is to be told of others."""
         wanted: list[Candidate] = []
+        verdicts: list[Verdict] = []
         for each in found:
             if each.claim in self.queue.busy:
                 continue
@@ -153,7 +162,7 @@ class Disruption:
         """The command, if it still holds when some time has passed."""
         await self._clock.sleep(self._options.validation_delay)
         look = self._look()
-        candidates, _ = self._candidates(method, look)
+        candidates, _ = self._wanted(method, find(look, eventual=method.eventual)[0])
         allowance = self._allowance(method, look.world)
         if method.reason == EMPTY:
             found = still_empty(command, candidates, allowance)
