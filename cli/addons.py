@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cli import autoscaling, cloud_setup, monitoring, vertical
+from cli import autoscaling, block_volumes, cloud_setup, monitoring, vertical
 from cli.addon_objects import MANAGER, Addon, Placed, rule
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
@@ -45,6 +45,8 @@ def _wanted(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
         yield from monitoring.metrics_adapter(config, ca)
     if config.vpa:
         yield from vertical.objects()
+    if config.block_volumes:
+        yield from block_volumes.objects(config)
 
 
 def install(config: ClusterConfig, paths: ClusterPaths, client: AdminClient) -> None:

@@ -47,6 +47,7 @@ def _up(options: argparse.Namespace) -> int:
         audit=options.audit,
         prometheus=options.prometheus,
         vpa=options.vpa,
+        block_volumes=options.block_volumes,
         say=say,
     )
     return 0
@@ -202,6 +203,9 @@ def _parser() -> argparse.ArgumentParser:
         "--prometheus", action="store_true", help="run a Prometheus and serve custom and external metrics from it"
     )
     one.add_argument("--vpa", action="store_true", help="run the vertical pod autoscaler and serve its kinds")
+    one.add_argument(
+        "--block-volumes", action="store_true", help="have disks in the cloud, and a CSI driver for them on every node"
+    )
     one.add_argument("--config", metavar="FILE", help="YAML: workers, timeScale, only, logLevel, machine")
     one.set_defaults(run=_up)
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import msgspec
 
+from cli import block_volumes as volume_setup
 from cli import claims, cloud_setup, control, layout, machines, monitoring, pki, supervisor, tools
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig, Setting
 from cli.processes import COMPONENTS, has_cloud
 from cli.supervisor import in_child
-from linux import netns, pidfd
+from linux import loop, netns, pidfd
 from linux.cgroup import Cgroups
 from linux.netlink import Netlink
 
@@ -47,12 +48,13 @@ def up(
     audit: bool = False,
     prometheus: bool = False,
     vpa: bool = False,
+    block_volumes: bool = False,
     say: Say,
 ) -> ClusterConfig:
     """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
     tools.require_root()
     with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", 0):
-        return _up(name, workers, only, time_scale, log_level, machine, audit, prometheus, vpa, say)
+        return _up(name, workers, only, time_scale, log_level, machine, audit, prometheus, vpa, block_volumes, say)
 
 
 def _up(
@@ -65,6 +67,7 @@ def _up(
     audit: bool,
     prometheus: bool,
     vpa: bool,
+    block_volumes: bool,
     say: Say,
 ) -> ClusterConfig:
     paths = ClusterPaths.of(name)
@@ -78,6 +81,8 @@ def _up(
             raise CommandError(f"cluster {name} is running without Prometheus; see `nanokube down`")
         if vpa and not config.vpa:
             raise CommandError(f"cluster {name} is running without the vertical autoscaler; see `nanokube down`")
+        if block_volumes and not config.block_volumes:
+            raise CommandError(f"cluster {name} is running without block volumes; see `nanokube down`")
         from cli import kubeconfig
 
         say(f"cluster {name} is already running")
@@ -89,7 +94,10 @@ def _up(
         config.audit = config.audit or audit
         config.prometheus = config.prometheus or prometheus
         config.vpa = config.vpa or vpa
-        tools.install_packages(tools.missing_packages(workers=config.has_machines), say)
+        if block_volumes:
+            volume_setup.choose(config, cloud=has_cloud(config))
+        more = volume_setup.programs(config)
+        tools.install_packages(tools.missing_packages(workers=config.has_machines, more=more), say)
         etcd = tools.etcd(say)
         if config.prometheus:
             tools.prometheus(say)
@@ -354,6 +362,7 @@ def _down(name: str, say: Say) -> None:
         kubeconfig.remove(name)
     except CommandError as error:  # the user's file is no reason to keep a cluster
         trouble = error
+    loop.detach_below(str(paths.volumes))
     machines.remove_tree(paths.root)  # last: whoever interrupts a `down` before this can run it again
     # Not while another cluster is about to make its own group below.
     with contextlib.suppress(CommandError), _turn("preparation", "busy", 0):

@@ -88,6 +88,8 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     audit: bool = False
     prometheus: bool = False
     vpa: bool = False
+    block_volumes: str = ""  # "": none; what they are made of: "loop" or "folder"
+    block_filesystem: str = ""  # of those behind loop devices
 
     @property
     def underlay(self) -> ipaddress.IPv4Network:
@@ -270,6 +272,15 @@ class ClusterPaths:
     @property
     def cloud_state(self) -> Path:
         return self.root / "cloud.json"
+
+    @property
+    def volumes(self) -> Path:
+        """The disks of the cloud's block volumes."""
+        return self.root / "volumes"
+
+    @property
+    def block_socket(self) -> Path:
+        return self.run / "block-csi.sock"
 
     @property
     def hollow_roster(self) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli import block_volumes
 from cli.layout import ClusterConfig, ClusterPaths, HollowConfig, NodeConfig
 from cli.tools import prometheus_binary
 
@@ -170,6 +171,8 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         specs.append(cluster_autoscaler(config, paths))
     if config.vpa:
         specs.append(vertical_autoscaler(config, paths))
+    if config.block_volumes:
+        specs += [block_controller(config, paths), csi_controllers(config, paths)]
     if config.prometheus:
         specs += [prometheus(config, paths), metrics_adapter(config, paths)]
     if "kube-proxy" in wanted and config.has_machines:
@@ -220,7 +223,52 @@ def cloud(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
         f"--machines={paths.control_socket}",
         f"--load-balancer-cidr={config.load_balancer_cidr}",
     ]
+    if config.block_volumes:
+        argv += [
+            f"--volumes={config.block_volumes}",
+            f"--volume-folder={paths.volumes}",
+            f"--machine-folder={paths.nodes}",
+        ]
     return _forked("cloud", "cloud", HOST, argv, paths, f"unix:{paths.cloud_socket}")
+
+
+def block_controller(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """The controller service of the block volumes' driver: CSI on one side, the cloud's own service on the other."""
+    name = "block-driver"
+    argv = [
+        *_common(config, paths, name),
+        f"--endpoint={paths.block_socket}",
+        f"--cloud=unix:{paths.cloud_socket}",
+    ]
+    return _forked("block_storage", name, HOST, argv, paths, f"unix:{paths.block_socket}")
+
+
+def csi_controllers(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """Provisioner, attacher and resizer; of the driver they know the socket."""
+    name = "csi-controllers"
+    argv = [
+        *_common(config, paths, name),
+        *_client(config, paths, name),
+        f"--csi-address=unix:{paths.block_socket}",
+    ]
+    return _forked("csi_controllers", name, HOST, argv, paths)
+
+
+def block_node(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig) -> ProcessSpec:
+    """The driver of one machine, which the kubelet finds by a socket in its folder of plugins."""
+    root, name = paths.node(node.name), f"block-driver-{node.name}"
+    endpoint = root / "block-csi.sock"
+    argv = [
+        *_common(config, paths, name),
+        f"--endpoint={endpoint}",
+        f"--node-id={node.name}",
+        f"--devices={root / 'devices'}",
+        f"--zone={block_volumes.zone_of(node)}",
+        f"--max-volumes={block_volumes.slots_of(node)}",
+        f"--registration={root / 'kubelet' / 'plugins_registry' / 'block-reg.sock'}",
+        *([f"--filesystem={config.block_filesystem}"] if config.block_filesystem else []),
+    ]
+    return _forked("block_storage", "block-driver", node.name, argv, paths, f"unix:{endpoint}")
 
 
 def metrics_server(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
@@ -395,4 +443,5 @@ def worker(config: ClusterConfig, paths: ClusterPaths, node: NodeConfig, cgroup:
         # A killed kubelet stays dead: that is the user's experiment. `nanokube node start` brings it back.
         _forked("kubelet", "kubelet", node.name, kubelet, paths, address, restart=False),
         kube_proxy(config, paths, node),
+        *([block_node(config, paths, node)] if config.block_volumes else []),
     ]

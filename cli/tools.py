@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cli.errors import CommandError
@@ -49,9 +49,9 @@ def _busybox_is_static() -> bool:
         return b"/ld-linux" not in file.read(4096)
 
 
-def missing_packages(*, workers: bool) -> list[str]:
-    """Debian packages whose programs this machine lacks."""
-    wanted = {**_BASE, **(_WORKER if workers else {})}
+def missing_packages(*, workers: bool, more: Mapping[str, str] | None = None) -> list[str]:
+    """Debian packages whose programs this machine lacks. `more`: program -> package that this cluster needs too."""
+    wanted = {**_BASE, **(_WORKER if workers else {}), **(more or {})}
     missing = [package for program, package in wanted.items() if _which(program) is None]
     if workers and "busybox-static" not in missing and not _busybox_is_static():
         missing.append("busybox-static")
