@@ -44,6 +44,9 @@ POLL: Final = 10.0
 AGAIN: Final = 1.0
 VALIDATION_DELAY: Final = 15.0
 SETTLED_FOR: Final = 300.0
+KEPT: Final = 1.0
+"""A search looks at the world anew after so long: looking costs more than a simulation, and what a search finds is
+checked against a new look."""
 QUIET: Final = {BLOCKED: 120.0, UNCONSOLIDATABLE: 900.0}
 POOL_QUIET: Final = 60.0
 _log = log.get(__name__)
@@ -71,6 +74,7 @@ class Disruption:
         self.queue = Queue(site, hands, clock, self._command_done)
         self.upkeep = Upkeep(site, hands, clock, self._lost)
         self.memory = Memory()
+        self._seen = 0.0, World(clock.now())
         self.metrics = Metrics()
 
     async def run(self) -> None:
@@ -191,13 +195,20 @@ class Disruption:
     # --- the world ---------------------------------------------------------------------------------------------------
 
     def _look(self) -> Look:
-        world = self._site.world()
+        world = self._fresh_world()
         self.memory.world = world
         return Look(world, self._site.pod_budgets(), self._clock.elapsed)
 
+    def _fresh_world(self) -> World:
+        world = self._site.world()
+        self._seen = self._clock.monotonic() + KEPT, world
+        return world
+
     async def _simulate(self, candidates: Sequence[Candidate]) -> Simulation | None:
         await asyncio.sleep(0)  # a search may be long: let others have their turn
-        world = self._site.world()
+        until, world = self._seen
+        if self._clock.monotonic() >= until:
+            world = self._fresh_world()
         names = {each.name for each in candidates}
         present = {state.name for state in world.nodes if not state.marked}
         if not names <= present:
