@@ -35,12 +35,17 @@ class _Projected(msgspec.Struct):
     sources: list[_Source] | None = None
 
 
+class _InlineCsi(msgspec.Struct):
+    nodePublishSecretRef: _Named | None = None
+
+
 class _Volume(msgspec.Struct):
     name: str = ""
     secret: _SecretNamed | None = None
     configMap: _Named | None = None
     persistentVolumeClaim: _Claim | None = None
     projected: _Projected | None = None
+    csi: _InlineCsi | None = None
     ephemeral: dict[str, Any] | None = None
 
 
@@ -136,6 +141,8 @@ def references(pod: PodView) -> Iterator[Reference]:
     for volume in spec.volumes or ():
         if volume.secret:
             yield ("secrets", namespace, volume.secret.secretName)
+        if volume.csi and volume.csi.nodePublishSecretRef:
+            yield ("secrets", namespace, volume.csi.nodePublishSecretRef.name)
         if volume.configMap:
             yield ("configmaps", namespace, volume.configMap.name)
         if volume.persistentVolumeClaim:

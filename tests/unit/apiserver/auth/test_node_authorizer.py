@@ -25,6 +25,7 @@ POD = {
             {"name": "v2", "configMap": {"name": "conf"}},
             {"name": "v3", "projected": {"sources": [{"secret": {"name": "proj"}}, {"configMap": {"name": "root"}}]}},
             {"name": "v4", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "v5", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "inline"}}},
         ],
         "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "envfrom"}}]}],
         "containers": [{"name": "c", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "env"}}}]}],
@@ -53,7 +54,7 @@ LEASES = {"group": "coordination.k8s.io"}
     [
         *(
             pytest.param(asked("get", "secrets", namespace="a", name=name), True, id=f"secret-{name}")
-            for name in ("pull", "vol", "proj", "envfrom", "env")
+            for name in ("pull", "vol", "proj", "inline", "envfrom", "env")
         ),
         pytest.param(asked("get", "secrets", namespace="a", name="other"), False, id="foreign-secret"),
         pytest.param(asked("get", "secrets", namespace="b", name="vol"), False, id="other-namespace"),
