@@ -142,6 +142,11 @@ class Devices:
         attachment = names.attachment_name(device.driver, device.handle, self._node) if device.attached else ""
         return Note(device.driver, device.handle, device.name, self._node, attachment, "Persistent")
 
+    def turn(self, unique: str) -> asyncio.Lock:
+        """Whoever asks a driver about a volume takes its turn: drivers refuse what overlaps."""
+        device = self._devices.get(unique)
+        return device.lock if device is not None else asyncio.Lock()
+
     def release(self, unique: str, uid: str) -> None:
         """The pod has given the volume back."""
         device = self._devices.get(unique)

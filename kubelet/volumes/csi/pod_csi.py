@@ -88,7 +88,8 @@ class PodCsi:
             await self._clock.sleep(LOOK_SECONDS)
             for use in tuple(self._uses.values()):
                 if use.claim:
-                    await self._expansion.follow(use.pod, use.volume, use.claim, use.path, use.staging)
+                    async with self._devices.turn(use.volume.unique):
+                        await self._expansion.follow(use.pod, use.volume, use.claim, use.path, use.staging)
 
     # ---- set up ----
 
@@ -117,7 +118,8 @@ class PodCsi:
         driver = self._driver("MountVolume.SetUp", volume)
         path = await self._publish(pod, volume, driver, its_object, None, staging, context)
         if claim is not None:
-            await self._expansion.catch_up(pod, volume, claim, path, staging)
+            async with self._devices.turn(volume.unique):
+                await self._expansion.catch_up(pod, volume, claim, path, staging)
         republish = its_object is not None and bool(its_object.spec.requiresRepublish)
         name = (claim.metadata.name or "") if claim is not None else ""
         return Use(pod, volume, name, path, staging, context, republish)
@@ -181,7 +183,8 @@ class PodCsi:
                 secrets=await secret_values(self._reader, "NodePublishSecretRef", volume.publish_secret),
                 volume_context={**volume.attributes, **pod_facts(pod, volume, its_object), **own},
             )
-            await driver.client.publish(request)
+            async with self._devices.turn(volume.unique):
+                await driver.client.publish(request)
             group = _group(pod)
             if there is None and group is not None and not driver.sets_group and changes_group(volume, its_object):
                 await give_to_pod(target, group, _policy(pod))
@@ -229,7 +232,7 @@ class PodCsi:
                 failures.append(f"UnmountVolume.TearDown failed for volume {held.folder.name}: {error}")
                 continue
             if held.note is not None:
-                self._devices.release(names.unique_name(held.note.driver_name, held.note.volume_handle), uid)
+                self._devices.release(_unique(held.note), uid)
             self._uses.pop((uid, held.folder.name), None)
         if failures:
             raise VolumeError("; ".join(failures))
@@ -238,7 +241,8 @@ class PodCsi:
     async def _unpublish(self, held: Held) -> None:
         if held.note is not None:
             driver = self._drivers.get(held.note.driver_name)
-            await driver.client.unpublish(held.note.volume_handle, str(held.path))
+            async with self._devices.turn(_unique(held.note)):
+                await driver.client.unpublish(held.note.volume_handle, str(held.path))
         if held.path.exists() and mount.is_mount_point(str(held.path)):
             raise VolumeError(f"{held.path} is still a mount point")
         disk.remove_target(held.path)
@@ -246,6 +250,10 @@ class PodCsi:
             held.folder.unlink()
         else:
             disk.remove(held.folder)
+
+
+def _unique(note: Note) -> str:
+    return names.unique_name(note.driver_name, note.volume_handle)
 
 
 def _group(pod: core_v1.Pod) -> int | None:
