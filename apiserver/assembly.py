@@ -184,6 +184,7 @@ class ApiServer:
             registry=self.registry,
             counted=self.in_flight,
             control=self.flow,
+            streams=self.streams,
             auditor=self.settings.auditor,
             version=str(discovery.version()["gitVersion"]),
         )

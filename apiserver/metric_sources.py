@@ -13,8 +13,10 @@ from typing import Any
 from apiserver.audit.auditor import Auditor
 from apiserver.flowcontrol.control import FlowControl
 from apiserver.metrics import Family, HistogramFamily, RequestMetrics, Source, Told
+from apiserver.registry.admission_times import AdmissionTimes
 from apiserver.registry.store import Registry
 from apiserver.rest.limits import InFlight
+from apiserver.rest.watch import WatchStreams
 from apiserver.storage.interface import Store, StoreError
 from apiserver.storage.keys import ROOT
 
@@ -62,6 +64,9 @@ def stored_objects(registry: Registry) -> Source:
         samples = [({"resource": name}, count) for name, count in sorted(counts.items())]
         text = "Objects in the store, by resource."
         yield Family("apiserver_storage_objects", "gauge", text, samples)
+        placed = {(each.resource.group, each.resource.plural): float(len(each.cache)) for each in registry.stores()}
+        samples = [({"group": group, "resource": plural}, count) for (group, plural), count in sorted(placed.items())]
+        yield Family("apiserver_resource_objects", "gauge", text, samples)
         watchers = {store.resource: float(len(tuple(store.cache.watchers))) for store in registry.stores()}
         named = [
             ({"group": each.group, "kind": each.kind, "version": each.version}, count)
@@ -111,6 +116,58 @@ def flow_control(control: FlowControl) -> Source:
     return families
 
 
+def admission(times: AdmissionTimes) -> Source:
+    names = ("name", "operation", "rejected", "type")
+    policy = ("enforcement_action", "error_type", "policy", "policy_binding")
+
+    def families() -> Iterator[Told]:
+        prefix = "apiserver_admission"
+        text = "How long a plugin took."
+        found = times.controllers
+        yield HistogramFamily(f"{prefix}_controller_admission_duration_seconds", text, found, _labelled(*names))
+        text = "How long all plugins of a step took."
+        yield HistogramFamily(f"{prefix}_step_admission_duration_seconds", text, times.steps, _labelled(*names[1:]))
+        text = "How long a webhook took."
+        yield HistogramFamily(f"{prefix}_webhook_admission_duration_seconds", text, times.webhooks, _labelled(*names))
+        counted = (
+            ("request_total", "Requests to webhooks.", times.requests, ("code", *names)),
+            (
+                "rejection_count",
+                "Refusals by webhooks, and by those that failed.",
+                times.rejections,
+                ("error_type", "name", "operation", "rejection_code", "type"),
+            ),
+            ("fail_open_count", "Webhooks that failed without effect.", times.open_failures, ("name", "type")),
+        )
+        for name, text, counts, labels in counted:
+            read = _labelled(*labels)
+            samples = [(read(key), float(count)) for key, count in sorted(counts.items())]
+            yield Family(f"{prefix}_webhook_{name}", "counter", text, samples)
+        prefix, read = "apiserver_validating_admission_policy", _labelled(*policy)
+        checks = [(read(key), count) for key, count in times.policies.counts()]
+        yield Family(f"{prefix}_check_total", "counter", "Checks by policies and what came of them.", checks)
+        text = "How long checks by policies took."
+        yield HistogramFamily(f"{prefix}_check_duration_seconds", text, times.policies, read)
+
+    return families
+
+
+def watches(streams: WatchStreams) -> Source:
+    read = _labelled("group", "version", "resource")
+
+    def families() -> Iterator[Told]:
+        sizes = streams.sizes()
+        samples = [(read(key), count) for key, count in sizes.counts()]
+        yield Family("apiserver_watch_events_total", "counter", "Events sent to watches.", samples)
+        yield HistogramFamily("apiserver_watch_events_sizes", "Bytes of events sent to watches.", sizes, read)
+
+    return families
+
+
+def _labelled(*names: str) -> Callable[[tuple[str, ...]], dict[str, str]]:
+    return lambda key: dict(zip(names, key, strict=True))
+
+
 def _wait_labels(key: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(("execute", "flow_schema", "priority_level"), key, strict=True))
 
@@ -145,12 +202,20 @@ def connect(
     registry: Registry,
     counted: InFlight,
     control: FlowControl,
+    streams: WatchStreams,
     auditor: Auditor | None,
     version: str,
 ) -> None:
     """Everything there is."""
     time_store(store, metrics)
-    for source in (in_flight(counted), stored_objects(registry), flow_control(control), build(version)):
+    for source in (
+        in_flight(counted),
+        stored_objects(registry),
+        flow_control(control),
+        admission(registry.admission.times),
+        watches(streams),
+        build(version),
+    ):
         metrics.add(source)
     if auditor is not None:
         metrics.add(audit(auditor))

@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 _COMMON = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
+SIZES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
 BUCKETS = (*_COMMON, 20.0, 30.0, 45.0, 60.0)
 STORE_BUCKETS = (*_COMMON, 20.0, 30.0, 60.0)
 
 # (verb, group, version, resource, subresource, scope)
 Series = tuple[str, str, str, str, str, str]
 Labels = Mapping[str, str]
+Row = list[float]
+READS = frozenset({"GET", "LIST"})
+DEPRECATED = frozenset({("", "v1", "componentstatuses"), ("", "v1", "endpoints")})
+"""What clients are told to leave; upstream names no release that removes them."""
 
 
 class Family(NamedTuple):
@@ -69,20 +74,37 @@ class Histogram:
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self._buckets = buckets
-        self._rows: dict[tuple[str, ...], list[float]] = {}
+        self._rows: dict[tuple[str, ...], Row] = {}
 
-    def observe(self, key: tuple[str, ...], seconds: float) -> None:
+    def row(self, key: tuple[str, ...]) -> Row:
+        """The counts of a key, for whoever adds to them often: what is at most the first bucket's goes to the first."""
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = [0.0] * (len(self._buckets) + 2)
+        return row
+
+    def observe(self, key: tuple[str, ...], seconds: float, times: int = 1) -> None:
+        row = self.row(key)
+        row[bisect_left(self._buckets, seconds)] += times
+        row[-1] += seconds * times
+
+    def add(self, row: Row, seconds: float) -> None:
+        """To a row of this histogram."""
         row[bisect_left(self._buckets, seconds)] += 1
         row[-1] += seconds
+
+    def counts(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """How often each key was observed."""
+        for key, row in sorted(self._rows.items()):
+            yield key, sum(row[:-1])
 
     def lines(self, name: str, text: str, labels: Callable[[tuple[str, ...]], dict[str, str]]) -> Iterator[str]:
         yield f"# HELP {name} {text}"
         yield f"# TYPE {name} histogram"
         for key, row in sorted(self._rows.items()):
             known, total = labels(key), 0
+            if not any(row[:-1]):
+                continue
             for bound, finished in zip((*map(_number, self._buckets), "+Inf"), row, strict=False):
                 total += int(finished)
                 yield f"{name}_bucket{shown({**known, 'le': bound})} {total}"
@@ -102,12 +124,24 @@ class HistogramFamily(NamedTuple):
         return self.histogram.lines(self.name, self.help, self.labels)
 
 
+class _Answered:
+    """Requests of one series that were answered with one code."""
+
+    __slots__ = ("count", "durations", "sizes")
+
+    def __init__(self, durations: Row, sizes: Row | None) -> None:
+        self.count = 0
+        self.durations = durations
+        self.sizes = sizes
+
+
 class RequestMetrics:
-    """Counts and durations by series."""
+    """Counts, durations and sizes by series."""
 
     def __init__(self) -> None:
-        self._requests: defaultdict[tuple[Series, int], int] = defaultdict(int)
+        self._requests: dict[tuple[Series, int], _Answered] = {}
         self._durations = Histogram(BUCKETS)
+        self._sizes = Histogram(SIZES)
         self.store = Histogram(STORE_BUCKETS)
         """Of the store's operations, by (operation, resource)."""
         self.store_errors: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -115,10 +149,16 @@ class RequestMetrics:
         self._sources: list[Source] = []
         self._started = time.time()
 
-    def observe(self, series: Series, code: int, seconds: float) -> None:
-        """A finished request."""
-        self._requests[(series, code)] += 1
-        self._durations.observe(series, seconds)
+    def observe(self, series: Series, code: int, seconds: float, size: int = 0) -> None:
+        """A finished request and the bytes of its answer, which count for reads."""
+        found = self._requests.get((series, code))
+        if found is None:
+            sizes = self._sizes.row(series) if series[0] in READS else None
+            found = self._requests[series, code] = _Answered(self._durations.row(series), sizes)
+        found.count += 1
+        self._durations.add(found.durations, seconds)
+        if found.sizes is not None:
+            self._sizes.add(found.sizes, size)
 
     def long_running(self, series: Series, change: int) -> None:
         """A stream began (1) or ended (-1)."""
@@ -135,8 +175,15 @@ class RequestMetrics:
         return "\n".join((*self._lines(), ""))
 
     def _lines(self) -> Iterator[str]:
-        requests = (({**_labels(series), "code": str(code)}, n) for (series, code), n in sorted(self._requests.items()))
+        answered = sorted(self._requests.items(), key=lambda item: item[0])
+        requests = (({**_labels(series), "code": str(code)}, each.count) for (series, code), each in answered)
         yield from Family("apiserver_request_total", "counter", "Requests answered, by code.", requests).lines()
+        yield from self._sizes.lines("apiserver_response_sizes", "Bytes of the answers to reads.", _running)
+        old = sorted({series[1:5] for (series, _), _ in answered if series[1:4] in DEPRECATED})
+        named = ("group", "version", "resource", "subresource")
+        samples = (({**dict(zip(named, each, strict=True)), "removed_release": ""}, 1.0) for each in old)
+        text = "Deprecated APIs that were asked for."
+        yield from Family("apiserver_requested_deprecated_apis", "gauge", text, samples).lines()
         for name in ("apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"):
             yield from self._durations.lines(name, "How long requests took.", _labels)
         running = ((_running(series), count) for series, count in sorted(self._long_running.items()))

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 class ClassRule(NamedTuple):
-    """Who gets a class, where it is written, and which class is the default one."""
+    """Who gets a class, where it is written, and which class is the default one. `plugin` is upstream's name."""
 
+    plugin: str
     subject: tuple[str, str]
     field: str
     old_annotation: str
@@ -23,6 +24,7 @@ class ClassRule(NamedTuple):
 
 
 STORAGE = ClassRule(
+    "DefaultStorageClass",
     ("", "persistentvolumeclaims"),
     "storageClassName",
     "volume.beta.kubernetes.io/storage-class",
@@ -30,6 +32,7 @@ STORAGE = ClassRule(
     ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"),
 )
 INGRESS = ClassRule(
+    "DefaultIngressClass",
     ("networking.k8s.io", "ingresses"),
     "ingressClassName",
     "kubernetes.io/ingress.class",
@@ -56,6 +59,7 @@ class DefaultClass:
     def __init__(self, registry: Registry, rule: ClassRule) -> None:
         self._registry = registry
         self._rule = rule
+        self.name = rule.plugin
 
     def handles(self, resource: Resource) -> bool:
         return (resource.group, resource.plural) == self._rule.subject

@@ -41,6 +41,8 @@ class Phase(Protocol):
 class Mutations:
     """`before` are the plugins that look at an object again."""
 
+    name = "MutatingAdmissionWebhook"
+
     def __init__(self, registry: Registry, before: Sequence[Admission], phases: Sequence[Phase]) -> None:
         self._registry = registry
         self._before = before

@@ -20,21 +20,17 @@ class Questions:
 
     def __init__(self, plugins: list[Plugin]) -> None:
         self._plugins = plugins
-        self._asked: dict[tuple[str, str, str], tuple[int, Plugins]] = {}
+        self._asked: dict[tuple[str, str, str], tuple[int, Plugins | None]] = {}
 
     async def admit(self, ctx: RequestContext, resource: Resource, namespace: str, name: str, body: Obj) -> None:
         """Mutates the body in place. Raises StatusError."""
-        count, plugins = self._asked.get(resource.key(), (-1, Plugins((), ())))
-        if count != len(self._plugins):  # the application appends its plugins one after the other
+        count, plugins = self._asked.get(resource.key(), (-1, None))
+        if plugins is None or count != len(self._plugins):  # the application appends its plugins one after the other
             plugins = plugins_for(resource, self._plugins)
             self._asked[resource.key()] = len(self._plugins), plugins
-        for plugin in plugins.admit:
-            await plugin.admit(ctx, CREATE, resource, namespace, name, body, None, "")
+        await plugins.admit(ctx, CREATE, resource, namespace, name, body, None, "")
         undo: list[Undo] = []
         try:
-            for check in plugins.check:
-                reserved = await check.check(ctx, CREATE, resource, namespace, name, body, None, "")
-                if reserved is not None:
-                    undo.append(reserved)
+            await plugins.check(ctx, CREATE, resource, namespace, name, body, None, "", undo)
         finally:
             await take_back(undo)  # nothing comes to exist

@@ -23,7 +23,7 @@ from apiserver.registry.context import (
 from apiserver.registry.conversion import CONVERSIONS
 from apiserver.registry.converted import ConvertedStore
 from apiserver.registry.eviction import Evictions
-from apiserver.registry.hooks import Plugin
+from apiserver.registry.hooks import Plugin, PluginList
 from apiserver.registry.service_store import ServiceStore
 from apiserver.registry.stored_versions import stored_versions
 from apiserver.registry.strategy import Strategy, strategy_for
@@ -69,7 +69,7 @@ class Registry:
         self.clock = clock
         self.feed = WatchCache(store, clock)
         store.on_write = self.feed.offer
-        self.admission: list[Plugin] = list(admission)
+        self.admission = PluginList(admission)
         self._resources: dict[tuple[str, str, str], ResourceStore] = {}
         served = [resource for resource in resources if resource.storable]
         for resource in served:

@@ -64,7 +64,7 @@ class ResourceWriter(ResourceReader):
         self._ttl = strategy.rules.lifetime / clock.scale  # the store counts real seconds
         self.tracker: Tracker | None = Tracker(resource, strategy, clock)
         """Field ownership; None: not kept."""
-        self._plugins: tuple[int, Plugins] = (-1, Plugins((), ()))
+        self._plugins: tuple[int, Plugins] = (-1, plugins_for(resource, ()))
         self._is_namespaces = resource.key() == ("", "v1", "namespaces")
         self._orphans = (resource.group, resource.plural) in deletion.ORPHAN_BY_DEFAULT
         self._answers_with_object = (resource.group, resource.plural) in deletion.ANSWERS_WITH_OBJECT
@@ -113,8 +113,7 @@ class ResourceWriter(ResourceReader):
     ) -> None:
         if op == UPDATE and sub == "binding":
             return  # it was admitted as it came
-        for plugin in self._asked().admit:
-            await plugin.admit(ctx, op, self.resource, namespace, name, new, old, sub)
+        await self._asked().admit(ctx, op, self.resource, namespace, name, new, old, sub)
 
     async def _check(
         self, ctx: RequestContext, op: str, namespace: str, name: str, new: Obj | None, old: Obj | None, sub: str
@@ -124,10 +123,7 @@ class ResourceWriter(ResourceReader):
         if op == UPDATE and sub == "binding":
             return undo
         try:
-            for plugin in self._asked().check:
-                reserved = await plugin.check(ctx, op, self.resource, namespace, name, new, old, sub)
-                if reserved is not None:
-                    undo.append(reserved)
+            await self._asked().check(ctx, op, self.resource, namespace, name, new, old, sub, undo)
         except BaseException:
             await take_back(undo)
             raise

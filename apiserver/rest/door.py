@@ -119,7 +119,7 @@ class RestDoor:
         series = self._series(request)
         if request.code >= 400 and request.info.is_resource and not self._resources.serves(request.info):
             series = (request.method, "", "", "", "", "")  # names that clients make up must not become labels
-        self._metrics.observe(series, request.code, perf_counter() - began)
+        self._metrics.observe(series, request.code, perf_counter() - began, request.size)
 
     async def _answer_shallow(self, request: Request) -> None:
         try:

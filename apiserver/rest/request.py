@@ -37,6 +37,7 @@ class Request:
         "record",
         "scope",
         "send",
+        "size",
         "turn",
         "user",
         "warnings",
@@ -57,6 +58,7 @@ class Request:
         self.warnings: list[str] = []
         self.flow: tuple[Header, ...] = ()  # which FlowSchema and priority level it belongs to
         self.code = 0  # of the answer, once it has begun
+        self.size = 0  # of its body in bytes, where it was known before
         given = self.headers.get(b"audit-id")
         taken = given is not None and len(given) <= 64 and given.replace(b"-", b"").isalnum()
         self.audit = given if given is not None and taken else audit_id()

@@ -199,7 +199,7 @@ class ResourceHandlers:
             include = self._include(request, accepted)
             render = transform.watch_renderer(resource, accepted, include, self._clock)
         watcher = store.watch(request.context(), request.namespace, options)
-        await self._streams.serve(request, watcher, seconds, render)
+        await self._streams.serve(request, watcher, seconds, render, key=resource.key())
 
     # Writing.
 

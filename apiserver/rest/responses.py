@@ -72,6 +72,7 @@ class Answerable(Protocol):
     audit: bytes
     flow: tuple[Header, ...]
     code: int
+    size: int
     warnings: list[str]
     whole: Whole | None
 
@@ -88,7 +89,7 @@ async def send_bytes(
     extra: Iterable[Header] = (),
 ) -> None:
     """One whole answer."""
-    request.code = code
+    request.code, request.size = code, len(body)
     headers: list[Header] = [(b"audit-id", request.audit), (b"content-length", b"%d" % len(body))]
     if not extra or all(name != b"cache-control" for name, _ in extra):
         headers.append(_CACHE)
@@ -120,7 +121,7 @@ async def send_object(
     elif size <= PIECE:
         await send_bytes(request, code, b"".join(parts), content_type=content_type, extra=extra)
     else:
-        request.code = code
+        request.code, request.size = code, size
         headers = [(b"audit-id", request.audit), _CACHE, (b"content-length", b"%d" % size), *request.flow, *extra]
         headers.append((b"content-type", content_type))
         await _send_pieces(request.send, code, headers, parts)

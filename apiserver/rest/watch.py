@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from random import uniform
 
+from apiserver.metrics import Histogram
 from apiserver.rest.request import Request
 from apiserver.rest.responses import Chunk, encode_json
 from apiserver.storage.entry import Event
@@ -22,6 +23,8 @@ from machinery.errors import StatusError
 MIN_SECONDS = 1800.0
 REMIND_SECONDS = 2.0
 """So long before its time is over a watch gets a last bookmark."""
+SIZES = tuple(1024.0 * 2**power for power in range(8))
+Key = tuple[str, str, str]
 Render = Callable[[Sequence[Event]], bytes]
 
 
@@ -53,11 +56,27 @@ class WatchStreams:
         self._clock = clock
         self._open: set[Watcher] = set()
         self._stopping = False
+        self._sizes = Histogram(SIZES)
         self._batch: list[Event] = []
         self._framed = b""
+        self._batch_of: Key = ("", "", "")
+        self._written = 0
+        """How many watches have got the batch."""
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def sizes(self) -> Histogram:
+        """The sizes of all events that were sent, by (group, version, resource)."""
+        self._count_batch()
+        return self._sizes
+
+    def _count_batch(self) -> None:
+        """What many watches have got is counted once, with their number."""
+        if self._written:
+            for event in self._batch:
+                self._sizes.observe(self._batch_of, len(event.raw), self._written)
+            self._written = 0
 
     async def stop(self) -> None:
         """End every watch cleanly; clients reconnect elsewhere."""
@@ -72,6 +91,8 @@ class WatchStreams:
         seconds: float,
         render: Render = render_lines,
         content_type: bytes = b"application/json",
+        *,
+        key: Key = ("", "", ""),
     ) -> None:
         """Stream until something ends it. Errors after the head become ERROR events."""
         loop = asyncio.get_running_loop()
@@ -94,10 +115,12 @@ class WatchStreams:
             request.code = 200
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if render is render_lines and request.chunk is not None:
-                watcher.sink = self._direct(request.chunk)
+                watcher.sink = self._direct(request.chunk, key)
             try:
                 async for batch in watcher:
                     await send({"type": "http.response.body", "body": render(batch), "more_body": True})
+                    for event in batch:
+                        self._sizes.observe(key, len(event.raw))
             except StatusError as error:
                 await send({"type": "http.response.body", "body": error_line(error), "more_body": True})
             if not gone.done():
@@ -110,14 +133,18 @@ class WatchStreams:
             await watcher.aclose()
             await asyncio.gather(gone, *closing, return_exceptions=True)
 
-    def _direct(self, write: Chunk) -> Callable[[list[Event]], bool]:
+    def _direct(self, write: Chunk, key: Key) -> Callable[[list[Event]], bool]:
         """A sink that spares the stream's task; watchers that wake together with the same events share their bytes."""
 
         def sink(batch: list[Event]) -> bool:
             if batch != self._batch:
+                self._count_batch()
+                self._batch_of = key
                 lines = render_lines(batch)
                 self._batch, self._framed = batch.copy(), b"%x\r\n%b\r\n" % (len(lines), lines)
-            return write(self._framed)
+            sent = write(self._framed)
+            self._written += sent
+            return sent
 
         return sink
 

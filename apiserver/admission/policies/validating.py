@@ -6,6 +6,7 @@ Owns the meaning of failures, validation actions and audit annotations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -39,6 +40,8 @@ class Finding(NamedTuple):
 class ValidatingPolicies:
     """Asked before the validating webhooks."""
 
+    name = "ValidatingAdmissionPolicy"
+
     def __init__(self, registry: Registry, judge: Judge) -> None:
         self._registry = registry
         self._judge = judge
@@ -60,13 +63,22 @@ class ValidatingPolicies:
         write = write_of(self._registry, ctx, op, resource, namespace, name, new, old, subresource)
         denied: list[tuple[Bound, Finding]] = []
         for bound in self._bindings.concerning(write):
-            denied += [(bound, finding) for finding in await self._denials(write, bound)]
+            began = perf_counter()
+            findings = await self._findings(write, bound)
+            self._count(bound, findings, perf_counter() - began)
+            denied += [(bound, finding) for finding in self._denials(write, bound, findings)]
         if denied:
             raise _refusal(write, denied)
         return None
 
-    async def _denials(self, write: Write, bound: Bound) -> list[Finding]:
-        findings = await self._findings(write, bound)
+    def _count(self, bound: Bound, findings: list[Finding], seconds: float) -> None:
+        """One check and the strictest thing that comes of it."""
+        actions = (bound.binding.get("spec") or {}).get("validationActions") or ()
+        action = next((each.lower() for each in ("Deny", "Warn", "Audit") if findings and each in actions), "allow")
+        key = (action, "no_error", _name(bound.policy), _name(bound.binding))
+        self._registry.admission.times.policies.observe(key, seconds)
+
+    def _denials(self, write: Write, bound: Bound, findings: list[Finding]) -> list[Finding]:
         actions = (bound.binding.get("spec") or {}).get("validationActions") or ()
         told = [finding for finding in findings if not finding.configured]
         if "Warn" in actions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -79,6 +80,9 @@ class Hooks:
         Raises StatusError.
         """
         hook, seen = asked
+        began: float | None = None
+        step = "admit" if mutating else "validating"
+        times = self._registry.admission.times
         try:
             new, old = write.shown(write.new), write.shown(write.old)
             if seen is not write.resource:
@@ -92,10 +96,14 @@ class Hooks:
             if not version:
                 raise CallError("webhook does not accept known AdmissionReview versions (v1, v1beta1)")
             review = review_of(write, version, seen=seen, new=new, old=old)
+            began = perf_counter()
             raw = await self._caller.post(hook.client, msgspec.json.encode(review), hook.timeout)
             verdict = verdict_of(raw, version, review["request"]["uid"], mutating=mutating)
         except (CallError, BadAnswer) as error:
-            if hook.ignores_failure:
+            took = perf_counter() - began if began is not None else 0.0
+            ignored = hook.ignores_failure
+            times.webhook_answered(hook.name, write.op, step, took, 503, "calling_webhook_error", ignored=ignored)
+            if ignored:
                 return None
             what = "failed to call webhook: " if isinstance(error, CallError) else "received invalid webhook response: "
             raise InternalError.of(f'failed calling webhook "{hook.name}": {what}{error}') from error
@@ -104,8 +112,11 @@ class Hooks:
                 write.ctx.warnings.append(text)
         for key, text in verdict.annotations.items():
             write.ctx.annotations[f"{hook.name}/{key}"] = text
-        if not verdict.allowed:
-            raise denial(hook.name, verdict.status)
+        refusal = None if verdict.allowed else denial(hook.name, verdict.status)
+        code = refusal.code if refusal is not None else 200
+        times.webhook_answered(hook.name, write.op, step, perf_counter() - began, code)
+        if refusal is not None:
+            raise refusal
         return verdict, new
 
     def _conditions_hold(self, hook: Hook, write: Write, **seen: Any) -> bool:
@@ -192,6 +203,8 @@ class WebhookRound:
 
 class ValidatingWebhooks:
     """All hooks are asked at once; the first refusal counts."""
+
+    name = "ValidatingAdmissionWebhook"
 
     def __init__(self, registry: Registry, caller: Caller, judge: Judge) -> None:
         self._registry = registry

@@ -74,6 +74,59 @@ async def test_metrics_count_what_happens(apiserver: RunningApiServer) -> None:
     assert total(after["kubernetes_build_info"], major="1", minor="36") == 1
 
 
+async def test_reads_and_watches_tell_their_sizes(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    assert (await rest.post(CONFIG_MAPS, {"metadata": {"name": "a"}, "data": {"a": "x" * 5000}})).status == 201
+    where = {"group": "", "version": "v1", "resource": "configmaps"}
+    before = await scrape(rest)
+    assert len((await rest.get(f"{CONFIG_MAPS}/a")).body) > 5000
+    found = (await rest.get(CONFIG_MAPS)).json["metadata"]["resourceVersion"]
+    path = f"{CONFIG_MAPS}?watch=1&resourceVersion={found}"
+    async with rest.watch(path) as one, rest.watch(path) as two:
+        for name, size in (("b", 10), ("c", 3000)):
+            body = {"metadata": {"name": name}, "data": {"a": "x" * size}}
+            assert (await rest.post(CONFIG_MAPS, body)).status == 201
+            for watch in (one, two):
+                assert (await anext(watch))["object"]["metadata"]["name"] == name
+        after = await scrape(rest)
+
+    def grown(name: str, **labels: str) -> float:
+        return total(after[name], **labels) - total(before.get(name, {}), **labels)
+
+    for verb in ("GET", "LIST"):
+        assert grown("apiserver_response_sizes_count", verb=verb, resource="configmaps") == 1
+        assert grown("apiserver_response_sizes_bucket", verb=verb, resource="configmaps", le="1000") == 0
+        assert grown("apiserver_response_sizes_bucket", verb=verb, resource="configmaps", le="10000") == 1
+    assert grown("apiserver_watch_events_total", **where) == 4
+    assert grown("apiserver_watch_events_sizes_count", **where) == 4
+    assert grown("apiserver_watch_events_sizes_bucket", **where, le="1024") == 2
+    assert grown("apiserver_watch_events_sizes_bucket", **where, le="4096") == 4
+    assert grown("apiserver_watch_events_sizes_sum", **where) > 6000
+    assert grown("apiserver_resource_objects", group="", resource="configmaps") == 2
+
+
+async def test_admission_tells_how_long_it_took(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    before = await scrape(rest)
+    assert (await rest.post(CONFIG_MAPS, {"metadata": {"name": "a"}})).status == 201
+    assert (await rest.post("/api/v1/namespaces/none/configmaps", {"metadata": {"name": "a"}})).status == 404
+    assert (await rest.get("/api/v1/componentstatuses")).status == 200
+    after = await scrape(rest)
+
+    def grown(metric: str, **labels: str) -> float:
+        return total(after[metric], **labels) - total(before.get(metric, {}), **labels)
+
+    metric = "apiserver_admission_controller_admission_duration_seconds_count"
+    lifecycle = {"name": "NamespaceLifecycle", "operation": "CREATE", "type": "admit"}
+    assert grown(metric, **lifecycle, rejected="false") == grown(metric, **lifecycle, rejected="true") == 1
+    assert grown(metric, name="ResourceQuota", operation="CREATE", rejected="false", type="validate") == 1
+    metric = "apiserver_admission_step_admission_duration_seconds_count"
+    assert grown(metric, operation="CREATE", rejected="false", type="admit") == 1
+    assert grown(metric, operation="CREATE", rejected="true", type="admit") == 1
+    assert grown(metric, operation="CREATE", rejected="false", type="validate") == 1
+    assert total(after["apiserver_requested_deprecated_apis"], resource="componentstatuses", version="v1") == 1
+
+
 async def test_made_up_names_do_not_become_labels(apiserver: RunningApiServer) -> None:
     rest, anybody = apiserver.rest(), apiserver.rest(USER_TOKEN)
 

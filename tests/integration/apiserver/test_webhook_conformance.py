@@ -596,3 +596,29 @@ async def test_hooks_are_told_in_which_version_a_request_came(
     assert (request["kind"], request["resource"]) == ({**kind, "version": seen}, {**resource, "version": seen})
     assert request["object"]["apiVersion"] == f"autoscaling/{seen}"
     assert ("targetCPUUtilizationPercentage" in request["object"]["spec"]) is (seen == "v1")
+
+
+async def test_webhooks_are_measured(rest: RestClient, hook: WebhookServer) -> None:
+    hook.answer = denies("no")
+    await registered(rest, hook, "Validating", rule("configmaps", "CREATE"))
+    await until(lambda: rest.post(MAPS, a_map()), lambda answer: answer.status == 403)
+    open_hook = {"failurePolicy": "Ignore", "clientConfig": {"url": "https://127.0.0.1:1/"}}
+    await registered(rest, hook, "Mutating", rule("configmaps", "CREATE"), **open_hook)
+
+    async def told() -> str:
+        await rest.post(MAPS, a_map())
+        return (await rest.get("/metrics")).body.decode()
+
+    async with asyncio.timeout(10):
+        while "apiserver_admission_webhook_fail_open_count{" not in (text := await told()):
+            pass
+    asked = 'name="hook.example.com",operation="CREATE"'
+    prefix = "apiserver_admission_webhook"
+    for sample in (
+        f'{prefix}_rejection_count{{error_type="no_error",{asked},rejection_code="403",type="validating"}}',
+        f'{prefix}_request_total{{code="403",{asked},rejected="true",type="validating"}}',
+        f'{prefix}_admission_duration_seconds_count{{{asked},rejected="true",type="validating"}}',
+        f'{prefix}_fail_open_count{{name="hook.example.com",type="admit"}}',
+        f'{prefix}_request_total{{code="503",{asked},rejected="false",type="admit"}}',
+    ):
+        assert f"\n{sample} " in text, sample
