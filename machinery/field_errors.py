@@ -77,6 +77,11 @@ class FieldError(NamedTuple):
         return cls._of(field, "FieldValueInvalid", "Invalid value", value, detail)
 
     @classmethod
+    def invalid_whole(cls, field: str, detail: str) -> Self:
+        """Invalid, where upstream leaves the value out."""
+        return cls._of(field, "FieldValueInvalid", "Invalid value", _OMIT, detail)
+
+    @classmethod
     def duplicate(cls, field: str, value: Any) -> Self:
         return cls._of(field, "FieldValueDuplicate", "Duplicate value", value, "")
 

@@ -9,6 +9,7 @@ from typing import Any
 from apiserver.registry.defaults.core import default_event
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation.core import validate_event, validate_event_update
+from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.names import any_name
 
 Obj = dict[str, Any]
@@ -35,6 +36,7 @@ class EventStrategy(Strategy):
         name=any_name,
         allow_create_on_update=True,
         default=default_event,
+        passes=Passes(1, 1),
         validate=validate_event,
         validate_update=validate_event_update,
         fields={

@@ -60,9 +60,10 @@ class JobStrategy(Strategy):
         template = spec["template"] = dict(spec.get("template") or {})
         template_meta = template["metadata"] = dict(template.get("metadata") or {})
         labels = {CONTROLLER_UID: uid, JOB_NAME: name, "controller-uid": uid, "job-name": name}
-        template_meta["labels"] = {**(template_meta.get("labels") or {}), **labels}
+        # What the client has set stays; where it conflicts, validation tells.
+        template_meta["labels"] = {**labels, **(template_meta.get("labels") or {})}
         selector = dict(spec.get("selector") or {})
-        selector["matchLabels"] = {**(selector.get("matchLabels") or {}), CONTROLLER_UID: uid}
+        selector["matchLabels"] = {CONTROLLER_UID: uid, **(selector.get("matchLabels") or {})}
         spec["selector"] = selector
         if not meta.get("labels"):
             meta["labels"] = dict(template_meta["labels"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.core import default_namespace
-from apiserver.registry.strategy import PartStrategy, Rules, Strategy
+from apiserver.registry.strategy import PartStrategy, Rules, StatusStrategy, Strategy
 from apiserver.registry.validation.metadata import Passes, inherit_metadata, validate_finalizer_name
 from apiserver.registry.validation.names import dns_label
 from machinery.field_errors import FieldError
@@ -58,7 +58,19 @@ class NamespaceStrategy(Strategy):
         return errors
 
     def make_subresource(self, name: str) -> Strategy:
-        return NamespaceFinalizeStrategy(self) if name == "finalize" else super().make_subresource(name)
+        return NamespaceFinalizeStrategy(self) if name == "finalize" else NamespaceStatusStrategy(self)
+
+
+class NamespaceStatusStrategy(StatusStrategy):
+    """`…/status`: the phase follows the deletion."""
+
+    def validate_status(self, new: Obj, old: Obj) -> list[FieldError]:
+        phase, deleted = (new.get("status") or {}).get("phase") or "", bool(new["metadata"].get("deletionTimestamp"))
+        wanted, when = ("Terminating", "not empty") if deleted else ("Active", "empty")
+        if phase == wanted:
+            return []
+        detail = f"may only be '{wanted}' if `deletionTimestamp` is {when}"
+        return [FieldError.invalid("status.Phase", phase, detail)]
 
 
 class NamespaceFinalizeStrategy(PartStrategy):

@@ -14,6 +14,7 @@ import msgspec
 from apiserver.registry.allocators import AllocationError, ServiceAllocators, addresses_of, ports_of
 from apiserver.registry.defaults.network import default_service
 from apiserver.registry.strategy import Finish, Rules, Strategy
+from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.names import dns_label
 from apiserver.registry.validation.service import (
     is_headless,
@@ -86,6 +87,7 @@ class ServiceStrategy(Strategy):
         new_status={"loadBalancer": {}},
         allow_create_on_update=True,
         default=default_service,
+        passes=Passes(2, 1),
         validate=validate_service,
         validate_update=validate_service_update,
         validate_status=validate_service_status,

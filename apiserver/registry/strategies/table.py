@@ -42,7 +42,7 @@ from apiserver.registry.validation import (
     workloads,
 )
 from apiserver.registry.validation.metadata import Passes
-from apiserver.registry.validation.names import any_name, dns_label, path_segment
+from apiserver.registry.validation.names import dns_label, ip_name, path_segment
 
 if TYPE_CHECKING:
     from api.resources import Resource
@@ -163,6 +163,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         prepare=core_defaults.drop_node_configuration,
         validate=core.validate_node,
         validate_update=core.validate_node_update,
+        validate_status=core.validate_node_change,
         fields={"spec.unschedulable": lambda obj: "true" if (obj.get("spec") or {}).get("unschedulable") else "false"},
         warnings=node_warnings,
     ),
@@ -215,6 +216,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=core.validate_runtime_class_update,
     ),
     ("networking.k8s.io", "ingresses"): Rules(
+        passes=Passes(2, 1),
         generation=True,
         has_status=True,
         new_status={"loadBalancer": {}},
@@ -225,6 +227,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         warnings=network.ingress_warnings,
     ),
     ("networking.k8s.io", "ingressclasses"): Rules(
+        passes=Passes(2, 1),
         generation=True,
         default=network_defaults.default_ingress_class,
         validate=network.validate_ingress_class,
@@ -239,7 +242,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ),
     ("networking.k8s.io", "ipaddresses"): Rules(
         passes=Passes(2, 1),
-        name=any_name,
+        name=ip_name,
         validate=network.validate_ip_address,
         validate_update=network.validate_ip_address_update,
     ),
@@ -332,7 +335,8 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_status=autoscaling.validate_autoscaler_status,
     ),
     ("policy", "poddisruptionbudgets"): Rules(
-        passes=Passes(1),
+        name=path_segment,
+        passes=Passes(1, standard=False),
         generation=True,
         has_status=True,
         new_status={"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from apiserver.registry.defaults.storage import default_claim, default_volume
 from apiserver.registry.strategy import Rules, StatusStrategy, Strategy
 from apiserver.registry.validation import storage
+from apiserver.registry.validation.metadata import Passes
 from machinery.meta import rfc3339
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class VolumeStrategy(Strategy):
     rules = Rules(
         has_status=True,
         default=default_volume,
+        passes=Passes(1, 2),
+        looks=2,
         validate=storage.validate_volume,
         validate_update=storage.validate_volume_update,
         warnings=storage.volume_warnings,
@@ -57,6 +60,8 @@ class ClaimStrategy(Strategy):
         has_status=True,
         new_status={"phase": "Pending"},
         default=default_claim,
+        passes=Passes(2, 2),
+        looks=2,
         validate=storage.validate_claim,
         validate_update=storage.validate_claim_update,
         validate_status=storage.validate_claim_status,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.conditions import validate_conditions
 from apiserver.registry.validation.fields import (
     check_enum,
     check_label_selector,
@@ -10,16 +11,17 @@ from apiserver.registry.validation.fields import (
     invalid_each,
     unsupported,
 )
+from apiserver.registry.validation.resources import check_quantity
 from machinery import quantity
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
-_SOURCES = {
-    "ContainerResource": "containerResource",
-    "External": "external",
+_SOURCES = {  # in the order in which upstream looks for them
     "Object": "object",
+    "External": "external",
     "Pods": "pods",
     "Resource": "resource",
+    "ContainerResource": "containerResource",
 }
 _TARGETS = ("AverageValue", "Utilization", "Value")
 
@@ -66,7 +68,10 @@ def _validate_target_ref(reference: Obj, path: str, *, group: bool = True) -> li
         else:
             errors += invalid_each(f"{path}.{field}", value, names.path_segment(value))
     version = reference.get("apiVersion") or ""
-    if group and not version and reference.get("kind") != "ReplicationController":
+    if version.count("/") > 1:
+        detail = f"unexpected GroupVersion string: {version}"
+        errors.append(FieldError.invalid(f"{path}.apiVersion", version, detail))
+    elif group and not version and reference.get("kind") != "ReplicationController":
         detail = "apiVersion must specify API group"
         errors.append(FieldError.invalid(f"{path}.apiVersion", version, detail))
     return errors
@@ -74,64 +79,74 @@ def _validate_target_ref(reference: Obj, path: str, *, group: bool = True) -> li
 
 def _validate_metric(metric: Obj, path: str) -> list[FieldError]:
     kind = metric.get("type") or ""
+    errors: list[FieldError] = []
     if not kind:
-        return [FieldError.required(f"{path}.type", "must specify a metric source type")]
+        errors.append(FieldError.required(f"{path}.type", "must specify a metric source type"))
     if kind not in _SOURCES:
-        return [unsupported(f"{path}.type", kind, tuple(_SOURCES))] * 2  # upstream finds it twice
-    field = _SOURCES[kind]
+        errors.append(unsupported(f"{path}.type", kind, tuple(sorted(_SOURCES))))
+    present = [field for field in _SOURCES.values() if metric.get(field) is not None]
+    if present:  # upstream looks at the first of them
+        errors += _validate_metric_source(metric[present[0]], present[0], f"{path}.{present[0]}")
+    expected = _SOURCES.get(kind, "")
+    if not expected:  # upstream finds it twice
+        errors.append(unsupported(f"{path}.type", kind, tuple(sorted(_SOURCES))))
+    elif expected not in present:
+        detail = "must populate information for the given metric source"
+        errors.append(FieldError.required(f"{path}.{expected}", detail))
+    if len(present) > 1:
+        detail = "must populate the given metric source only"
+        errors += [FieldError.forbidden(f"{path}.{field}", detail) for field in present if field != expected]
+    return errors
+
+
+def _validate_metric_source(source: Obj, field: str, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    for other in _SOURCES.values():
-        if other != field and metric.get(other) is not None:
-            errors.append(FieldError.forbidden(f"{path}.{other}", "must populate the given metric source only"))
-    source = metric.get(field)
-    if source is None:
-        detail = f"must populate information for the given metric source ({field})"
-        errors.append(FieldError.required(f"{path}.{field}", detail))
-        return errors
-    at = f"{path}.{field}"
-    if kind in ("Resource", "ContainerResource"):
+    if field in ("resource", "containerResource"):
         if not source.get("name"):
-            errors.append(FieldError.required(f"{at}.name", "must specify a resource name"))
-        if kind == "ContainerResource" and not source.get("container"):
-            errors.append(FieldError.required(f"{at}.container", "must specify a container"))
+            errors.append(FieldError.required(f"{path}.name", "must specify a resource name"))
+        if field == "containerResource" and not source.get("container"):
+            errors.append(FieldError.required(f"{path}.container", "must specify a container"))
     else:
-        name = (source.get("metric") or {}).get("name")
-        if not name:
-            errors.append(FieldError.required(f"{at}.metric.name", "must specify a metric name"))
-        if kind == "Object":
-            errors += _validate_target_ref(source.get("describedObject") or {}, f"{at}.describedObject", group=False)
-    return errors + _validate_target(source.get("target") or {}, kind, f"{at}.target")
+        if field == "object":
+            errors += _validate_target_ref(source.get("describedObject") or {}, f"{path}.describedObject", group=False)
+        if not (name := (source.get("metric") or {}).get("name")):
+            errors.append(FieldError.required(f"{path}.metric.name", "must specify a metric name"))
+        else:
+            errors += invalid_each(f"{path}.metric.name", name, names.path_segment(name))
+    return errors + _validate_target(source.get("target") or {}, field, f"{path}.target")
 
 
-def _validate_target(target: Obj, kind: str, path: str) -> list[FieldError]:
+def _validate_target(target: Obj, field: str, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    if not target.get("type"):
+    if not (kind := target.get("type") or ""):
         errors.append(FieldError.required(f"{path}.type", "must specify a metric target type"))
-    elif target["type"] not in _TARGETS:
+    if kind not in _TARGETS:
         detail = "must be either Utilization, Value, or AverageValue"
-        errors.append(FieldError.invalid(f"{path}.type", target["type"], detail))
-    utilization, value, average = (target.get(field) for field in ("averageUtilization", "value", "averageValue"))
+        errors.append(FieldError.invalid(f"{path}.type", kind, detail))
+    utilization, value, average = (target.get(name) for name in ("averageUtilization", "value", "averageValue"))
+    for name, amount in (("value", value), ("averageValue", average)):
+        if amount is not None and quantity.parse(amount) <= 0:
+            errors.append(FieldError.invalid(f"{path}.{name}", str(amount), "must be positive"))
     if utilization is not None and utilization < 1:
         errors.append(FieldError.invalid(f"{path}.averageUtilization", utilization, "must be greater than 0"))
-    for field, amount in (("value", value), ("averageValue", average)):
-        if amount is not None and quantity.parse(amount) <= 0:
-            errors.append(FieldError.invalid(f"{path}.{field}", str(amount), "must be positive"))
-    if kind in ("Resource", "ContainerResource"):
+    if field in ("resource", "containerResource"):
         if utilization is None and average is None:
             detail = "must set either a target raw value or a target utilization"
             errors.append(FieldError.required(f"{path}.averageUtilization", detail))
-        elif utilization is not None and average is not None:
+        if utilization is not None and average is not None:
             detail = "may not set both a target raw value and a target utilization"
             errors.append(FieldError.forbidden(f"{path}.averageValue", detail))
-    elif kind == "Pods":
-        if average is None:
-            errors.append(FieldError.required(f"{path}.averageValue", "must specify a positive target averageValue"))
-    elif value is None and average is None:
-        detail = "must set either a target value for metric or a per-pod target"
-        errors.append(FieldError.required(f"{path}.averageValue", detail))
-    elif value is not None and average is not None and kind == "External":
-        detail = "may not set both a target value for metric and a per-pod target"
-        errors.append(FieldError.forbidden(f"{path}.value", detail))
+    elif field == "pods":
+        if average is None or quantity.parse(average) <= 0:
+            detail = "must specify a positive target averageValue"
+            errors.append(FieldError.required(f"{path}.averageValue", detail))
+    else:
+        if value is None and average is None:
+            detail = "must set either a target value for metric or a per-pod target"
+            errors.append(FieldError.required(f"{path}.averageValue", detail))
+        if value is not None and average is not None and field == "external":
+            detail = "may not set both a target value for metric and a per-pod target"
+            errors.append(FieldError.forbidden(f"{path}.value", detail))
     return errors
 
 
@@ -139,24 +154,30 @@ def _validate_behavior(rules: Obj, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     window = rules.get("stabilizationWindowSeconds")
     if window is not None:
-        errors += check_not_negative(f"{path}.stabilizationWindowSeconds", window)
+        if window < 0:
+            detail = "must be greater than or equal to zero"
+            errors.append(FieldError.invalid(f"{path}.stabilizationWindowSeconds", window, detail))
         if window > 3600:
             detail = "must be less than or equal to 3600"
             errors.append(FieldError.invalid(f"{path}.stabilizationWindowSeconds", window, detail))
     valid = ("Disabled", "Max", "Min")
-    errors += check_enum(f"{path}.selectPolicy", rules.get("selectPolicy"), valid)
+    if (select := rules.get("selectPolicy")) is not None and select not in valid:
+        errors.append(unsupported(f"{path}.selectPolicy", select, valid))
     policies = rules.get("policies") or []
     if not policies:
         errors.append(FieldError.required(f"{path}.policies", "must specify at least one Policy"))
     for index, policy in enumerate(policies):
         at = f"{path}.policies[{index}]"
-        errors += check_enum(f"{at}.type", policy.get("type"), ("Percent", "Pods"), required=True)
+        if (kind := policy.get("type") or "") not in ("Percent", "Pods"):
+            errors.append(unsupported(f"{at}.type", kind, ("Percent", "Pods")))
         for field in ("value", "periodSeconds"):
             if (policy.get(field) or 0) <= 0:
                 errors.append(FieldError.invalid(f"{at}.{field}", policy.get(field) or 0, "must be greater than zero"))
         if (policy.get("periodSeconds") or 0) > 1800:
             detail = "must be less than or equal to 1800"
             errors.append(FieldError.invalid(f"{at}.periodSeconds", policy["periodSeconds"], detail))
+    if (tolerance := rules.get("tolerance")) is not None:
+        errors += check_quantity(f"{path}.tolerance", "tolerance", tolerance)
     return errors
 
 
@@ -191,4 +212,5 @@ def validate_budget_status(new: Obj, old: Obj) -> list[FieldError]:
     """Counts."""
     status = new.get("status") or {}
     fields = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
-    return [error for field in fields for error in check_not_negative(f"status.{field}", status.get(field))]
+    errors = validate_conditions(status.get("conditions") or [], "status.conditions")
+    return errors + [error for field in fields for error in check_not_negative(f"status.{field}", status.get(field))]

@@ -7,12 +7,14 @@ from typing import Any
 
 from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import (
+    check_domain_prefixed_path,
     check_enum,
     check_immutable,
+    check_label_selector,
     check_not_negative,
-    invalid_each,
     unsupported,
 )
+from apiserver.registry.validation.job_policies import validate_failure_policy, validate_success_policy
 from apiserver.registry.validation.metadata import IMMUTABLE
 from apiserver.registry.validation.pod import validate_template
 from apiserver.registry.validation.pod_dump import template_value
@@ -20,30 +22,51 @@ from apiserver.registry.validation.schedule import schedule_error
 from apiserver.registry.validation.workloads import validate_template_labels
 from machinery.caching import keep_short
 from machinery.field_errors import FieldError
+from machinery.selectors import LabelSelector
 
 Obj = dict[str, Any]
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 JOB_NAME = "batch.kubernetes.io/job-name"
-_COUNTS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-_ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
+_COUNTS = (
+    "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
+    "backoffLimitPerIndex", "maxFailedIndexes",
+)  # fmt: skip
+_NOT_GENERATED = "`selector` not auto-generated"
+_MANY, _FEW, _MANAGER = 100_000, 10_000, 63
 
 
 def validate_job(obj: Obj) -> list[FieldError]:
     """batch/v1 Job as created."""
-    return _generated(obj) + validate_job_spec(obj.get("spec") or {}, "spec", selects=True)
+    spec = obj.get("spec") or {}
+    errors = _generated(obj) + validate_job_spec(spec, "spec", selects=True)
+    if spec.get("completionMode") == "Indexed" and (completions := spec.get("completions") or 0) > 0:
+        name = obj["metadata"].get("name") or ""
+        last = f"{name}-{completions - 1}"
+        if names.dns_label(last):
+            detail = f"will not able to create pod with invalid DNS name: {last}"
+            errors.append(FieldError.invalid("metadata.name", name, detail))
+    return errors
 
 
 def _generated(obj: Obj) -> list[FieldError]:
-    """The selector is the server's unless the client asked to choose it."""
-    spec = obj.get("spec") or {}
-    if spec.get("manualSelector"):
+    """The selector and the labels of the pods are the server's unless the client asked to choose them."""
+    spec, meta = obj.get("spec") or {}, obj["metadata"]
+    if spec.get("manualSelector") or (selector := spec.get("selector")) is None:
         return []
-    uid = obj["metadata"].get("uid")
-    selector = spec.get("selector") or {}
-    wanted = ({"matchLabels": {CONTROLLER_UID: uid}}, {"matchLabels": {"controller-uid": uid}})
-    if {key: value for key, value in selector.items() if value} not in wanted:
-        return [FieldError.invalid("spec.selector", selector, "`selector` not auto-generated")]
-    return []
+    uid, name, path = meta.get("uid") or "", meta.get("name") or "", "spec.template.metadata.labels"
+    expected = {CONTROLLER_UID: uid, JOB_NAME: name, "controller-uid": uid, "job-name": name}
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    errors: list[FieldError] = []
+    for key, value in expected.items():
+        if key not in labels:
+            errors.append(FieldError.required(f"{path}[{key}]", f"must be '{value}'"))
+        elif labels[key] != value:
+            errors.append(FieldError.invalid(f"{path}[{key}]", labels, f"must be '{value}'"))
+    try:
+        fits = LabelSelector.from_object(selector).matches(expected)
+    except ValueError:  # the selector's own findings tell
+        return errors
+    return errors if fits else [*errors, FieldError.invalid("spec.selector", selector, _NOT_GENERATED)]
 
 
 def validate_job_spec(spec: Obj, path: str, *, selects: bool) -> list[FieldError]:
@@ -51,39 +74,69 @@ def validate_job_spec(spec: Obj, path: str, *, selects: bool) -> list[FieldError
     errors: list[FieldError] = []
     for field in _COUNTS:
         errors += check_not_negative(f"{path}.{field}", spec.get(field))
+    if (manager := spec.get("managedBy")) is not None:
+        errors += _validate_manager(manager, f"{path}.managedBy")
     mode = spec.get("completionMode")
     if mode is not None and mode not in ("NonIndexed", "Indexed"):
         errors.append(unsupported(f"{path}.completionMode", mode, ("NonIndexed", "Indexed")))
     if mode == "Indexed":
         errors += _validate_indexed(spec, path)
-    for field in ("backoffLimitPerIndex", "maxFailedIndexes"):
-        if (value := spec.get(field)) is not None:
-            errors += check_not_negative(f"{path}.{field}", value)
-            if mode != "Indexed":
-                errors.append(FieldError.invalid(f"{path}.{field}", value, "requires indexed completion mode"))
+    else:
+        errors += [
+            FieldError.invalid(f"{path}.{field}", spec[field], "requires indexed completion mode")
+            for field in ("backoffLimitPerIndex", "maxFailedIndexes")
+            if spec.get(field) is not None
+        ]
     if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
         errors.append(FieldError.required(f"{path}.backoffLimitPerIndex", "when maxFailedIndexes is specified"))
     policy = spec.get("podFailurePolicy")
     if policy is not None:
-        errors += _validate_failure_policy(spec, policy, f"{path}.podFailurePolicy")
+        errors += validate_failure_policy(spec, policy, f"{path}.podFailurePolicy")
+    if (success := spec.get("successPolicy")) is not None:
+        errors += validate_success_policy(spec, success, f"{path}.successPolicy")
     errors += _validate_replacement(spec, path)
     template = spec.get("template") or {}
     at = f"{path}.template"
-    if selects and spec.get("selector"):
-        errors += validate_template_labels(spec["selector"], template, at)
-    errors += [error for error in validate_template(template, at) if error.field != f"{at}.spec.restartPolicy"]
-    return errors + _validate_restart_policy(template.get("spec") or {}, f"{at}.spec", policy is not None)
+    errors += validate_template(template, at)
+    errors += _validate_restart_policy(template.get("spec") or {}, f"{at}.spec", policy is not None)
+    if selects:
+        selector = spec.get("selector")
+        if selector is None:
+            errors.append(FieldError.required(f"{path}.selector"))
+        errors += check_label_selector(f"{path}.selector", selector)
+        errors += validate_template_labels(selector, template, at)
+    return errors
+
+
+def _validate_manager(manager: str, path: str) -> list[FieldError]:
+    errors = check_domain_prefixed_path(path, manager)
+    return errors + ([FieldError.too_long(path, _MANAGER)] if len(manager) > _MANAGER else [])
 
 
 def _validate_indexed(spec: Obj, path: str) -> list[FieldError]:
-    if spec.get("completions") is None:
-        detail = "when completion mode is Indexed"
-        return [FieldError.required(f"{path}.completions", detail)]
-    parallelism = spec.get("parallelism") or 0
-    if parallelism > 100_000:
-        detail = "must be less than or equal to 100000 when completion mode is Indexed"
-        return [FieldError.invalid(f"{path}.parallelism", parallelism, detail)]
-    return []
+    errors: list[FieldError] = []
+    completions, parallelism, failed = (spec.get(f) for f in ("completions", "parallelism", "maxFailedIndexes"))
+    if completions is None:
+        errors.append(FieldError.required(f"{path}.completions", "when completion mode is Indexed"))
+    if (parallelism or 0) > _MANY:
+        detail = f"must be less than or equal to {_MANY} when completion mode is Indexed"
+        errors.append(FieldError.invalid(f"{path}.parallelism", parallelism, detail))
+    if completions is not None and failed is not None and failed > completions:
+        detail = "must be less than or equal to completions"
+        errors.append(FieldError.invalid(f"{path}.maxFailedIndexes", failed, detail))
+    if (failed or 0) > _MANY:
+        errors.append(FieldError.invalid(f"{path}.maxFailedIndexes", failed, f"must be less than or equal to {_MANY}"))
+    if (completions or 0) > _MANY and spec.get("backoffLimitPerIndex") is not None:
+        if failed is None:
+            detail = f"must be specified when completions is above {_MANY}"
+            errors.append(FieldError.required(f"{path}.maxFailedIndexes", detail))
+        detail = f"must be less than or equal to {_FEW} when completions are above {_MANY} and used with backoff limit"
+        errors += [
+            FieldError.invalid(f"{path}.{field}", value, f"{detail} per index")
+            for field, value in (("parallelism", parallelism), ("maxFailedIndexes", failed))
+            if (value or 0) > _FEW
+        ]
+    return errors
 
 
 def _validate_restart_policy(pods: Obj, path: str, has_failure_policy: bool) -> list[FieldError]:
@@ -107,67 +160,6 @@ def _validate_replacement(spec: Obj, path: str) -> list[FieldError]:
     return check_enum(f"{path}.podReplacementPolicy", policy, valid)
 
 
-def _validate_failure_policy(spec: Obj, policy: Obj, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    pods = (spec.get("template") or {}).get("spec") or {}
-    containers = [*(pods.get("containers") or ()), *(pods.get("initContainers") or ())]
-    known = {container.get("name") for container in containers}
-    rules = policy.get("rules") or []
-    if len(rules) > 20:
-        errors.append(FieldError.too_many(f"{path}.rules", len(rules), 20))
-    for index, rule in enumerate(rules):
-        at = f"{path}.rules[{index}]"
-        action = rule.get("action")
-        if not action:
-            errors.append(FieldError.required(f"{at}.action", f"valid values: {list(_ACTIONS)}"))
-        elif action == "FailIndex" and spec.get("backoffLimitPerIndex") is None:
-            detail = "requires the backoffLimitPerIndex to be set"
-            errors.append(FieldError.invalid(f"{at}.action", action, detail))
-        elif action not in _ACTIONS:
-            errors.append(unsupported(f"{at}.action", action, _ACTIONS))
-        codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions")
-        if codes is not None:
-            errors += _validate_exit_codes(codes, f"{at}.onExitCodes", known)
-        if conditions and codes is not None:
-            detail = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.append(FieldError.invalid(at, rule, detail))
-        elif not conditions and codes is None:
-            detail = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.append(FieldError.invalid(at, rule, detail))
-        for position, pattern in enumerate(conditions or ()):
-            kind = pattern.get("type") or ""
-            where = f"{at}.onPodConditions[{position}]"
-            errors += invalid_each(f"{where}.type", kind, names.qualified_name(kind))
-            valid = ("False", "True", "Unknown")
-            errors += check_enum(f"{where}.status", pattern.get("status"), valid, required=True)
-    return errors
-
-
-def _validate_exit_codes(codes: Obj, path: str, containers: set[Any]) -> list[FieldError]:
-    errors: list[FieldError] = []
-    operator, values = codes.get("operator"), codes.get("values") or []
-    errors += check_enum(f"{path}.operator", operator, ("In", "NotIn"), required=True)
-    name = codes.get("containerName")
-    if name is not None and name not in containers:
-        errors.append(
-            FieldError.invalid(
-                f"{path}.containerName", name, "must be one of the container or initContainer names in the pod template"
-            )
-        )
-    if not values:
-        errors.append(FieldError.invalid(f"{path}.values", values, "at least one value is required"))
-    seen: set[int] = set()
-    for index, value in enumerate(values):
-        if operator == "In" and value == 0:
-            errors.append(FieldError.invalid(f"{path}.values[{index}]", value, "must not be 0 for the In operator"))
-        if value in seen:
-            errors.append(FieldError.duplicate(f"{path}.values[{index}]", value))
-        seen.add(value)
-    if values != sorted(values):
-        errors.append(FieldError.invalid(f"{path}.values", values, "must be ordered"))
-    return errors
-
-
 _SUSPENDED_MUTABLE = ("nodeSelector", "affinity", "tolerations", "schedulingGates")
 
 
@@ -183,8 +175,8 @@ def _comparable(template: Obj, loose: bool) -> Obj:
 
 def validate_job_update(new: Obj, old: Obj) -> list[FieldError]:
     """Only counts, deadlines and suspension change; an unstarted suspended job may be placed elsewhere."""
-    errors = [*_generated(new), *validate_job_spec(new["spec"], "spec", selects=True)] if _stale(new, old) else []
     after, before = new["spec"], old["spec"]
+    errors = validate_job_spec(after, "spec", selects=True) if after != before else []
     errors += _validate_completions(after, before)
     errors += check_immutable("spec.selector", after.get("selector"), before.get("selector"))
     loose = bool(before.get("suspend")) and not (old.get("status") or {}).get("startTime")
@@ -193,10 +185,6 @@ def validate_job_update(new: Obj, old: Obj) -> list[FieldError]:
     for field in ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
         errors += check_immutable(f"spec.{field}", after.get(field), before.get(field))
     return errors
-
-
-def _stale(new: Obj, old: Obj) -> bool:
-    return bool(new["spec"] != old["spec"])
 
 
 def _validate_completions(after: Obj, before: Obj) -> list[FieldError]:
@@ -252,7 +240,13 @@ def _validate_cron_spec(spec: Obj) -> list[FieldError]:
     policy = spec.get("concurrencyPolicy")
     errors += check_enum("spec.concurrencyPolicy", policy, ("Allow", "Forbid", "Replace"), required=True)
     template = spec.get("jobTemplate") or {}
-    errors += validate_job_spec(template.get("spec") or {}, "spec.jobTemplate.spec", selects=False)
+    job = template.get("spec") or {}
+    errors += validate_job_spec(job, "spec.jobTemplate.spec", selects=False)
+    if (selector := job.get("selector")) is not None:
+        detail = "`selector` will be auto-generated"
+        errors.append(FieldError.invalid("spec.jobTemplate.spec.selector", selector, detail))
+    if job.get("manualSelector"):
+        errors.append(unsupported("spec.jobTemplate.spec.manualSelector", True, ("nil", "false")))
     for field in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         errors += check_not_negative(f"spec.{field}", spec.get(field))
     return errors

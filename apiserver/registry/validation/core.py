@@ -71,7 +71,6 @@ def validate_config_map_update(new: Obj, old: Obj) -> list[FieldError]:
 
 _REQUIRED_KEYS: dict[str, tuple[str, ...]] = {
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
-    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
 }
@@ -94,6 +93,9 @@ def validate_secret(obj: Obj) -> list[FieldError]:
     if kind == "kubernetes.io/service-account-token":
         if not (obj["metadata"].get("annotations") or {}).get(_SERVICE_ACCOUNT):
             errors.append(FieldError.required(f"metadata.annotations[{_SERVICE_ACCOUNT}]"))
+    elif kind == "kubernetes.io/ssh-auth":
+        if not data.get("ssh-privatekey"):
+            errors.append(FieldError.required("data[ssh-privatekey]"))
     elif kind == "kubernetes.io/basic-auth":
         if "username" not in data and "password" not in data:
             errors += [FieldError.required("data[username]"), FieldError.required("data[password]")]
@@ -112,10 +114,13 @@ def _json_error(encoded: str) -> str:
     except (binascii.Error, UnicodeDecodeError) as error:
         return str(error)
     try:
-        json.loads(raw)
+        value = json.loads(raw)
     except json.JSONDecodeError as error:
         return _go_json_error(raw, error)
-    return ""
+    if value is None or isinstance(value, dict):
+        return ""
+    kind = {bool: "bool", str: "string", list: "array"}.get(type(value), "number")
+    return f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
 
 
 def _go_json_error(raw: str, error: json.JSONDecodeError) -> str:
@@ -149,24 +154,29 @@ def validate_service_account(obj: Obj) -> list[FieldError]:
 
 def validate_node(obj: Obj) -> list[FieldError]:
     """Taints and pod CIDRs; capacities are quantities."""
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    errors = validate_taints(spec.get("taints") or [], "metadata.taints")
+    spec = obj.get("spec") or {}
+    errors = validate_taints(spec.get("taints") or [], "metadata.taints") + _node_resources(obj)
     cidrs = spec.get("podCIDRs") or []
     for index, cidr in enumerate(cidrs):
         errors += invalid_each(f"spec.podCIDRs[{index}]", cidr, names.cidr(cidr))
-    if len(cidrs) > 2 or len({":" in cidr for cidr in cidrs}) < len(cidrs):
-        detail = "may specify no more than one CIDR for each IP family"
-        errors.append(FieldError.invalid("spec.podCIDRs", cidrs, detail))
-    for field in ("capacity", "allocatable"):
-        for name, amount in (status.get(field) or {}).items():
-            errors += check_quantity(f"status.{field}[{name}]", name, amount)
-    seen: set[str] = set()
-    for index, address in enumerate(status.get("addresses") or ()):
-        key = f"{address.get('type')}/{address.get('address')}"
-        if key in seen:
-            errors.append(FieldError.duplicate(f"status.addresses[{index}]", address))
-        seen.add(key)
+    if len(cidrs) > 1:
+        if len(cidrs) > 2 or len({":" in cidr for cidr in cidrs}) < len(cidrs):
+            detail = "may specify no more than one CIDR for each IP family"
+            errors.append(FieldError.invalid("spec.podCIDRs", cidrs, detail))
+        for index, cidr in enumerate(cidrs):
+            if cidr in cidrs[:index]:
+                errors.append(FieldError.duplicate(f"spec.podCIDRs[{index}]", cidr))
     return errors
+
+
+def _node_resources(obj: Obj) -> list[FieldError]:
+    status = obj.get("status") or {}
+    return [
+        error
+        for field in ("capacity", "allocatable")
+        for name, amount in (status.get(field) or {}).items()
+        for error in check_quantity(f"status.{field}.{name}", name, amount)
+    ]
 
 
 def validate_taints(taints: list[Obj], path: str) -> list[FieldError]:
@@ -191,15 +201,31 @@ def validate_taints(taints: list[Obj], path: str) -> list[FieldError]:
 
 
 def validate_node_update(new: Obj, old: Obj) -> list[FieldError]:
-    """CIDRs and the provider are set once."""
-    errors = validate_node(new)
+    """What holds for new nodes, and once more what may change."""
+    return validate_node(new) + validate_node_change(new, old)
+
+
+def validate_node_change(new: Obj, old: Obj) -> list[FieldError]:
+    """CIDRs and the provider are set once; the rules of status writes too."""
     spec, before = new.get("spec") or {}, old.get("spec") or {}
-    if before.get("podCIDRs") and spec.get("podCIDRs") != before["podCIDRs"]:
+    errors = _node_resources(new)
+    seen: list[Obj] = []
+    for index, address in enumerate((new.get("status") or {}).get("addresses") or ()):
+        if address in seen:
+            shown = {"Type": address.get("type") or "", "Address": address.get("address") or ""}
+            errors.append(FieldError.duplicate(f"status.addresses[{index}]", shown))
+        seen.append(address)
+    after, was = spec.get("podCIDRs") or [], before.get("podCIDRs") or []
+    if was:
+        changes = 1 if len(after) != len(was) else sum(one != other for one, other in zip(after, was, strict=True))
         detail = 'node updates may not change podCIDR except from "" to valid'
-        errors.append(FieldError.forbidden("spec.podCIDRs", detail))
+        errors += [FieldError.forbidden("spec.podCIDRs", detail)] * changes
     if before.get("providerID") and spec.get("providerID") != before["providerID"]:
         detail = 'node updates may not change providerID except from "" to valid'
         errors.append(FieldError.forbidden("spec.providerID", detail))
+    errors += validate_taints(spec.get("taints") or [], "metadata.taints")
+    if (spec.get("externalID") or "") != (before.get("externalID") or ""):
+        errors.append(FieldError.forbidden("spec.externalID", "may not be updated"))
     return errors
 
 

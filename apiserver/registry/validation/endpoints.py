@@ -71,7 +71,7 @@ def _validate_port(port: Obj, named: bool, path: str) -> list[FieldError]:
     number = port.get("port") or 0
     errors += invalid_each(f"{path}.port", number, names.port_number(number))
     errors += check_enum(f"{path}.protocol", port.get("protocol"), _PROTOCOLS, required=True)
-    if protocol := port.get("appProtocol"):
+    if (protocol := port.get("appProtocol")) is not None:
         errors += invalid_each(f"{path}.appProtocol", protocol, names.qualified_name(protocol))
     return errors
 
@@ -103,7 +103,7 @@ def _validate_slice_endpoint(endpoint: Obj, kind: Any, path: str) -> list[FieldE
     for index, address in enumerate(addresses):
         at = f"{path}.addresses[{index}]"
         if kind == "FQDN":
-            errors += invalid_each(at, address, names.dns_subdomain(address))
+            errors += _domain_name(address, at)
         elif kind in ("IPv4", "IPv6"):
             errors += _validate_slice_address(address, kind, path, at)
     if node := endpoint.get("nodeName"):
@@ -111,6 +111,22 @@ def _validate_slice_endpoint(endpoint: Obj, kind: Any, path: str) -> list[FieldE
     if hostname := endpoint.get("hostname"):
         errors += invalid_each(f"{path}.hostname", hostname, names.dns_label(hostname))
     return errors + _validate_hints(endpoint.get("hints") or {}, f"{path}.hints")
+
+
+def _domain_name(name: str, path: str) -> list[FieldError]:
+    """A fully qualified one, in which every label is one."""
+    bare = name.removesuffix(".")
+    if not name:
+        return [FieldError.required(path)]
+    if texts := names.dns_subdomain(bare):
+        return [FieldError.invalid(path, bare, ",".join(texts))]
+    if "." not in bare:
+        detail = "should be a domain with at least two segments separated by dots"
+        return [FieldError.invalid(path, bare, detail)]
+    for label in bare.split("."):
+        if texts := names.dns_label(label):
+            return [FieldError.invalid(path, label, ",".join(texts))]
+    return []
 
 
 def _validate_hints(hints: Obj, path: str) -> list[FieldError]:
@@ -157,7 +173,7 @@ def _validate_slice_ports(ports: list[Obj], path: str) -> list[FieldError]:
         if number is not None and not 1 <= number <= 65535:
             errors += invalid_each(f"{at}.port", number, names.port_number(number))
         errors += check_enum(f"{at}.protocol", port.get("protocol"), _PROTOCOLS, required=True)
-        if protocol := port.get("appProtocol"):
+        if (protocol := port.get("appProtocol")) is not None:
             errors += invalid_each(f"{at}.appProtocol", protocol, names.qualified_name(protocol))
     return errors
 

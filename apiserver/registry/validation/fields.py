@@ -3,6 +3,7 @@
 Owns upstream's texts for them. Called by the validation modules only.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from machinery.field_errors import FieldError, go_value
 Obj = dict[str, Any]
 NOT_NEGATIVE = "must be greater than or equal to 0"
 MAX_INT32 = 2**31 - 1
+_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
+_path_text = re.compile(_PATH).fullmatch
+_PATH_ERROR = f"Invalid path (regex used for validation is '{_PATH}')"
 
 
 def invalid_each(path: str, value: Any, texts: Iterable[str]) -> list[FieldError]:
@@ -108,3 +112,16 @@ def check_descending_path(path: str, value: str) -> list[FieldError]:
     """Relative and without `..`."""
     errors = [FieldError.invalid(path, value, "must be a relative path")] if value.startswith("/") else []
     return errors + check_no_backsteps(path, value)
+
+
+def check_domain_prefixed_path(path: str, value: str) -> list[FieldError]:
+    """`example.com/name`."""
+    if not value:
+        return [FieldError.required(path)]
+    domain, _, rest = value.partition("/")
+    if not domain or not rest:
+        return [FieldError.invalid(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    errors = invalid_each(path, domain, names.dns_subdomain(domain))
+    if not _path_text(rest):
+        errors.append(FieldError.invalid(path, rest, _PATH_ERROR))
+    return errors

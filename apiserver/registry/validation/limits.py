@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from apiserver.registry.validation.fields import check_immutable
+from apiserver.registry.validation import names
+from apiserver.registry.validation.fields import invalid_each
+from apiserver.registry.validation.metadata import IMMUTABLE
 from apiserver.registry.validation.resources import (
-    STANDARD,
     check_container_resource_name,
     check_quantity,
+    check_quota_resource_name,
     check_resource_name,
+    is_quota_resource,
+    may_overcommit,
 )
 from machinery import quantity
 from machinery.field_errors import FieldError
@@ -29,12 +33,14 @@ def validate_quota(obj: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     for name, amount in (spec.get("hard") or {}).items():
         path = f"spec.hard[{name}]"
-        errors += check_resource_name(path, name)
-        if "/" not in name and name not in STANDARD and not name.startswith(("hugepages-", "requests.hugepages-")):
-            errors.append(FieldError.invalid(path, name, "must be a standard resource for quota"))
+        errors += check_quota_resource_name(path, name)
         errors += check_quantity(path, name, amount)
     errors += _validate_scopes(spec.get("scopes") or [], "spec.scopes", spec.get("hard") or {})
-    return errors + _validate_scope_selector(spec.get("scopeSelector") or {}, "spec.scopeSelector.matchExpressions")
+    return errors + _validate_scope_selector(spec, "spec.scopeSelector.matchExpressions")
+
+
+def _unfit(scope: str, name: str) -> bool:
+    return scope in _SCOPES and is_quota_resource(name) and not _fits(scope, name)
 
 
 def _fits(scope: str, name: str) -> bool:
@@ -49,22 +55,35 @@ def _validate_scopes(scopes: list[str], path: str, hard: Obj) -> list[FieldError
     for scope in scopes:
         if scope not in _SCOPES:
             errors.append(FieldError.invalid(path, scopes, "unsupported scope"))
-        elif any(name in STANDARD and not _fits(scope, name) for name in hard):
-            errors.append(FieldError.invalid(path, scopes, "unsupported scope applied to resource"))
+        detail = "unsupported scope applied to resource"
+        errors += [FieldError.invalid(path, scopes, detail) for name in hard if _unfit(scope, name)]
     errors += [FieldError.invalid(path, scopes, "conflicting scopes") for pair in _CONFLICTING if pair <= set(scopes)]
     return errors
 
 
-def _validate_scope_selector(selector: Obj, path: str) -> list[FieldError]:
+def _validate_scope_selector(spec: Obj, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     scopes: list[str] = []
-    for expression in selector.get("matchExpressions") or ():
+    expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or []
+    shown = {
+        "MatchExpressions": [
+            {
+                "ScopeName": each.get("scopeName") or "",
+                "Operator": each.get("operator") or "",
+                "Values": each.get("values"),
+            }
+            for each in expressions
+        ]
+    }
+    for expression in expressions:
         scope, operator = expression.get("scopeName") or "", expression.get("operator") or ""
         values = expression.get("values") or []
         if scope not in _SCOPES:
             errors.append(FieldError.invalid(f"{path}.scopeName", scope, "unsupported scope"))
+        detail = "unsupported scope applied to resource"
+        errors += [FieldError.invalid(path, shown, detail) for name in spec.get("hard") or () if _unfit(scope, name)]
         if scope in _POSITIVE_SCOPES and operator != "Exists":
-            detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, "
+            detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, "
             detail += "ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort "
             detail += "or ResourceQuotaScopeCrossNamespacePodAffinity"
             errors.append(FieldError.invalid(f"{path}.operator", operator, detail))
@@ -79,15 +98,18 @@ def _validate_scope_selector(selector: Obj, path: str) -> list[FieldError]:
         else:
             errors.append(FieldError.invalid(f"{path}.operator", operator, "not a valid selector operator"))
         scopes.append(scope)
-    errors += [FieldError.invalid(path, scopes, "conflicting scopes") for pair in _CONFLICTING if pair <= set(scopes)]
+    listed = spec.get("scopes") or None
+    errors += [FieldError.invalid(path, listed, "conflicting scopes") for pair in _CONFLICTING if pair <= set(scopes)]
     return errors
 
 
 def validate_quota_update(new: Obj, old: Obj) -> list[FieldError]:
     """Scopes stay."""
     errors = validate_quota(new)
-    after, before = (new.get("spec") or {}).get("scopes"), (old.get("spec") or {}).get("scopes")
-    return errors + check_immutable("spec.scopes", sorted(after or ()), sorted(before or ()))
+    after, before = ((each.get("spec") or {}).get("scopes") or [] for each in (new, old))
+    if set(after) != set(before):
+        errors.append(FieldError.invalid("spec.scopes", after or None, IMMUTABLE))
+    return errors
 
 
 def validate_quota_status(new: Obj, old: Obj) -> list[FieldError]:
@@ -95,6 +117,7 @@ def validate_quota_status(new: Obj, old: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     for field in ("hard", "used"):
         for name, amount in ((new.get("status") or {}).get(field) or {}).items():
+            errors += check_quota_resource_name(f"status.{field}[{name}]", name)
             errors += check_quantity(f"status.{field}[{name}]", name, amount)
     return errors
 
@@ -106,7 +129,9 @@ def validate_limit_range(obj: Obj) -> list[FieldError]:
     for index, item in enumerate((obj.get("spec") or {}).get("limits") or ()):
         path = f"spec.limits[{index}]"
         kind = item.get("type") or ""
-        if "/" not in kind and kind not in ("Pod", "Container", "PersistentVolumeClaim"):
+        if texts := names.qualified_name(kind):
+            errors += invalid_each(f"{path}.type", kind, texts)
+        elif "/" not in kind and kind not in ("Pod", "Container", "PersistentVolumeClaim"):
             detail = "must be a standard limit type or fully qualified"
             errors.append(FieldError.invalid(f"{path}.type", kind, detail))
         if kind in seen:
@@ -118,7 +143,7 @@ def validate_limit_range(obj: Obj) -> list[FieldError]:
 
 def _validate_limit_item(item: Obj, kind: str, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    fields = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
+    fields: tuple[str, ...] = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
     amounts = {field: item.get(field) or {} for field in fields}
     if kind == "Pod":
         errors += [
@@ -126,6 +151,7 @@ def _validate_limit_item(item: Obj, kind: str, path: str) -> list[FieldError]:
             for field in ("default", "defaultRequest")
             if amounts[field]
         ]
+        fields = ("max", "min", "maxLimitRequestRatio")
     if kind == "PersistentVolumeClaim" and "storage" not in amounts["min"] and "storage" not in amounts["max"]:
         errors.append(
             FieldError.required(
@@ -134,14 +160,13 @@ def _validate_limit_item(item: Obj, kind: str, path: str) -> list[FieldError]:
         )
     check = check_container_resource_name if kind in ("Pod", "Container") else check_resource_name
     for field in fields:
-        for name, amount in amounts[field].items():
-            at = f"{path}.{field}[{name}]"
-            errors += check(at, name)
-            errors += check_quantity(at, name, amount)
-    if errors:
-        return errors
+        for name in amounts[field]:
+            errors += check(f"{path}.{field}[{name}]", name)
     for name in dict.fromkeys(name for field in fields for name in amounts[field]):
-        errors += _validate_order({field: amounts[field].get(name) for field in fields}, name, path)
+        try:
+            errors += _validate_order({field: amounts[field].get(name) for field in fields}, name, path)
+        except ValueError as error:  # an amount that is none
+            errors.append(FieldError.invalid(f"{path}[{name}]", name, str(error)))
     return errors
 
 
@@ -174,4 +199,13 @@ def _validate_order(amounts: dict[str, Any], name: str, path: str) -> list[Field
     ratio = value.get("maxLimitRequestRatio")
     if ratio is not None and ratio < 1:
         add("maxLimitRequestRatio", "maxLimitRequestRatio", f"ratio {amounts['maxLimitRequestRatio']} is less than 1")
+    if ratio is not None and value.get("min") and "max" in value and ratio > value["max"] / value["min"]:
+        most = f"{float(value['max'] / value['min']):f}"
+        text = f"ratio {amounts['maxLimitRequestRatio']} is greater than max/min = {most}"
+        add("maxLimitRequestRatio", "maxLimitRequestRatio", text)
+    both = "default" in value and "defaultRequest" in value
+    if both and not may_overcommit(name) and value["default"] != value["defaultRequest"]:
+        limit, request = amounts["default"], amounts["defaultRequest"]
+        text = f"default value {limit} must equal to defaultRequest value {request} in {name}"
+        add("defaultRequest", "defaultRequest", text)
     return errors

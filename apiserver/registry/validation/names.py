@@ -268,6 +268,22 @@ def port_number(value: object) -> list[str]:
     return ["must be between 1 and 65535, inclusive"]
 
 
+def ip_name(name: str, prefix: bool = False) -> list[str]:
+    """The canonical form of an address (IPAddress objects)."""
+    if texts := ip(name):
+        return texts
+    canonical = str(ipaddress.ip_address(name))
+    return [] if canonical == name else [f'must be in canonical form ("{canonical}")']
+
+
+def strict_cidr(value: str) -> list[str]:
+    """A range in its canonical form."""
+    if texts := cidr(value):
+        return texts
+    canonical = str(ipaddress.ip_network(value))
+    return [] if canonical == value else [f'must be in canonical form ("{canonical}")']
+
+
 def percent(value: str) -> list[str]:
     """`25%`."""
     return [] if _percent(value) else [PERCENT_ERROR]

@@ -9,6 +9,7 @@ from typing import Any
 from apiserver.registry.validation import names
 from apiserver.registry.validation.fields import (
     check_absolute_path,
+    check_domain_prefixed_path,
     check_enum,
     check_immutable,
     check_label_selector,
@@ -16,10 +17,12 @@ from apiserver.registry.validation.fields import (
     invalid_each,
     unsupported,
 )
+from apiserver.registry.validation.metadata import IMMUTABLE
 from apiserver.registry.validation.service import validate_balancer
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
 _PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 _INVALID_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _INVALID_SUFFIXES = ("/..", "/.")
@@ -69,9 +72,8 @@ def _validate_rule(rule: Obj, path: str) -> list[FieldError]:
     if host := rule.get("host"):
         if not names.ip(host):
             errors.append(FieldError.invalid(f"{path}.host", host, "must be a DNS name, not an IP address"))
-        else:
-            check = names.wildcard_subdomain if "*" in host else names.dns_subdomain
-            errors += invalid_each(f"{path}.host", host, check(host))
+        check = names.wildcard_subdomain if "*" in host else names.dns_subdomain
+        errors += invalid_each(f"{path}.host", host, check(host))
     if (http := rule.get("http")) is not None:
         paths = http.get("paths") or []
         if not paths:
@@ -85,8 +87,8 @@ def _validate_path(item: Obj, path: str) -> list[FieldError]:
     kind, value = item.get("pathType"), item.get("path") or ""
     errors: list[FieldError] = []
     if kind is None:
-        errors.append(FieldError.required(f"{path}.pathType", "pathType must be specified"))
-    elif kind in ("Exact", "Prefix"):
+        return [FieldError.required(f"{path}.pathType", "pathType must be specified")]
+    if kind in ("Exact", "Prefix"):
         errors += check_absolute_path(f"{path}.path", value)
         if value:
             errors += [
@@ -114,7 +116,7 @@ def _validate_backend(backend: Obj, path: str) -> list[FieldError]:
     if resource is not None:
         return _validate_reference(resource, f"{path}.resource")
     if service is None:
-        return [FieldError.required(path, "resource or service backend is required")]
+        return [FieldError.invalid(path, "", "resource or service backend is required")]
     errors: list[FieldError] = []
     name = service.get("name") or ""
     if not name:
@@ -136,7 +138,7 @@ def _validate_backend(backend: Obj, path: str) -> list[FieldError]:
 
 def _validate_reference(reference: Obj, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    if group := reference.get("apiGroup"):
+    if (group := reference.get("apiGroup")) is not None:
         errors += invalid_each(f"{path}.apiGroup", group, names.dns_subdomain(group))
     for field in ("kind", "name"):
         value = reference.get(field)
@@ -170,18 +172,18 @@ def validate_ingress_class(obj: Obj) -> list[FieldError]:
     else:
         if len(controller) > 250:
             errors.append(FieldError.too_long("spec.controller", 250))
-        domain, slash, rest = controller.partition("/")
-        if not slash or not rest or not domain or names.dns_subdomain(domain):
-            detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-            errors.append(FieldError.invalid("spec.controller", controller, detail))
+        errors += check_domain_prefixed_path("spec.controller", controller)
     parameters = spec.get("parameters")
-    if parameters:
+    if parameters is not None:
         errors += _validate_reference(parameters, "spec.parameters")
         scope, namespace = parameters.get("scope"), parameters.get("namespace")
         errors += check_enum("spec.parameters.scope", scope, ("Cluster", "Namespace"), required=True)
-        if scope == "Namespace" and not namespace:
-            detail = "`parameters.scope` is set to 'Namespace'"
-            errors.append(FieldError.required("spec.parameters.namespace", detail))
+        if scope == "Namespace":
+            if namespace is None:
+                detail = "`parameters.scope` is set to 'Namespace'"
+                errors.append(FieldError.required("spec.parameters.namespace", detail))
+            else:
+                errors += invalid_each("spec.parameters.namespace", namespace, names.dns_label(namespace))
         if scope == "Cluster" and namespace is not None:
             detail = "`parameters.scope` is set to 'Cluster'"
             errors.append(FieldError.forbidden("spec.parameters.namespace", detail))
@@ -216,7 +218,9 @@ def validate_network_policy(obj: Obj) -> list[FieldError]:
 
 
 def _validate_policy_port(port: Obj, path: str) -> list[FieldError]:
-    errors = check_enum(f"{path}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
+    protocol = port.get("protocol")
+    known = protocol is None or protocol in _PROTOCOLS
+    errors = [] if known else [unsupported(f"{path}.protocol", protocol, _PROTOCOLS)]
     number, end = port.get("port"), port.get("endPort")
     if number is None:
         if end is not None:
@@ -228,11 +232,10 @@ def _validate_policy_port(port: Obj, path: str) -> list[FieldError]:
         if isinstance(number, str):
             detail = "may not be specified when `port` is non-numeric"
             errors.append(FieldError.invalid(f"{path}.endPort", end, detail))
-        elif end < number:
-            # Upstream shows the port here.
-            detail = "must be greater than or equal to `port`"
-            errors.append(FieldError.invalid(f"{path}.endPort", number, detail))
         else:
+            if end < number:  # upstream shows the port here
+                detail = "must be greater than or equal to `port`"
+                errors.append(FieldError.invalid(f"{path}.endPort", number, detail))
             errors += invalid_each(f"{path}.endPort", end, names.port_number(end))
     return errors
 
@@ -258,51 +261,69 @@ def _validate_block(block: Obj, path: str) -> list[FieldError]:
     cidr = block.get("cidr")
     if not cidr:
         return [FieldError.required(f"{path}.cidr")]
-    if texts := names.cidr(cidr):
-        return invalid_each(f"{path}.cidr", cidr, texts)
-    outer = ipaddress.ip_network(cidr, strict=False)
-    errors: list[FieldError] = []
+    errors = invalid_each(f"{path}.cidr", cidr, names.cidr(cidr))
+    if (outer := _network(cidr)) is None:
+        return errors
     for index, excepted in enumerate(block.get("except") or ()):
         at = f"{path}.except[{index}]"
-        if texts := names.cidr(excepted):
-            errors += invalid_each(at, excepted, texts)
+        errors += invalid_each(at, excepted, names.cidr(excepted))
+        if (inner := _network(excepted)) is None:
             continue
-        inner = ipaddress.ip_network(excepted, strict=False)
         inside = inner.version == outer.version and inner.prefixlen > outer.prefixlen
         if not inside or int(inner.network_address) & int(outer.netmask) != int(outer.network_address):
             errors.append(FieldError.invalid(at, excepted, "must be a strict subset of `cidr`"))
     return errors
 
 
-def validate_ip_address(obj: Obj) -> list[FieldError]:
-    """The name is the canonical address; the parent is told."""
-    name = obj["metadata"].get("name") or ""
-    errors: list[FieldError] = []
+def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     try:
-        if str(ipaddress.ip_address(name)) != name:
-            errors.append(FieldError.invalid("metadata.name", name, "must be a canonical format IP address"))
+        return ipaddress.ip_network(cidr, strict=False) if "/" in cidr else None
     except ValueError:
-        errors.append(FieldError.invalid("metadata.name", name, "must be a valid IP address"))
+        return None
+
+
+def validate_ip_address(obj: Obj) -> list[FieldError]:
+    """The parent is told; the name is the address."""
     parent = (obj.get("spec") or {}).get("parentRef")
     if parent is None:
-        errors.append(FieldError.required("spec.parentRef"))
-        return errors
+        return [FieldError.required("spec.parentRef")]
+    errors: list[FieldError] = []
+    if group := parent.get("group"):
+        errors += invalid_each("spec.parentRef.group", group, names.dns_subdomain(group))
     for field in ("resource", "name"):
-        if not parent.get(field):
+        if not (value := parent.get(field)):
             errors.append(FieldError.required(f"spec.parentRef.{field}"))
+        else:
+            errors += invalid_each(f"spec.parentRef.{field}", value, names.path_segment(value))
+    if namespace := parent.get("namespace"):
+        errors += invalid_each("spec.parentRef.namespace", namespace, names.path_segment(namespace))
     return errors
 
 
 def validate_ip_address_update(new: Obj, old: Obj) -> list[FieldError]:
     """The parent stays."""
     after, before = (new.get("spec") or {}).get("parentRef"), (old.get("spec") or {}).get("parentRef")
-    return validate_ip_address(new) + check_immutable("spec.parentRef", after, before)
+    if after == before:
+        return validate_ip_address(new)
+    parts = ("group", "resource", "namespace", "name")
+    shown = None if after is None else {part.capitalize(): after.get(part) or "" for part in parts}
+    return [*validate_ip_address(new), FieldError.invalid("spec.parentRef", shown, IMMUTABLE)]
 
 
 def validate_service_cidr_update(new: Obj, old: Obj) -> list[FieldError]:
-    """The ranges stay."""
-    after, before = ((obj.get("spec") or {}).get("cidrs") for obj in (new, old))
-    return check_immutable("spec.cidrs", after, before)
+    """The ranges stay; one of the other family may come."""
+    after, before = ((obj.get("spec") or {}).get("cidrs") or [] for obj in (new, old))
+    errors = validate_service_cidr(new)
+    if len(after) == len(before):
+        pairs = enumerate(zip(after, before, strict=True))
+        return errors + [
+            FieldError.invalid(f"spec.cidrs[{i}]", cidr, IMMUTABLE) for i, (cidr, was) in pairs if cidr != was
+        ]
+    if len(before) == 1 and len(after) == 2:
+        if after[0] != before[0]:
+            errors.append(FieldError.invalid("spec.cidrs[0]", after[0], IMMUTABLE))
+        return errors + validate_service_cidr(new)
+    return [*errors, FieldError.invalid("spec.cidrs", after or None, IMMUTABLE)]
 
 
 def validate_service_cidr(obj: Obj) -> list[FieldError]:
@@ -310,14 +331,15 @@ def validate_service_cidr(obj: Obj) -> list[FieldError]:
     ranges = (obj.get("spec") or {}).get("cidrs") or []
     if not ranges:
         return [FieldError.required("spec.cidrs", "at least one CIDR required")]
-    shown = {"CIDRs": ranges}
     if len(ranges) > 2:
-        return [FieldError.invalid("spec.cidrs", shown, "may only hold up to 2 values")]
-    if len(ranges) == 2 and len({":" in cidr for cidr in ranges}) == 1:
-        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
-        return [FieldError.invalid("spec.cidrs", shown, detail)]
-    return [
+        return [FieldError.invalid("spec.cidrs", {"CIDRs": ranges}, "may only hold up to 2 values")]
+    errors = [
         error
         for index, cidr in enumerate(ranges)
-        for error in invalid_each(f"spec.cidrs[{index}]", cidr, names.cidr(cidr))
+        for error in invalid_each(f"spec.cidrs[{index}]", cidr, names.strict_cidr(cidr))
     ]
+    networks = [network for network in map(_network, ranges) if network is not None]
+    if len(networks) == 2 and networks[0].version == networks[1].version:
+        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+        errors.append(FieldError.invalid("spec.cidrs", ranges, detail))
+    return errors

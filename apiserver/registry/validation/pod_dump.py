@@ -118,6 +118,12 @@ def node_term_value(term: Obj) -> Obj:
     return shown
 
 
+def volume_affinity_value(affinity: Obj) -> Obj:
+    """A volume's node affinity as a value in findings."""
+    shown: Obj = _shown(affinity, schema.definition(f"{_CORE}VolumeNodeAffinity"))
+    return shown
+
+
 def template_value(template: Obj) -> Obj:
     """A pod template as a value in findings: its metadata lies on the level of its spec."""
     return {

@@ -13,6 +13,7 @@ from apiserver.registry.validation.fields import (
     check_port_or_name,
     check_range,
     invalid_each,
+    unsupported,
 )
 from apiserver.registry.validation.metadata import validate_labels
 from machinery.field_errors import FieldError
@@ -24,7 +25,10 @@ _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _FAMILIES = ("IPv4", "IPv6")
 _POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
+_NOT_EXTERNAL = "may not be set for ExternalName services"
 _ONCE = "may not change once set"
+_TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
+_TOPOLOGY_HINTS = "service.kubernetes.io/topology-aware-hints"
 _SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _ONLY_BALANCER = "may only be used when `type` is 'LoadBalancer'"
 
@@ -54,8 +58,10 @@ def validate_service(obj: Obj) -> list[FieldError]:
     """v1 Service."""
     spec = obj.get("spec") or {}
     kind = spec.get("type")
+    if faults := _validate_addresses(spec):
+        return faults  # upstream allocates first, and allocates nothing for these
     headless = is_headless(spec)
-    errors: list[FieldError] = []
+    errors = _validate_topology(obj["metadata"].get("annotations") or {})
     ports = spec.get("ports") or []
     if not ports and not headless and kind != "ExternalName":
         errors.append(FieldError.required("spec.ports"))
@@ -68,7 +74,6 @@ def validate_service(obj: Obj) -> list[FieldError]:
     if selector := spec.get("selector"):
         errors += validate_labels(selector, "spec.selector")
     errors += _validate_affinity(spec)
-    errors += _validate_addresses(spec)
     for index, address in enumerate(spec.get("externalIPs") or ()):
         path = f"spec.externalIPs[{index}]"
         texts = names.ip(address)
@@ -77,6 +82,15 @@ def validate_service(obj: Obj) -> list[FieldError]:
     errors += _validate_node_ports(spec, ports)
     errors += _validate_source_ranges(obj["metadata"].get("annotations") or {}, spec)
     return errors + _validate_traffic(spec)
+
+
+def _validate_topology(annotations: Obj) -> list[FieldError]:
+    """The annotation and its forerunner tell the same."""
+    mode, hints = annotations.get(_TOPOLOGY_MODE), annotations.get(_TOPOLOGY_HINTS)
+    if mode is None or hints is None or mode == hints:
+        return []
+    detail = f"must match annotations[{_TOPOLOGY_HINTS}] when both are specified"
+    return [FieldError.invalid(f"metadata.annotations[{_TOPOLOGY_MODE}]", mode, detail)]
 
 
 def _validate_source_ranges(annotations: Obj, spec: Obj) -> list[FieldError]:
@@ -99,7 +113,10 @@ def _validate_source_ranges(annotations: Obj, spec: Obj) -> list[FieldError]:
 def _validate_external(spec: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     if spec.get("clusterIPs"):
-        errors.append(FieldError.forbidden("spec.clusterIPs", "may not be set for ExternalName services"))
+        errors.append(FieldError.forbidden("spec.clusterIPs", _NOT_EXTERNAL))
+    for field in ("ipFamilies", "ipFamilyPolicy"):
+        if spec.get(field):
+            errors.append(FieldError.forbidden(f"spec.{field}", _NOT_EXTERNAL))
     name = (spec.get("externalName") or "").removesuffix(".")
     if not name:
         errors.append(FieldError.required("spec.externalName"))
@@ -127,7 +144,7 @@ def _validate_ports(ports: list[Obj], headless: bool) -> list[FieldError]:
         errors += invalid_each(f"{path}.port", number, names.port_number(number))
         errors += check_enum(f"{path}.protocol", port.get("protocol"), _PROTOCOLS, required=True)
         errors += check_port_or_name(f"{path}.targetPort", port.get("targetPort"))
-        if protocol := port.get("appProtocol"):
+        if (protocol := port.get("appProtocol")) is not None:
             errors += invalid_each(f"{path}.appProtocol", protocol, names.qualified_name(protocol))
         pair = (port.get("protocol"), number)
         if pair in pairs:
@@ -149,60 +166,88 @@ def _validate_affinity(spec: Obj) -> list[FieldError]:
     errors = check_enum("spec.sessionAffinity", affinity, ("ClientIP", "None"), required=True)
     path = "spec.sessionAffinityConfig"
     config = spec.get("sessionAffinityConfig")
+    detail = "when session affinity type is ClientIP"
     if affinity == "ClientIP":
-        seconds = ((config or {}).get("clientIP") or {}).get("timeoutSeconds")
-        if seconds is None:
-            detail = "when session affinity type is ClientIP"
+        client = (config or {}).get("clientIP")
+        seconds = (client or {}).get("timeoutSeconds")
+        if config is None:
+            errors.append(FieldError.required(path, detail))
+        elif client is None:
+            errors.append(FieldError.required(f"{path}.clientIP", detail))
+        elif seconds is None:
             errors.append(FieldError.required(f"{path}.clientIP.timeoutSeconds", detail))
         elif not 0 < seconds <= 86400:
             detail = "must be greater than 0 and less than 86400"
             errors.append(FieldError.invalid(f"{path}.clientIP.timeoutSeconds", seconds, detail))
-    elif config is not None:
-        detail = "must not be set when session affinity is None"
-        errors.append(FieldError.forbidden(path, detail))
+    elif affinity == "None" and config is not None:
+        errors.append(FieldError.forbidden(path, "must not be set when session affinity is None"))
     return errors
 
 
 def _validate_addresses(spec: Obj) -> list[FieldError]:
-    kind, address, addresses = spec.get("type"), spec.get("clusterIP"), spec.get("clusterIPs") or []
-    if kind == "ExternalName":
+    """clusterIP, clusterIPs, ipFamilies and ipFamilyPolicy: each, and how they fit together."""
+    path, address, addresses = "spec.clusterIPs", spec.get("clusterIP"), spec.get("clusterIPs") or []
+    if spec.get("type") == "ExternalName":
         return []
     errors: list[FieldError] = []
-    for index, family in enumerate(spec.get("ipFamilies") or ()):
-        path = f"spec.ipFamilies[{index}]"
-        errors += check_enum(path, family, _FAMILIES)
-        if family in spec["ipFamilies"][:index]:
-            errors.append(FieldError.duplicate(path, family))
-    errors += check_enum("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), _POLICIES)
     if address and not addresses:
-        detail = "must be set when `clusterIP` is specified"
-        errors.append(FieldError.required("spec.clusterIPs", detail))
+        errors.append(FieldError.required(path))
     elif addresses and not address:
-        detail = "must be empty when `clusterIP` is not specified"
-        errors.append(FieldError.invalid("spec.clusterIPs", addresses, detail))
+        errors.append(FieldError.invalid(path, addresses, "must be empty when `clusterIP` is not specified"))
     elif addresses and addresses[0] != address:
-        detail = "first value must match `clusterIP`"
-        errors.append(FieldError.invalid("spec.clusterIPs", addresses, detail))
-    if errors:
-        return errors
+        errors.append(FieldError.invalid(path, addresses, "first value must match `clusterIP`"))
+    families = spec.get("ipFamilies") or []
+    for index, family in enumerate(families):
+        if family not in _FAMILIES:
+            errors.append(unsupported(f"spec.ipFamilies[{index}]", family, _FAMILIES))
+        if family in families[:index]:
+            errors.append(FieldError.duplicate(f"spec.ipFamilies[{index}]", family))
+    policy = spec.get("ipFamilyPolicy")
+    if policy is not None and policy not in _POLICIES:
+        errors.append(unsupported("spec.ipFamilyPolicy", policy, _POLICIES))
+    faulty = False
     for index, value in enumerate(addresses):
-        if value == "None":
+        if index == 0 and value == "None":
             if len(addresses) > 1:
-                detail = "clusterIPs with 'None' must have exactly one value"
-                errors.append(FieldError.invalid(f"spec.clusterIPs[{index}]", value, detail))
-        else:
-            errors += invalid_each(f"spec.clusterIPs[{index}]", value, names.ip(value))
+                faulty = True
+                errors.append(FieldError.invalid(path, addresses, "'None' must be the first and only value"))
+        elif texts := names.ip(value):
+            faulty = True
+            errors += invalid_each(f"{path}[{index}]", value, texts)
+    if len(addresses) > 2:
+        errors.append(FieldError.invalid(path, addresses, "may only hold up to 2 values"))
+    if faulty:
+        return errors
+    kinds = ["IPv6" if ":" in value else "IPv4" for value in addresses]
+    if len(addresses) > 1 and len(set(kinds)) < 2:
+        errors.append(FieldError.invalid(path, addresses, "may specify no more than one IP for each IP family"))
+    if not is_headless(spec):
+        errors += [
+            FieldError.invalid(
+                f"{path}[{index}]", value, f"expected an {family} value as indicated by `ipFamilies[{index}]`"
+            )
+            for index, (value, kind, family) in enumerate(zip(addresses, kinds, families, strict=False))
+            if family in _FAMILIES and family != kind
+        ]
     return errors
 
 
 def _validate_node_ports(spec: Obj, ports: list[Obj]) -> list[FieldError]:
-    if spec.get("type") != "ClusterIP":
-        return []
-    return [
-        FieldError.forbidden(f"spec.ports[{index}].nodePort", "may not be used when `type` is 'ClusterIP'")
-        for index, port in enumerate(ports)
-        if port.get("nodePort")
-    ]
+    errors: list[FieldError] = []
+    if spec.get("type") == "ClusterIP":
+        errors += [
+            FieldError.forbidden(f"spec.ports[{index}].nodePort", "may not be used when `type` is 'ClusterIP'")
+            for index, port in enumerate(ports)
+            if port.get("nodePort")
+        ]
+    seen: set[tuple[Any, int]] = set()
+    for index, port in enumerate(ports):
+        # Where ports are allocated, that tells: upstream does it first.
+        if (number := port.get("nodePort")) and not needs_node_ports(spec):
+            if (port.get("protocol"), number) in seen:
+                errors.append(FieldError.duplicate(f"spec.ports[{index}].nodePort", number))
+            seen.add((port.get("protocol"), number))
+    return errors
 
 
 def _validate_traffic(spec: Obj) -> list[FieldError]:
@@ -225,10 +270,15 @@ def _validate_traffic(spec: Obj) -> list[FieldError]:
     if health and not needs_health_port(spec):
         detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         errors.append(FieldError.invalid("spec.healthCheckNodePort", health, detail))
-    if needs_address(spec):
-        internal = spec.get("internalTrafficPolicy")
-        errors += check_enum("spec.internalTrafficPolicy", internal, ("Cluster", "Local"), required=True)
-    return errors + check_enum("spec.trafficDistribution", spec.get("trafficDistribution"), _DISTRIBUTIONS)
+    internal = spec.get("internalTrafficPolicy")
+    if internal is None and needs_address(spec):
+        errors.append(FieldError.required("spec.internalTrafficPolicy"))
+    elif internal is not None and internal not in ("Cluster", "Local"):
+        errors.append(unsupported("spec.internalTrafficPolicy", internal, ("Cluster", "Local")))
+    distribution = spec.get("trafficDistribution")
+    if distribution is not None and distribution not in _DISTRIBUTIONS:
+        errors.append(unsupported("spec.trafficDistribution", distribution, _DISTRIBUTIONS))
+    return errors
 
 
 def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
@@ -236,7 +286,7 @@ def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
     after, before = new["spec"], old["spec"]
     errors: list[FieldError] = []
     if needs_address(after) and needs_address(before):
-        errors += _validate_address_change(after.get("clusterIPs") or [], before.get("clusterIPs") or [])
+        errors += _validate_address_change(after, before) + _validate_family_change(after, before)
     if before.get("type") == after.get("type") == "LoadBalancer":
         balancer = after.get("loadBalancerClass")
         if balancer != before.get("loadBalancerClass"):
@@ -247,20 +297,57 @@ def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
     return errors + validate_service(new)
 
 
-def _validate_address_change(after: list[str], before: list[str]) -> list[FieldError]:
-    if not before:
+def _validate_address_change(after: Obj, before: Obj) -> list[FieldError]:
+    """A second address may come and, where the policy says so, go."""
+    if is_headless(after) and is_headless(before):
         return []
-    if not after:
-        return [FieldError.invalid("spec.clusterIPs[0]", after, "primary clusterIP can not be unset")]
-    if after[0] != before[0]:
-        return [FieldError.invalid("spec.clusterIPs[0]", after, _ONCE)]
-    return []
+    new, old, path = after.get("clusterIPs") or [], before.get("clusterIPs") or [], "spec.clusterIPs"
+    if len(new) == len(old):
+        return [
+            FieldError.invalid(f"{path}[{index}]", new, _ONCE)
+            for index, (address, was) in enumerate(zip(new, old, strict=True))
+            if address != was
+        ]
+    if not new:
+        return [FieldError.invalid(f"{path}[0]", None, "primary clusterIP can not be unset")]
+    errors = [FieldError.invalid(f"{path}[0]", new, _ONCE)] if old and new[0] != old[0] else []
+    if len(old) > len(new) == 1:
+        errors += _single_stack(after, "clusterIP")
+    return errors
+
+
+def _validate_family_change(after: Obj, before: Obj) -> list[FieldError]:
+    if is_headless(after) or is_headless(before):
+        return []
+    new, old, path = after.get("ipFamilies") or [], before.get("ipFamilies") or [], "spec.ipFamilies[0]"
+    if len(new) == len(old):
+        changed = sum(family != was for family, was in zip(new, old, strict=True))
+        return [FieldError.invalid(path, new, _ONCE)] * changed
+    errors: list[FieldError] = []
+    if len(old) > len(new) and not after.get("clusterIPs"):
+        errors.append(FieldError.invalid(path, new or None, "primary ipFamily can not be unset"))
+    if new and old and new[0] != old[0]:
+        errors.append(FieldError.invalid(path, after.get("clusterIPs"), _ONCE))
+    if len(old) > len(new) == 1:
+        errors += _single_stack(after, "ipFamily")
+    return errors
+
+
+def _single_stack(spec: Obj, what: str) -> list[FieldError]:
+    policy = spec.get("ipFamilyPolicy")
+    if policy == "SingleStack":
+        return []
+    detail = f"must be set to 'SingleStack' when releasing the secondary {what}"
+    return [FieldError.invalid("spec.ipFamilyPolicy", policy, detail)]
 
 
 def validate_service_status(new: Obj, old: Obj) -> list[FieldError]:
     """Addresses of the load balancer."""
-    status = new.get("status") or {}
-    return validate_balancer((status.get("loadBalancer") or {}).get("ingress") or [], "status.loadBalancer.ingress")
+    ingress = ((new.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    path = "status.loadBalancer.ingress"
+    if ingress and (new.get("spec") or {}).get("type") != "LoadBalancer":
+        return [FieldError.forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'")]
+    return validate_balancer(ingress, path)
 
 
 def validate_balancer(ingress: list[Obj], path: str) -> list[FieldError]:
@@ -273,7 +360,8 @@ def validate_balancer(ingress: list[Obj], path: str) -> list[FieldError]:
         if mode := point.get("ipMode"):
             if not point.get("ip"):
                 errors.append(FieldError.forbidden(f"{at}.ipMode", "may not be specified when `ip` is not set"))
-            errors += check_enum(f"{at}.ipMode", mode, ("Proxy", "VIP"))
+            elif mode not in ("Proxy", "VIP"):
+                errors.append(unsupported(f"{at}.ipMode", mode, ("Proxy", "VIP")))
         if hostname := point.get("hostname"):
             errors += invalid_each(f"{at}.hostname", hostname, names.dns_subdomain(hostname))
             if not names.ip(hostname):

@@ -16,9 +16,10 @@ from apiserver.registry.validation.fields import (
     unsupported,
 )
 from apiserver.registry.validation.metadata import IMMUTABLE
-from apiserver.registry.validation.pod_dump import claim_diff, volume_source_diff
-from apiserver.registry.validation.resources import check_quantity
+from apiserver.registry.validation.pod_dump import claim_diff, volume_affinity_value, volume_source_diff
+from apiserver.registry.validation.resources import is_native
 from apiserver.registry.validation.scheduling import validate_node_selector
+from apiserver.registry.validation.volume_sources import PERSISTENT, iscsi
 from machinery import quantity
 from machinery.field_errors import FieldError
 
@@ -35,42 +36,18 @@ _NEWER_LABELS = {
 }
 _MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _VOLUME_MODES = ("Block", "Filesystem")
-_VOLUME_SOURCES: dict[str, tuple[str, ...]] = {
-    "hostPath": ("path",),
-    "gcePersistentDisk": ("pdName",),
-    "awsElasticBlockStore": ("volumeID",),
-    "glusterfs": ("endpoints", "path"),
-    "flocker": (),
-    "nfs": ("server", "path"),
-    "rbd": ("monitors", "image"),
-    "quobyte": ("registry", "volume"),
-    "cephfs": ("monitors",),
-    "iscsi": ("targetPortal", "iqn"),
-    "cinder": ("volumeID",),
-    "fc": (),
-    "flexVolume": ("driver",),
-    "azureFile": ("secretName", "shareName"),
-    "vsphereVolume": ("volumePath",),
-    "photonPersistentDisk": ("pdID",),
-    "portworxVolume": ("volumeID",),
-    "azureDisk": ("diskName", "diskURI"),
-    "scaleIO": ("gateway", "system", "volumeName"),
-    "local": ("path",),
-    "storageos": (),
-    "csi": ("driver", "volumeHandle"),
-}
 
 
 def _validate_modes(modes: list[str], path: str) -> list[FieldError]:
     errors = [unsupported(path, mode, _MODES) for mode in modes if mode not in _MODES]
-    if "ReadWriteOncePod" in modes and len(modes) > 1:
+    if "ReadWriteOncePod" in modes and any(mode in _MODES and mode != "ReadWriteOncePod" for mode in modes):
         errors.append(FieldError.forbidden(path, "may not use ReadWriteOncePod with other access modes"))
     return errors
 
 
 def validate_volume(obj: Obj) -> list[FieldError]:
     """v1 PersistentVolume."""
-    spec = obj.get("spec") or {}
+    spec, name = obj.get("spec") or {}, obj["metadata"].get("name") or ""
     errors: list[FieldError] = []
     modes = spec.get("accessModes") or []
     if not modes:
@@ -81,19 +58,21 @@ def validate_volume(obj: Obj) -> list[FieldError]:
         errors.append(FieldError.required("spec.capacity"))
     if set(capacity) != {"storage"}:
         errors.append(unsupported("spec.capacity", capacity or None, ("storage",)))
-    for name, amount in capacity.items():
-        errors += _positive(f"spec.capacity[{name}]", amount)
+    for resource, amount in capacity.items():
+        errors += _basic(f"spec.capacity[{resource}]", amount) + _positive(f"spec.capacity[{resource}]", amount)
+    reclaim = spec.get("persistentVolumeReclaimPolicy")
+    errors += check_enum("spec.persistentVolumeReclaimPolicy", reclaim, ("Delete", "Recycle", "Retain"))
     if (affinity := spec.get("nodeAffinity")) is not None:
         if (required := affinity.get("required")) is None:
             errors.append(FieldError.required("spec.nodeAffinity.required", "must specify required node constraints"))
         else:
             errors += validate_node_selector(required, "spec.nodeAffinity.required")
-    errors += _validate_volume_source(spec)
-    reclaim = spec.get("persistentVolumeReclaimPolicy")
-    errors += check_enum("spec.persistentVolumeReclaimPolicy", reclaim, ("Delete", "Recycle", "Retain"))
-    if name := spec.get("storageClassName"):
-        errors += invalid_each("spec.storageClassName", name, names.dns_subdomain(name))
-    errors += check_enum("spec.volumeMode", spec.get("volumeMode"), _VOLUME_MODES)
+    errors += _validate_volume_source(spec, name)
+    if kind := spec.get("storageClassName"):
+        errors += invalid_each("spec.storageClassName", kind, names.dns_subdomain(kind))
+    mode = spec.get("volumeMode")
+    if mode is not None and mode not in _VOLUME_MODES:
+        errors.append(unsupported("spec.volumeMode", mode, _VOLUME_MODES))
     return errors + _validate_attributes(spec)
 
 
@@ -110,32 +89,38 @@ def _validate_attributes(spec: Obj) -> list[FieldError]:
     return errors
 
 
+def _basic(path: str, amount: Any) -> list[FieldError]:
+    """No negative amount, told in whole numbers."""
+    try:
+        value = quantity.value(amount)
+    except ValueError as error:
+        return [FieldError.invalid(path, str(amount), str(error))]
+    return [FieldError.invalid(path, value, "must be a valid resource quantity")] if value < 0 else []
+
+
 def _positive(path: str, amount: Any) -> list[FieldError]:
-    if errors := check_quantity(path, "storage", amount):
-        negative = errors[0].text.endswith("greater than or equal to 0")
-        return [FieldError.invalid(path, str(amount), "must be greater than zero")] if negative else errors
-    if quantity.parse(amount) <= 0:
-        return [FieldError.invalid(path, str(amount), "must be greater than zero")]
-    return []
+    try:
+        positive = quantity.parse(amount) > 0
+    except ValueError as error:
+        return [FieldError.invalid(path, str(amount), str(error))]
+    return [] if positive else [FieldError.invalid(path, str(amount), "must be greater than zero")]
 
 
-def _validate_volume_source(spec: Obj) -> list[FieldError]:
+def _validate_volume_source(spec: Obj, name: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    count = 0
-    for kind, fields in _VOLUME_SOURCES.items():
-        if (source := spec.get(kind)) is None:
-            continue
-        count += 1
-        if count > 1:
-            errors.append(FieldError.forbidden(f"spec.{kind}", "may not specify more than 1 volume type"))
-            continue
-        errors += [FieldError.required(f"spec.{kind}.{field}") for field in fields if not source.get(field)]
-        if kind == "local" and (spec.get("nodeAffinity") or {}).get("required") is None:
-            errors.append(FieldError.required("spec.nodeAffinity", "Local volume requires node affinity"))
-        if kind == "hostPath" and ".." in (source.get("path") or "").split("/"):
-            errors.append(FieldError.invalid("spec.hostPath.path", source["path"], "must not contain '..'"))
-    if not count:
+    given = [kind for kind in PERSISTENT if spec.get(kind) is not None]
+    if not given:
         errors.append(FieldError.required("spec", "must specify a volume type"))
+    for place, kind in enumerate(given):
+        source, check = spec[kind], PERSISTENT[kind]
+        if place:
+            errors.append(FieldError.forbidden(f"spec.{kind}", "may not specify more than 1 volume type"))
+        elif check is not None:
+            errors += check(source, f"spec.{kind}")
+        elif kind == "iscsi":
+            errors += iscsi(source, "spec.iscsi", volume=name, persistent=True)
+        if kind == "local" and not place and spec.get("nodeAffinity") is None:
+            errors.append(FieldError.required("spec.nodeAffinity", "Local volume requires node affinity"))
     root = posixpath.normpath((spec.get("hostPath") or {}).get("path") or ".") == "/"
     if root and spec.get("persistentVolumeReclaimPolicy") == "Recycle":
         detail = "may not be 'recycle' for a hostPath mount of '/'"
@@ -147,7 +132,7 @@ def validate_volume_update(new: Obj, old: Obj) -> list[FieldError]:
     """The source stays, and node affinity once it is set."""
     errors = validate_volume(new)
     after, before = new.get("spec") or {}, old.get("spec") or {}
-    source, was = ({kind: spec[kind] for kind in _VOLUME_SOURCES if kind in spec} for spec in (after, before))
+    source, was = ({kind: spec[kind] for kind in PERSISTENT if kind in spec} for spec in (after, before))
     secret = "controllerExpandSecretRef"
     if secret in source.get("csi", {}) and "csi" in was and secret not in was["csi"]:  # may be added later
         source["csi"] = {key: value for key, value in source["csi"].items() if key != secret}
@@ -158,7 +143,8 @@ def validate_volume_update(new: Obj, old: Obj) -> list[FieldError]:
     affinity, was_affinity = after.get("nodeAffinity"), before.get("nodeAffinity")
     if was_affinity is not None and affinity != was_affinity and not _only_newer_labels(affinity, was_affinity):
         detail = f"{IMMUTABLE}, except for updating from beta label to GA"
-        errors.append(FieldError.invalid("nodeAffinity", affinity, detail))
+        shown = None if affinity is None else volume_affinity_value(affinity)
+        errors.append(FieldError.invalid("nodeAffinity", shown, detail))
     if before.get("volumeAttributesClassName") is not None and after.get("volumeAttributesClassName") is None:
         errors.append(FieldError.forbidden("spec.volumeAttributesClassName", _NOT_UNSET))
     return errors
@@ -222,22 +208,37 @@ def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
         errors += _positive(f"{path}.resources[storage]", amount)
     if name := spec.get("storageClassName"):
         errors += invalid_each(f"{path}.storageClassName", name, names.dns_subdomain(name))
-    errors += check_enum(f"{path}.volumeMode", spec.get("volumeMode"), _VOLUME_MODES)
+    mode = spec.get("volumeMode")
+    if mode is not None and mode not in _VOLUME_MODES:
+        errors.append(unsupported(f"{path}.volumeMode", mode, _VOLUME_MODES))
     for field in ("dataSource", "dataSourceRef"):
         if (source := spec.get(field)) is not None:
-            errors += [
-                FieldError.required(f"{path}.{field}.{part}") for part in ("name", "kind") if not source.get(part)
-            ]
-            group = source.get("apiGroup") or ""
-            if not group and source.get("kind") not in (None, "", "PersistentVolumeClaim"):
-                detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
-                errors.append(FieldError.invalid(f"{path}.{field}", source.get("kind"), detail))
-            if group:
-                errors += invalid_each(f"{path}.{field}.apiGroup", group, names.dns_subdomain(group))
-            if namespace := source.get("namespace"):
-                errors += invalid_each(f"{path}.{field}.namespace", namespace, names.dns_label(namespace))
+            errors += _validate_data_source(source, f"{path}.{field}")
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if source is not None and reference is not None:
+        parts = ("apiGroup", "kind", "name")
+        detail = ""
+        if reference.get("namespace"):
+            detail = "may not be specified when dataSourceRef.namespace is specified"
+        elif any(source.get(part) != reference.get(part) for part in parts):
+            detail = "must match dataSourceRef"
+        if detail:  # upstream shows the path for a value, which has no members to show
+            errors.append(FieldError.invalid(path, {}, detail))
     if name := spec.get("volumeAttributesClassName"):
         errors += invalid_each(f"{path}.volumeAttributesClassName", name, names.dns_subdomain(name))
+    return errors
+
+
+def _validate_data_source(source: Obj, path: str) -> list[FieldError]:
+    errors = [FieldError.required(f"{path}.{part}") for part in ("name", "kind") if not source.get(part)]
+    group, kind = source.get("apiGroup") or "", source.get("kind") or ""
+    if not group and kind != "PersistentVolumeClaim":
+        detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
+        errors.append(FieldError.invalid(path, kind, detail))
+    if group:
+        errors += invalid_each(f"{path}.apiGroup", group, names.dns_subdomain(group))
+    if namespace := source.get("namespace"):
+        errors += invalid_each(f"{path}.namespace", namespace, names.dns_label(namespace))
     return errors
 
 
@@ -259,7 +260,7 @@ def validate_claim_update(new: Obj, old: Obj) -> list[FieldError]:
         del after["storageClassName"]  # from the annotation to the field
     else:
         if annotations.get(_BETA_CLASS, "") != had.get(_BETA_CLASS, ""):
-            path = f"metadata.annotations[{_BETA_CLASS}]"
+            path = f"metadata.annotations.{_BETA_CLASS}"
             errors.append(FieldError.invalid(path, annotations.get(_BETA_CLASS, ""), IMMUTABLE))
         if was is None and given is not None and had.get(_BETA_CLASS, given) == given:
             del after["storageClassName"]  # a class that was made the default one later
@@ -298,19 +299,32 @@ def _present(spec: Obj) -> Obj:
     return {key: value for key, value in spec.items() if value is not None}
 
 
+_RESIZE_STATES = (
+    "ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible",
+    "NodeResizePending",
+)  # fmt: skip
+
+
 def validate_claim_status(new: Obj, old: Obj) -> list[FieldError]:
-    """What the volume has to offer."""
+    """What the volume has to offer, and how its growing goes."""
+    status = new.get("status") or {}
     errors: list[FieldError] = []
-    for name, amount in ((new.get("status") or {}).get("capacity") or {}).items():
-        path = f"status.capacity[{name}]"
-        try:
-            value = quantity.parse(str(amount))
-        except ValueError as error:
-            errors.append(FieldError.invalid(path, str(amount), str(error)))
-            continue
-        if value < 0:
-            errors.append(FieldError.invalid(path, int(value), "must be a valid resource quantity"))
+    for name, amount in (status.get("capacity") or {}).items():
+        errors += _basic(f"status.capacity[{name}]", amount)
+    for name, state in (status.get("allocatedResourceStatuses") or {}).items():
+        errors += _claim_resource(name, "status.allocatedResourceStatus")
+        if state not in _RESIZE_STATES:
+            errors.append(unsupported("status.allocatedResourceStatus", name, sorted(_RESIZE_STATES)))
+    for name, amount in (status.get("allocatedResources") or {}).items():
+        path = f"status.allocatedResources[{name}]"
+        errors += _claim_resource(name, "status.allocatedResources") or _basic(path, amount)
     return errors
+
+
+def _claim_resource(name: str, path: str) -> list[FieldError]:
+    if texts := names.qualified_name(name):
+        return invalid_each(path, name, texts)
+    return [unsupported(path, name, ("storage",))] if is_native(name) and name != "storage" else []
 
 
 def claim_warnings(obj: Obj, old: Obj | None) -> list[str]:

@@ -18,6 +18,7 @@ from apiserver.registry.validation.fields import (
 )
 from apiserver.registry.validation.metadata import IMMUTABLE
 from apiserver.registry.validation.resources import check_quantity
+from apiserver.registry.validation.volume_sources import check_driver_name
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -44,7 +45,7 @@ def _parameters(parameters: Obj, *, required: bool = False) -> list[FieldError]:
 
 
 def _provisioner(path: str, name: str) -> list[FieldError]:
-    return invalid_each(path, name.lower(), names.qualified_name(name.lower())) if name else [FieldError.required(path)]
+    return invalid_each(path, name, names.qualified_name(name.lower())) if name else [FieldError.required(path)]
 
 
 def validate_storage_class(obj: Obj) -> list[FieldError]:
@@ -108,7 +109,7 @@ def validate_csi_node(obj: Obj) -> list[FieldError]:
     for index, driver in enumerate((obj.get("spec") or {}).get("drivers") or ()):
         path = f"spec.drivers[{index}]"
         name, node = driver.get("name") or "", driver.get("nodeID") or ""
-        errors += driver_name(f"{path}.name", name)
+        errors += check_driver_name(name, f"{path}.name")
         if not node:
             errors.append(FieldError.required(f"{path}.nodeID"))
         if len(node) > _NODE_ID:
@@ -142,15 +143,6 @@ def _lasting(driver: Obj) -> Obj:
     """A driver as findings show it, without what may change."""
     shown = {"Name": driver.get("name") or "", "NodeID": driver.get("nodeID") or ""}
     return {**shown, "TopologyKeys": driver.get("topologyKeys") or None, "Allocatable": None}
-
-
-def driver_name(path: str, name: str) -> list[FieldError]:
-    """The name of a CSI driver."""
-    if not name:
-        return [FieldError.required(path)]
-    if len(name) > 63:
-        return [FieldError.too_long(path, 63)]
-    return invalid_each(path, name, names.dns_subdomain(name.lower()))
 
 
 def validate_csi_driver(obj: Obj) -> list[FieldError]:
@@ -229,7 +221,7 @@ def _attachment(obj: Obj, *, new: bool) -> list[FieldError]:
     errors += invalid_each("spec.nodeName", node, names.dns_subdomain(node))
     errors += validate_attachment_status(obj, obj)
     if new:
-        errors += driver_name("spec.attacher", attacher)
+        errors += check_driver_name(attacher, "spec.attacher")
         if name is not None:
             errors += invalid_each("spec.source.persistentVolumeName", name, names.dns_subdomain(name))
     return errors

@@ -123,6 +123,7 @@ ONLY_BALANCER = "Forbidden: may only be used when `type` is 'LoadBalancer'"
             {"spec": {"hostPath": {"path": "/"}, "csi": None, "persistentVolumeReclaimPolicy": "Recycle"}},
             [
                 "spec.persistentVolumeReclaimPolicy: Forbidden: may not be 'recycle' for a hostPath mount of '/'",
+                "spec.persistentVolumeReclaimPolicy: Forbidden: may not be 'recycle' for a hostPath mount of '/'",
                 "spec.persistentvolumesource: Forbidden",
             ],
             id="volume: the root is not recycled",
@@ -142,7 +143,7 @@ ONLY_BALANCER = "Forbidden: may only be used when `type` is 'LoadBalancer'"
             PVC,
             {**CLAIM, "metadata": {"annotations": {BETA: "fast"}}},
             {"metadata": {"annotations": {BETA: "slow"}}},
-            [f'metadata.annotations[{BETA}]: Invalid value: "slow": field is immutable'],
+            [f'metadata.annotations.{BETA}: Invalid value: "slow": field is immutable'],
             id="claim: annotation",
         ),
         pytest.param(
