@@ -70,8 +70,8 @@ class FakeDriver(csi_pb2_grpc.NodeServicer, pluginregistration_pb2_grpc.Registra
         endpoint = str(self.folder / "csi.sock")
         socket = registry / REGISTRATION if registry is not None else None
         server, registrar = transport.server(), transport.server()
-        csi_pb2_grpc.add_NodeServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-        pluginregistration_pb2_grpc.add_RegistrationServicer_to_server(self, registrar)  # type: ignore[no-untyped-call]
+        csi_pb2_grpc.add_NodeServicer_to_server(self, server)
+        pluginregistration_pb2_grpc.add_RegistrationServicer_to_server(self, registrar)
         try:
             transport.add_port(server, f"unix:{endpoint}")
             await server.start()
@@ -160,6 +160,17 @@ class FakeDriver(csi_pb2_grpc.NodeServicer, pluginregistration_pb2_grpc.Registra
         await self._need(context, request, "volume_id", "volume_path")
         await self._note("expand", request, context)
         return pb.NodeExpandVolumeResponse(capacity_bytes=request.capacity_range.required_bytes)
+
+    async def NodeGetVolumeStats(
+        self, request: pb.NodeGetVolumeStatsRequest, context: Any
+    ) -> pb.NodeGetVolumeStatsResponse:
+        await self._need(context, request, "volume_id", "volume_path")
+        if not mount.is_mount_point(request.volume_path):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "nothing is published there")
+        found = os.statvfs(request.volume_path)
+        size, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        usage = pb.VolumeUsage(total=size, available=free, used=size - free, unit=pb.VolumeUsage.BYTES)
+        return pb.NodeGetVolumeStatsResponse(usage=[usage])
 
     @staticmethod
     def _bind(source: Path, target: Path, *, readonly: bool = False) -> None:

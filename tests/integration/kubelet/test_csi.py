@@ -41,7 +41,7 @@ class Volumes:
     async def volume(self, source: dict[str, Any] | None = None, **spec: Any) -> None:
         """A PersistentVolume bound to the claim `data`."""
         wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-        claim = await self.client.create(
+        claim: dict[str, Any] = await self.client.create(
             {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
