@@ -18,13 +18,14 @@ from cli import cluster, control
 from cli.demo.timeline import Timeline
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
-from cli.output import say
+from cli.output import duration, say
 from cli.processes import scales_nodes, serves_metrics
 
 CLUSTER = "demo"
 NAMESPACE = "demo-autoscaling"
 TIME_SCALE = 8.0
 GONE_TIMEOUT = 60.0
+OWN_PACE, WAITS = 20.0, 1000.0  # seconds of the story: real ones, and the cluster's
 
 
 def autoscaling(name: str, *, time_scale: float, keep: bool, as_json: bool) -> int:
@@ -82,7 +83,7 @@ def _tell(config: ClusterConfig, paths: ClusterPaths, timeline: Timeline, *, kee
     say(
         f"Timers of cluster {config.name} run {scale:g} times as fast: the autoscalers' 5 and 10 minutes take "
         f"{300 / scale:.0f} and {600 / scale:.0f} s. Load, CPU and boot of nodes are real. About "
-        f"{(60 + 1200 / scale) / 60:.0f} minutes in all."
+        f"{duration(OWN_PACE + WAITS / scale)} in all."
     )
     timeline.begin()
     try:

@@ -59,6 +59,24 @@ def test_groups_of_both_kinds_grow_heal_and_go(cloudy: Cluster) -> None:
     assert {"SpotInterruption", "DeletingNode"} <= reasons
 
 
+def test_spot_machines_are_taken_away_at_random_after_a_notice(cloudy: Cluster) -> None:
+    cloudy.nanokube("cloud", "create-group", "lent", "--spot", "--hollow", "--desired", "2", "--boot-delay", "0")
+    eventually(lambda: {"lent-1", "lent-2"} <= cloudy.ready_nodes(), "spot machines")
+    cloudy.nanokube("cloud", "spot-market", "--interruptions", "200", "--notice", "10")
+
+    def interrupted() -> list[str]:
+        gone = instances(cloudy, "lent", "--gone").values()
+        return [each["name"] for each in gone if (each["state"], each["message"]) == ("gone", "interrupted")]
+
+    name = eventually(interrupted, "an interruption")[0]
+    cloudy.nanokube("cloud", "spot-market", "--interruptions", "0")
+    eventually(lambda: name not in cloudy.ready_nodes(), "the end of its node")
+    eventually(lambda: len(instances(cloudy, "lent")) == 2, "its replacement")
+    events = cloudy.items("events", f"--field-selector=involvedObject.name={name}")
+    assert "SpotInterruption" in {each["reason"] for each in events}
+    cloudy.nanokube("cloud", "delete-group", "lent")
+
+
 def test_the_cloud_picks_up_where_it_was_killed(cloudy: Cluster) -> None:
     before = instances(cloudy)
     pid = cloudy.pid("cloud")
