@@ -114,7 +114,7 @@ class Explainer:
         up = self.last.plan.scale_up
         info = next((each for each in up.waiting if each.namespace == namespace and each.name == name), None)
         if info is None:
-            return None
+            return self._roomy(f"{namespace}/{name}")
         if any(each.uid == info.uid for each in up.pods):
             raises = " ".join(map(str, up.raises))
             made = pb.Decision(headline=f"Pod {info.key} triggered scale-up: {raises}.", time=self.last.at)
@@ -128,3 +128,15 @@ class Explainer:
                 rows.append([each.group, f"{found}, chosen" if each.group == up.chosen else found])
         made.tables.append(table("", ("GROUP", "WHY"), rows))
         return made
+
+    def _roomy(self, key: str) -> pb.Decision | None:
+        """A waiting pod that needs no other machine: one has room, or one that is on its way will have."""
+        last = self.last
+        node = last.plan.room.get(key)
+        if node is None:
+            return None
+        where = f"node {node} has room"
+        if node not in last.names:
+            counted = ", ".join(f"{count} of {group}" for group, count in last.plan.upcoming.items())
+            where = f"a machine that is on its way will have room (upcoming: {counted})"
+        return pb.Decision(headline=f"Pod {key} needs no other machine: {where}.", time=last.at)

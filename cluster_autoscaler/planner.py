@@ -29,13 +29,14 @@ from scheduler.framework.pod_info import PodInfo
 
 @dataclass(slots=True)
 class Plan:
-    """`upcoming`: nodes that were counted on, by group; `room`: waiting pods that have room already."""
+    """`upcoming`: nodes that were counted on, by group; `room`: nodes, upcoming ones too, on which waiting pods
+    have room already, by the pods' keys."""
 
     scale_up: ScaleUp = field(default_factory=ScaleUp)
     scale_down: ScaleDown = field(default_factory=ScaleDown)
     templates: dict[str, Template] = field(default_factory=dict)
     upcoming: dict[str, int] = field(default_factory=dict)
-    room: int = 0
+    room: dict[str, str] = field(default_factory=dict)
 
 
 class Planner:
@@ -138,16 +139,17 @@ class Planner:
             info = PodInfo(pod)
             if info.nominated_node and snapshot.column(info.nominated_node) is not None:
                 snapshot.add_pod(info, info.nominated_node)
-                plan.room += 1
+                plan.room[info.key] = info.nominated_node
             else:
                 infos.append(info)
         short: list[PodInfo] = []
         for group in grouped(self._simulator.framework, infos):
             for number, info in enumerate(group.pods):
-                if not self._simulator.place(info):
+                node = self._simulator.place(info)
+                if not node:
                     short.extend(group.pods[number:])
                     break
-                plan.room += 1
+                plan.room[info.key] = node
         return short
 
     @staticmethod

@@ -13,7 +13,7 @@ from tests.unit.cluster_autoscaler.scene import Scene
 def explained(scene: Scene, name: str) -> pb.Decision | None:
     removals: Any = SimpleNamespace(active={})
     explainer = Explainer(scene.registry, removals)
-    explainer.last = LastPass(now=scene.now, view=scene.view, plan=scene.decide())
+    explainer.last = LastPass(now=scene.now, view=scene.view, plan=scene.decide(), names=tuple(scene.nodes))
     return explainer.scale_up("default", name)
 
 
@@ -56,3 +56,18 @@ def test_a_pod_that_fits_nowhere_shows_why() -> None:
 
 def test_nothing_is_said_of_others() -> None:
     assert explained(scene(), "web") is None
+
+
+def test_a_pod_that_waits_for_a_machine_on_its_way_is_told_so() -> None:
+    s = scene()
+    s.view.groups["large"].target = 1
+    s.pod("web", "2")
+    found = explained(s, "web")
+    assert found is not None
+    wanted = "a machine that is on its way will have room (upcoming: 1 of large)"
+    assert found.headline == f"Pod default/web needs no other machine: {wanted}."
+    name = s.node("small")
+    s.pod("tiny", "100m")
+    found = explained(s, "tiny")
+    assert found is not None
+    assert found.headline == f"Pod default/tiny needs no other machine: node {name} has room."
