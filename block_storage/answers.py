@@ -58,6 +58,8 @@ def call(method: _Method[_Answer]) -> _Method[_Answer]:
             code, message = code_of(error), error.message
         except OSError as error:
             code, message = "INTERNAL", str(error)
+        except ValueError as error:  # a path or a name that no kernel takes
+            code, message = "INVALID_ARGUMENT", str(error)
         _log.info("Refused", extra=kv(call=method.__name__, code=code, why=message))
         await context.abort(getattr(grpc.StatusCode, code), message[:1024])
         raise AssertionError("abort returned")

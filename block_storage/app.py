@@ -92,9 +92,7 @@ async def serve(context: ComponentContext, args: argparse.Namespace) -> None:
             await doors.enter_async_context(serving(args.registration, registration(known)))
             context.health.metric("csi_driver_registered", lambda: float(known.registered))
         context.log.info("Serving", extra=kv(endpoint=args.endpoint, node=args.node_id or "-"))
-        await context.until_stopped(known.refused.wait())
-        if known.refused.is_set():
-            raise OSError("the kubelet has refused this driver")
+        await context.stop.wait()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -206,7 +206,7 @@ class Node(csi_pb2_grpc.NodeServicer):
 
     def _disk(self, volume: str) -> str:
         """The device or folder of a volume. Raises FAILED_PRECONDITION when it is not attached here."""
-        if "/" in volume or volume.startswith("."):
+        if "/" in volume or "\0" in volume or volume.startswith("."):
             raise invalid(f"{volume!r} is no volume id")
         link = self._settings.devices / volume
         try:

@@ -5,7 +5,6 @@ Owns upstream's pluginregistration contract, as node-driver-registrar does besid
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from block_storage.capabilities import DRIVER
@@ -20,11 +19,10 @@ _log = log.get(__name__)
 
 
 class Registration(pluginregistration_pb2_grpc.RegistrationServicer):
-    """`refused` is set when the kubelet does not want us: then the process ends, and its successor tries again."""
+    """A kubelet that refuses us tries again by itself, as one does that is itself not known yet."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self.refused = asyncio.Event()
         self.registered = False
 
     async def GetInfo(self, request: pb.InfoRequest, context: Any) -> pb.PluginInfo:
@@ -37,6 +35,5 @@ class Registration(pluginregistration_pb2_grpc.RegistrationServicer):
         if request.plugin_registered:
             _log.info("Registered")
         else:
-            _log.error("Was refused by the kubelet", extra=kv(error=request.error))
-            self.refused.set()
+            _log.warning("Was refused by the kubelet", extra=kv(error=request.error))
         return pb.RegistrationStatusResponse()

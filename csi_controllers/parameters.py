@@ -121,6 +121,6 @@ def secret_data(secret: core_v1.Secret) -> dict[str, str]:
     import binascii
 
     try:
-        return {key: base64.b64decode(value).decode() for key, value in (secret.data or {}).items()}
+        return {key: base64.b64decode(value, validate=True).decode() for key, value in (secret.data or {}).items()}
     except (binascii.Error, UnicodeDecodeError) as error:
         raise BadParameter("the secret's data is not text") from error

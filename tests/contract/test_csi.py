@@ -262,6 +262,15 @@ async def test_required_fields(plain: Driver) -> None:
         n.NodeExpandVolume(pb.NodeExpandVolumeRequest(volume_path="/t")),
     ):
         assert await code(answer) == bad
+    long, odd = "v" * 5000, "v\0"
+    for answer in (
+        n.NodeStageVolume(stage(volume_id=odd, staging_target_path="/s", volume_capability=some)),
+        n.NodeUnstageVolume(pb.NodeUnstageVolumeRequest(volume_id="v", staging_target_path=odd)),
+        n.NodeUnpublishVolume(pb.NodeUnpublishVolumeRequest(volume_id="w", target_path=odd)),
+    ):
+        assert await code(answer) == bad
+    request = stage(volume_id=long, staging_target_path="/s", volume_capability=some)
+    assert await code(n.NodeStageVolume(request)) == "FAILED_PRECONDITION"
     assert await code(c.GetCapacity(pb.GetCapacityRequest())) == "UNIMPLEMENTED"
     assert await code(c.ControllerModifyVolume(pb.ControllerModifyVolumeRequest())) == "UNIMPLEMENTED"
 

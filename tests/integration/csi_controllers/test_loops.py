@@ -252,7 +252,7 @@ async def test_what_the_cloud_has_lost_is_attached_again() -> None:
         engine.wake()
 
         async def lost_and_found() -> bool:
-            return s.disk(handle).state == "in-use"
+            return bool(s.disk(handle).state == "in-use")
 
         await eventually(lambda: _is(s.disk(handle).state == "available"), "the disk to be gone", timeout=20)
         await eventually(lost_and_found, "the disk to be back", timeout=20)

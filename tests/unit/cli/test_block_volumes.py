@@ -13,7 +13,9 @@ from cli import block_volumes, pki, processes
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths, NodeConfig
 from cloud import app as cloud
+from cloud.model import ZONE_LABEL
 from csi_controllers import app as controllers
+from linux import loop
 
 PATHS = ClusterPaths(Path("/state/demo"))
 
@@ -37,14 +39,14 @@ def test_what_volumes_are_made_of(
         def can(self, name: str) -> bool:
             return capabilities
 
-    monkeypatch.setattr(block_volumes.loop, "available", lambda: loops)
+    monkeypatch.setattr(loop, "available", lambda: loops)
     monkeypatch.setattr(block_volumes, "probe", Machine)
-    monkeypatch.setattr(block_volumes.Path, "read_text", lambda self: "nodev\tproc\n\text4\n\txfs\n")
+    monkeypatch.setattr(Path, "read_text", lambda self: "nodev\tproc\n\text4\n\txfs\n")
     made = ClusterConfig(name="demo", index=3)
     block_volumes.choose(made, cloud=True)
     assert (made.block_volumes, made.block_filesystem) == wanted
     assert bool(block_volumes.programs(made)) == (wanted[0] == "loop")
-    monkeypatch.setattr(block_volumes.loop, "available", lambda: not loops)
+    monkeypatch.setattr(loop, "available", lambda: not loops)
     block_volumes.choose(made, cloud=True)
     assert made.block_volumes == wanted[0], "a cluster's volumes stay what they are"
 
@@ -95,4 +97,4 @@ def test_the_objects_lie_where_they_belong_and_agree_with_the_driver() -> None:
     assert found["CSIDriver"]["metadata"]["name"] == found["StorageClass"]["provisioner"] == DRIVER
     assert found["StorageClass"]["parameters"]["csi.storage.k8s.io/fstype"] in FILESYSTEMS
     assert set(block_volumes.FILESYSTEMS) == set(FILESYSTEMS)
-    assert block_volumes.ZONE_LABEL == ZONE
+    assert ZONE_LABEL == ZONE

@@ -136,8 +136,11 @@ def test_the_life_of_a_volume(paths: ClusterPaths, capsys: pytest.CaptureFixture
         return capsys.readouterr().out
 
     def states(wanted: str) -> None:
-        told = lambda: json.loads(shown("volumes", "data", "-o", "json"))["volumes"][0]["state"]  # noqa: E731
-        eventually(lambda: told() == wanted, f"the volume to be {wanted}")
+        def told() -> bool:
+            state: str = json.loads(shown("volumes", "data", "-o", "json"))["volumes"][0]["state"]
+            return state == wanted
+
+        eventually(told, f"the volume to be {wanted}")
 
     assert "0.045" in shown("volume-types")
     shown("create-volume", "data", "--size", "1500Mi")
