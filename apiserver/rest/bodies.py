@@ -6,6 +6,7 @@ the REST door's write handlers.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,6 +20,13 @@ from machinery.nesting import too_deep
 LIMIT = 3 * 1024 * 1024
 # Shared YAML anchors may stand for far more nodes than their text has characters.
 YAML_NODE_LIMIT = 500_000
+
+OFF_LOOP = 64 * 1024
+"""Text of YAML beyond this is read by a thread: a second per megabyte is more than other requests should wait."""
+_ESCAPES = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""A surrogate pair, a half of one, or any other escape."""
 
 _decode_json = msgspec.json.Decoder().decode
 
@@ -53,7 +61,12 @@ async def read(receive: Receive) -> bytes:
 
 
 def clean(raw: bytes) -> bytes:
-    """JSON text with what is no UTF-8 replaced, as Go's decoder reads it: all later readers see the same characters."""
+    """JSON text with what is no Unicode replaced, as Go's decoder reads it: all later readers see the same characters.
+
+    That is bytes that are no UTF-8, and escapes of one half of a surrogate pair.
+    """
+    if b"\\ud" in raw or b"\\uD" in raw:
+        raw = _ESCAPES.sub(_whole, raw)
     if raw.isascii():
         return raw
     try:
@@ -61,6 +74,10 @@ def clean(raw: bytes) -> bytes:
     except UnicodeDecodeError:
         return raw.decode("utf-8", "replace").encode()
     return raw
+
+
+def _whole(found: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if found[1] else found[0]
 
 
 def too_large() -> TooLarge:
@@ -79,6 +96,11 @@ def decode(raw: bytes, content_type: str, kind: str) -> dict[str, Any]:
     raise UnsupportedMediaType(
         f"the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
     )
+
+
+def is_slow(raw: bytes, content_type: str) -> bool:
+    """Should a body be decoded by a thread?"""
+    return len(raw) > OFF_LOOP and media_type_of(content_type) not in ("", JSON, PROTOBUF) and raw[:1] != b"{"
 
 
 def decode_json(raw: bytes, kind: str) -> dict[str, Any]:

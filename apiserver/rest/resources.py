@@ -6,6 +6,7 @@ by the door after authentication and authorization.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -74,6 +75,8 @@ class ResourceHandlers:
         self._connects = connects
         self._websockets = websockets
         self._lists = JoinedLists()
+        self._slow = asyncio.Semaphore(1)
+        """One large YAML body at a time: reading it takes a processor."""
         self._verbs: dict[str, Handler] = {
             "get": self.get,
             "list": self.list,
@@ -242,7 +245,11 @@ class ResourceHandlers:
         info = request.info
         subresource = info.subresource
         if content_type == APPLY_PATCH:
-            config = bodies.decode_apply(raw)
+            if bodies.is_slow(raw, content_type):
+                async with self._slow:
+                    config = await asyncio.to_thread(bodies.decode_apply, raw)
+            else:
+                config = bodies.decode_apply(raw)
             result, made = await store.apply(context, request.namespace, info.name, config, subresource=subresource)
             await self._answer(request, 201 if made else 200, resource, result, accepted)
             return
@@ -283,21 +290,26 @@ class ResourceHandlers:
         if is_json:
             raw = bodies.clean(raw)
         kind = resource.subresources[request.info.subresource].kind if request.info.subresource else resource.kind
-        body = bodies.decode(raw, content_type, kind)
+        body = await self._decoded(raw, content_type, kind)
         check_kind(body, resource, request.info.subresource)
         if request.record is not None:
             request.record.sent(body)
         return check_fields(body, raw if is_json else None, resource, request.info.subresource, context)
 
-    @staticmethod
-    async def _delete_body(request: Request) -> dict[str, Any] | None:
+    async def _decoded(self, raw: bytes, content_type: str, kind: str) -> dict[str, Any]:
+        if not bodies.is_slow(raw, content_type):
+            return bodies.decode(raw, content_type, kind)
+        async with self._slow:
+            return await asyncio.to_thread(bodies.decode, raw, content_type, kind)
+
+    async def _delete_body(self, request: Request) -> dict[str, Any] | None:
         if request.headers.get(b"content-length", b"") in (b"", b"0") and b"transfer-encoding" not in request.headers:
             return None
         raw = await bodies.read(request.receive)
         content_type = request.header(b"content-type")
         if not content_type or content_type.startswith(JSON):
             raw = bodies.clean(raw)
-        body = bodies.decode(raw, content_type, "DeleteOptions") if raw else None
+        body = await self._decoded(raw, content_type, "DeleteOptions") if raw else None
         if request.record is not None and body is not None:
             request.record.sent(body)
         return body

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from apiserver.rest import bodies
 from tests.harness.apiserver import RestClient, RunningApiServer
 
 CORE = "/api/v1"
@@ -68,6 +70,44 @@ async def test_half_of_a_surrogate_pair_is_replaced(apiserver: RunningApiServer)
     assert answer.status == 201, answer.body
     assert answer.json["data"] == {"a": "\ufffd" * 3}
     assert answer.header("warning").startswith('299 - "unknown field')
+
+
+@pytest.mark.parametrize("apply", [False, True])
+@pytest.mark.parametrize(("lines", "elsewhere"), [(10, False), (10_000, True)])
+async def test_a_thread_reads_large_yaml(
+    apiserver: RunningApiServer, monkeypatch: pytest.MonkeyPatch, lines: int, *, elsewhere: bool, apply: bool
+) -> None:
+    load, readers = bodies.load_yaml, list[bool]()
+
+    def noted(raw: bytes) -> Any:
+        readers.append(threading.current_thread() is not threading.main_thread())
+        return load(raw)
+
+    monkeypatch.setattr(bodies, "load_yaml", noted)
+    rest = apiserver.rest()
+    head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: large}\ndata:\n"
+    body = (head + "".join(f"  k{number}: v{number}\n" for number in range(lines))).encode()
+    if apply:
+        path, method = f"{DEFAULT}/configmaps/large?fieldManager=me", "PATCH"
+        headers = {"content-type": "application/apply-patch+yaml"}
+    else:
+        path, method, headers = f"{DEFAULT}/configmaps", "POST", {"content-type": "application/yaml"}
+    made = await rest.request(method, path, body, headers)
+    assert made.status == 201, made.body[:500]
+    assert len(made.json["data"]) == lines
+    assert readers == [elsewhere]
+
+
+async def test_a_lone_surrogate_in_an_escape_is_replaced(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    body = rb'{"metadata":{"name":"escaped"},"data":{"a":"\ud83d","b":"\ud83d\ude00"}}'
+    answer = await rest.request("POST", f"{DEFAULT}/configmaps", body)
+    assert answer.status == 201, answer.body
+    assert answer.json["data"] == {"a": "\ufffd", "b": "\U0001f600"}
+    patch = rb'{"data":{"a":"\udc00x"}}'
+    headers = {"content-type": "application/merge-patch+json"}
+    patched = await rest.request("PATCH", f"{DEFAULT}/configmaps/escaped", patch, headers)
+    assert patched.json["data"]["a"] == "\ufffdx"
 
 
 async def test_many_who_wait_for_a_far_version_hold_up_nobody(apiserver: RunningApiServer) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +117,49 @@ def test_audit_ids_are_uuids() -> None:
     found = uuid.UUID(audit_id().decode())
     assert found.version == 4
     assert found.variant == uuid.RFC_4122
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        pytest.param(r"\ud83d", "\ufffd", id="high half"),
+        pytest.param(r"\uDE00x", "\ufffdx", id="low half"),
+        pytest.param(r"\ud83d\ude00", "\U0001f600", id="pair"),
+        pytest.param(r"\ud83d\ud83d\ude00", "\ufffd\U0001f600", id="half before a pair"),
+        pytest.param(r"\ude00\ud83d", "\ufffd\ufffd", id="the wrong way round"),
+        pytest.param(r"\ud83d\u0041", "\ufffdA", id="half before another escape"),
+        pytest.param(r"\\ud83d", r"\ud83d", id="an escaped backslash"),
+        pytest.param(r"\\\ud83d", "\\\ufffd", id="an escaped backslash and a half"),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced(text: str, wanted: str) -> None:
+    raw = b'{"a":"' + text.encode() + b'"}'
+    assert bodies.decode(raw, "application/json", "Pod") == {"a": wanted}
+
+
+@given(st.text(alphabet=st.sampled_from(list('\\udD83dE0"af'))))
+def test_cleaning_never_changes_what_can_be_read(text: str) -> None:
+    raw = b'{"a":"' + text.encode() + b'"}'
+    try:
+        wanted = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return
+    assert msgspec.json.decode(bodies.clean(raw)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type", "slow"),
+    [
+        pytest.param(b"a: b", "application/yaml", False, id="small"),
+        pytest.param(b"a: " + b"b" * 100_000, "application/yaml", True, id="large"),
+        pytest.param(b"a: " + b"b" * 100_000, "application/apply-patch+yaml", True, id="apply"),
+        pytest.param(b'{"a":"' + b"b" * 100_000, "application/apply-patch+yaml", False, id="apply of JSON"),
+        pytest.param(b'{"a":"' + b"b" * 100_000, "", False, id="JSON"),
+        pytest.param(b"k8s\0" + b"b" * 100_000, "application/vnd.kubernetes.protobuf", False, id="protobuf"),
+    ],
+)
+def test_what_a_thread_reads(raw: bytes, content_type: str, *, slow: bool) -> None:
+    assert bodies.is_slow(raw, content_type) is slow
 
 
 def test_what_is_no_utf8_is_replaced() -> None:
