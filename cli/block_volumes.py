@@ -1,6 +1,6 @@
 """`up --block-volumes`: what volumes of this machine are made of, and the objects that make their driver known.
 
-Owns that choice (docs/adr/0008), the CSIDriver, the class `block`, and the account of the driver's controller-side
+Owns that choice (docs/adr/0011), the CSIDriver, the class `block`, and the account of the driver's controller-side
 loops. Called by `up`.
 """
 

@@ -28,7 +28,7 @@ from cloud.volumes_model import (
     attach_limit,
 )
 from machinery import quantity
-from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound, InternalError, TooManyRequests
+from machinery.errors import AlreadyExists, BadRequest, Conflict, InternalError, NotFound, TooManyRequests
 
 MAX_VOLUMES: Final = 10_000
 _NAME = re.compile(r"[a-zA-Z0-9]([-._a-zA-Z0-9]{0,126}[a-zA-Z0-9])?")

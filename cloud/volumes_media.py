@@ -2,7 +2,7 @@
 
 Owns the files of volumes and each machine's folder `devices/`, in which an attached volume is a link called by its id,
 as /dev/disk/by-id shows disks: a driver on that machine can use what it finds there and nothing else. Two kinds, chosen
-by `up` and told to this process by a flag (docs/adr/0008): a sparse file behind a loop device, with a file system of
+by `up` and told to this process by a flag (docs/adr/0011): a sparse file behind a loop device, with a file system of
 its own and a real size, or a folder, where loop devices cannot be had. `FakeMedia` is for tests. All calls block, may
 be repeated, and raise OSError.
 """

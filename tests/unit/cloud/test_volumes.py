@@ -24,7 +24,7 @@ from cloud.volumes_engine import VolumeEngine
 from cloud.volumes_media import FakeMedia
 from cloud.volumes_model import ATTACH_DELAY, DETACH_DELAY, GIB, MONTH, Volume
 from machinery.clock import RealClock
-from machinery.errors import AlreadyExists, BadRequest, Conflict, NotFound, InternalError, StatusError
+from machinery.errors import AlreadyExists, BadRequest, Conflict, InternalError, NotFound, StatusError
 from tests.harness.apiserver import eventually
 
 
