@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from api.models import autoscaling_v2
 from controller_manager.horizontal.errors import MetricError
 from controller_manager.horizontal.evaluation import Evaluation, Evaluator, Target
-from controller_manager.horizontal.memory import Memory
+from controller_manager.horizontal.memory import Limits, Memory
 from controller_manager.horizontal.replicas import Patience, Sample, Samples, Tolerance
 from tests.simulation.site import CORES, Site
 
@@ -118,17 +118,22 @@ class ReplicaScaler:
             return
         limits = self._memory.limit(self._behavior, WINDOW, current, found.replicas, aim.low, aim.high, now)
         wanted = limits.verdict.replicas
-        self._check(found, current, wanted)
+        self._check(found, limits, current, wanted)
         if wanted != current:
             self.changes.append((now, current, wanted))
             self._memory.changed(self._behavior, wanted - current, now)
             site.scale(wanted)
 
-    def _check(self, found: Evaluation, current: int, wanted: int) -> None:
+    def _check(self, found: Evaluation, limits: Limits, current: int, wanted: int) -> None:
         aim = self._aim
         assert aim.low <= wanted <= aim.high, "outside of minimum and maximum"
         proposal = found.outcomes[0].proposal
         if proposal is not None and TOLERANCE.holds(proposal.ratio):
             assert found.replicas == current, "changed its mind inside the tolerance"
+        lately = [replicas for replicas, age in limits.recent if age < limits.windows[1]]
+        if wanted < current:
+            assert wanted >= min(aim.high, max([found.replicas or 0, *lately])), (
+                "lower than the highest recommendation of the window"
+            )
         needed = max(demand for _, demand in self._peak) / (CORES * aim.percent / 100)
         assert wanted <= max(current, int(needed * (1 + TOLERANCE.up)) + 2), "more than the traffic of the window needs"

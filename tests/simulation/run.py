@@ -75,8 +75,9 @@ class Run:
 
     def __init__(self, scenario: Scenario, policy: Policy, seed: int = 1) -> None:
         self.scenario, self.policy = scenario, policy
-        demand = scenario.demand(0.0)
-        self.site = Site(seed=seed, replicas=max(policy.aim.low, math.ceil(demand / (policy.aim.percent / 100))))
+        aim = policy.aim
+        needed = math.ceil(scenario.demand(0.0) / (aim.percent / 100))
+        self.site = Site(seed=seed, replicas=min(max(aim.low, needed), aim.high))
         for group in policy.groups():
             self.site.requests.create_group(group)
         self.site.requests.set_market(0.0, scenario.interruptions, None, seed)
