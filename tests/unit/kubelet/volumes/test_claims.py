@@ -13,8 +13,8 @@ import pytest
 from api.models import core_v1
 from api.volumes import NODE_LOCAL, PROVISIONED_BY, Claim, Volume
 from kubelet.volumes.claims import ClaimVolumes, on_this_node
-from kubelet.volumes.ownership import own
 from kubelet.volumes.objects import ObjectReader
+from kubelet.volumes.ownership import own
 from kubelet.volumes.payload import VolumeError
 
 HOST = "kubernetes.io/hostname"
