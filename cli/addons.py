@@ -6,16 +6,20 @@ no process; that the endpoint is a process of the host, not a pod, is the one di
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import msgspec
 
-from cli import autoscaling, block_volumes, cloud_setup, monitoring, vertical
+from cli import autoscaling, block_volumes, cloud_setup, monitoring, nodepools, vertical
 from cli.addon_objects import MANAGER, Addon, Placed, rule
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, ClusterPaths
-from cli.processes import has_cloud, scales_nodes, serves_metrics
+from cli.processes import has_cloud, provisions_nodes, scales_nodes, serves_metrics
 from cli.rest import AdminClient
+
+SERVED_WITHIN = 5.0
+POLL = 0.05
 
 
 def metrics_server(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
@@ -40,6 +44,9 @@ def _wanted(config: ClusterConfig, ca: bytes) -> Iterator[Placed]:
         yield from cloud_setup.rights()
     if scales_nodes(config):
         yield from autoscaling.objects()
+    if provisions_nodes(config):
+        yield from nodepools.objects()
+        yield from nodepools.node_classes()
     if config.prometheus:
         yield from monitoring.prometheus(config)
         yield from monitoring.metrics_adapter(config, ca)
@@ -53,6 +60,11 @@ def install(config: ClusterConfig, paths: ClusterPaths, client: AdminClient) -> 
     """Apply everything. Raises CommandError with the API server's words, or OSError when it does not answer."""
     for collection, obj in _wanted(config, (paths.pki / "ca.crt").read_bytes()):
         path = f"{collection}/{obj['metadata']['name']}?fieldManager={MANAGER}&force=true"
-        code, body = client.request("PATCH", path, msgspec.json.encode(obj), "application/apply-patch+yaml")
+        ends = time.monotonic() + SERVED_WITHIN
+        while True:
+            code, body = client.request("PATCH", path, msgspec.json.encode(obj), "application/apply-patch+yaml")
+            if code != 404 or time.monotonic() > ends:
+                break
+            time.sleep(POLL)  # a kind that was defined just now is not served yet
         if code not in (200, 201):
             raise CommandError(f"{obj['kind']} {obj['metadata']['name']}: {body.decode(errors='replace')}")

@@ -47,6 +47,7 @@ def _up(options: argparse.Namespace) -> int:
         audit=options.audit,
         prometheus=options.prometheus,
         vpa=options.vpa,
+        nodepools=options.nodepools,
         block_volumes=options.block_volumes,
         say=say,
     )
@@ -204,6 +205,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--vpa", action="store_true", help="run the vertical pod autoscaler and serve its kinds")
     one.add_argument(
+        "--nodepools",
+        action="store_true",
+        help="launch machines by NodePools (karpenter.sh/v1) instead of running the cluster autoscaler",
+    )
+    one.add_argument(
         "--block-volumes", action="store_true", help="have disks in the cloud, and a CSI driver for them on every node"
     )
     one.add_argument("--config", metavar="FILE", help="YAML: workers, timeScale, only, logLevel, machine")
@@ -256,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[named],
         help="say why: a pod is where it is, an HPA scaled, a VPA recommends, a node stays, a pod got no new node",
     )
-    one.add_argument("kind", choices=("pod", "hpa", "vpa", "node", "nodegroup", "scale-up"))
+    one.add_argument("kind", choices=("pod", "hpa", "vpa", "node", "nodegroup", "scale-up", "nodepool", "nodeclaim"))
     one.add_argument("object", metavar="NAME")
     one.add_argument("-n", "--namespace", default="default")
     one.set_defaults(run=_explain)

@@ -48,13 +48,15 @@ def up(
     audit: bool = False,
     prometheus: bool = False,
     vpa: bool = False,
+    nodepools: bool = False,
     block_volumes: bool = False,
     say: Say,
 ) -> ClusterConfig:
     """Bring a cluster up, or confirm that it is; returns when it is ready. Raises CommandError."""
     tools.require_root()
     with _turn(f"command-{name}", f"another command is bringing cluster {name} up or down", 0):
-        return _up(name, workers, only, time_scale, log_level, machine, audit, prometheus, vpa, block_volumes, say)
+        extras = (audit, prometheus, vpa, nodepools, block_volumes)
+        return _up(name, workers, only, time_scale, log_level, machine, *extras, say)
 
 
 def _up(
@@ -67,6 +69,7 @@ def _up(
     audit: bool,
     prometheus: bool,
     vpa: bool,
+    nodepools: bool,
     block_volumes: bool,
     say: Say,
 ) -> ClusterConfig:
@@ -81,6 +84,8 @@ def _up(
             raise CommandError(f"cluster {name} is running without Prometheus; see `nanokube down`")
         if vpa and not config.vpa:
             raise CommandError(f"cluster {name} is running without the vertical autoscaler; see `nanokube down`")
+        if nodepools and not config.nodepools:
+            raise CommandError(f"cluster {name} is running without node pools; see `nanokube down`")
         if block_volumes and not config.block_volumes:
             raise CommandError(f"cluster {name} is running without block volumes; see `nanokube down`")
         from cli import kubeconfig
@@ -94,6 +99,7 @@ def _up(
         config.audit = config.audit or audit
         config.prometheus = config.prometheus or prometheus
         config.vpa = config.vpa or vpa
+        config.nodepools = config.nodepools or nodepools
         if block_volumes:
             volume_setup.choose(config, cloud=has_cloud(config))
         more = volume_setup.programs(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from cli import layout
 from cli.errors import CommandError
 from cli.layout import ClusterPaths
 from cli.output import table
@@ -23,14 +24,23 @@ DECIDERS = {
     "node": "cluster-autoscaler",
     "nodegroup": "cluster-autoscaler",
     "scale-up": "cluster-autoscaler",
+    "nodepool": "nodepool-autoscaler",
+    "nodeclaim": "nodepool-autoscaler",
 }
 """Which component decides about objects of a kind, where it is not the scheduler."""
 NAMESPACED = frozenset({"hpa", "vpa", "scale-up"})
 
 
+def decider(paths: ClusterPaths, kind: str) -> str:
+    """The component; of two that scale nodes, the one that this cluster has."""
+    config = layout.load(paths)
+    pools = config is not None and config.nodepools
+    return "nodepool-autoscaler" if kind == "node" and pools else DECIDERS[kind]
+
+
 def decision(paths: ClusterPaths, kind: str, namespace: str, name: str) -> str:
     """What to print. Raises CommandError."""
-    component = DECIDERS[kind]
+    component = decider(paths, kind)
     where = namespace if kind in NAMESPACED else ""
     try:
         found = asyncio.run(_decided(explain_socket(paths, component), kind, where, name))

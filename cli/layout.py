@@ -88,6 +88,7 @@ class ClusterConfig(msgspec.Struct, omit_defaults=True):
     audit: bool = False
     prometheus: bool = False
     vpa: bool = False
+    nodepools: bool = False
     block_volumes: str = ""  # "": none; what they are made of: "loop" or "folder"
     block_filesystem: str = ""  # of those behind loop devices
 

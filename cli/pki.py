@@ -76,6 +76,7 @@ def _accounts(config: ClusterConfig) -> list[tuple[str, bool]]:
         ("cluster-autoscaler", False),
         *([("metrics-adapter", True), ("prometheus", False)] if config.prometheus else []),
         *([("vertical-pod-autoscaler", True)] if config.vpa else []),
+        *([("nodepool-autoscaler", False)] if config.nodepools else []),
         *([("csi-controllers", False)] if config.block_volumes else []),
     ]
 

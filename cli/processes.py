@@ -169,6 +169,8 @@ def control_plane(config: ClusterConfig, paths: ClusterPaths, etcd_binary: str) 
         specs.append(cloud(config, paths))
     if scales_nodes(config):
         specs.append(cluster_autoscaler(config, paths))
+    if provisions_nodes(config):
+        specs.append(nodepool_autoscaler(config, paths))
     if config.vpa:
         specs.append(vertical_autoscaler(config, paths))
     if config.block_volumes:
@@ -196,7 +198,24 @@ def has_cloud(config: ClusterConfig) -> bool:
 
 def scales_nodes(config: ClusterConfig) -> bool:
     """Whether the cluster has an autoscaler of its node groups."""
-    return has_cloud(config) and (not config.only or "cluster-autoscaler" in config.only)
+    return has_cloud(config) and not config.nodepools and (not config.only or "cluster-autoscaler" in config.only)
+
+
+def provisions_nodes(config: ClusterConfig) -> bool:
+    """Whether machines are launched by NodePools instead."""
+    return has_cloud(config) and config.nodepools
+
+
+def nodepool_autoscaler(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:
+    """It orders machines one by one at the cloud's own service."""
+    name = "nodepool-autoscaler"
+    argv = [
+        *_common(config, paths, name),
+        *_client(config, paths, name),
+        f"--cloud-address=unix:{paths.cloud_socket}",
+        f"--explain=unix:{explain_socket(paths, name)}",
+    ]
+    return _forked("nodepool_autoscaler", name, HOST, argv, paths)
 
 
 def cluster_autoscaler(config: ClusterConfig, paths: ClusterPaths) -> ProcessSpec:

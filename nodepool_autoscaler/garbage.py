@@ -16,7 +16,7 @@ from machinery.errors import NotFound, StatusError
 from machinery.log import kv
 from nodepool_autoscaler import names
 from nodepool_autoscaler.cluster import Cluster
-from nodepool_autoscaler.objects import CLAIMS, NodeClaim
+from nodepool_autoscaler.objects import CLAIMS, NodeClaim, reference_to
 from nodepool_autoscaler.provider import Machine, MachineNotFound, Provider, ProviderError
 
 PERIOD: Final = 10.0
@@ -92,7 +92,7 @@ class GarbageCollector:
         node_class = self._cluster.node_class(claim.spec.nodeClassRef.name)
         self._cluster.catalog.refuse(node_class is not None and node_class.hollow, [machine.key])
         told = f"NodeClaim {claim.name} event: {machine.problem}"
-        self._events.event(claim, WARNING, "InsufficientCapacityError", told)
+        self._events.event(reference_to(claim), WARNING, "InsufficientCapacityError", told)
         await self._delete(claim)
 
     async def _delete(self, claim: NodeClaim) -> None:

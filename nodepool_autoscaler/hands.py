@@ -26,7 +26,7 @@ from nodepool_autoscaler.cluster import Cluster
 from nodepool_autoscaler.conditions import Conditions
 from nodepool_autoscaler.disruption.pods import DISRUPTED_TAINT
 from nodepool_autoscaler.model import Claim, DisruptionReason, NodeState, PlannedClaim
-from nodepool_autoscaler.objects import CLAIMS, NODE_CLAIMS, NodeClaim, NodePool
+from nodepool_autoscaler.objects import CLAIMS, NODE_CLAIMS, NodeClaim, NodePool, reference_to
 from nodepool_autoscaler.simulation import quantities
 from scheduler.framework import node_facts
 from scheduler.framework.pod_info import PodInfo
@@ -194,12 +194,12 @@ class Hands:
     def claim_event(self, claim: str, reason: str, message: str, *, warning: bool = False) -> None:
         found = next((each for each in self._cluster.all_claims() if each.name == claim), None)
         if found is not None:
-            self._events.event(found, WARNING if warning else NORMAL, reason, message)
+            self._events.event(reference_to(found), WARNING if warning else NORMAL, reason, message)
 
     def pool_event(self, pool: str, reason: str, message: str) -> None:
         found = self._cluster.pools.lister.get(ObjectKey("", pool))
         if found is not None:
-            self._events.event(found, WARNING if reason.startswith("Fail") else NORMAL, reason, message)
+            self._events.event(reference_to(found), WARNING if reason.startswith("Fail") else NORMAL, reason, message)
 
 
 async def set_taints(

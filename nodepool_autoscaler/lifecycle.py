@@ -26,7 +26,7 @@ from nodepool_autoscaler.cluster import Cluster, is_ours, matching
 from nodepool_autoscaler.conditions import Conditions
 from nodepool_autoscaler.hands import NEEDED
 from nodepool_autoscaler.model import Offering
-from nodepool_autoscaler.objects import CLAIMS, NodeClaim, demands_of, seconds
+from nodepool_autoscaler.objects import CLAIMS, NodeClaim, demands_of, reference_to, seconds
 from nodepool_autoscaler.provider import Machine, MachineNotFound, NoCapacity, Order, Provider, ProviderError
 from nodepool_autoscaler.simulation import quantities
 from scheduler.framework import node_facts, resources
@@ -226,7 +226,7 @@ class Lifecycle:
         _log.info("Launched claim", extra=kv(claim=claim.name, machine=machine.name, offering=offering))
 
     def _event(self, claim: NodeClaim, reason: str, message: str) -> None:
-        self._events.event(claim, WARNING, reason, message)
+        self._events.event(reference_to(claim), WARNING, reason, message)
 
     # --- registration and initialisation -----------------------------------------------------------------------------
 

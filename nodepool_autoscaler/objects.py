@@ -41,6 +41,12 @@ def seconds(text: str | None) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
+def reference_to(obj: NodePool | NodeClaim) -> core_v1.ObjectReference:
+    """What an event is about."""
+    name, uid = obj.metadata.name, obj.metadata.uid
+    return core_v1.ObjectReference(apiVersion=obj.apiVersion, kind=obj.kind, name=name, uid=uid)
+
+
 class ClassRef(msgspec.Struct):
     group: str = ""
     kind: str = ""

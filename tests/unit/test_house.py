@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "linux", "machinery", "api", "client", "apiserver", "scheduler", "controller_manager",
     "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud",
-    "vertical_autoscaler", "cli",
+    "vertical_autoscaler", "nodepool_autoscaler", "cli",
 )  # fmt: skip
 COMPONENTS = (
     "apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy", "metrics_server",
-    "metrics_adapter", "vertical_autoscaler",
+    "metrics_adapter", "vertical_autoscaler", "nodepool_autoscaler",
 )  # fmt: skip
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 

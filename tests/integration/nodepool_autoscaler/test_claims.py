@@ -1,0 +1,285 @@
+"""NodePools and NodeClaims against the real API server: from a pod that waits to a node, and to its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from api.models import core_v1, policy_v1
+from machinery.errors import Invalid, StatusError
+from nodepool_autoscaler import names
+from nodepool_autoscaler.objects import CLAIMS, NODE_CLAIMS, NODE_POOLS
+from nodepool_autoscaler.provider import ProviderError
+from tests.integration.nodepool_autoscaler.site import Site, pool, running_site, until
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with running_site() as made:
+        yield made
+
+
+async def test_a_pod_that_waits_gets_a_node_and_the_node_its_end(site: Site) -> None:
+    taint = {"key": "team", "value": "a", "effect": "NoSchedule"}
+    template = {"metadata": {"labels": {"team": "a"}, "annotations": {"note": "x"}}, "taints": [taint]}
+    await site.client.create(pool(template=template), resource=NODE_POOLS)
+    await site.waiting("web", tolerations=[core_v1.Toleration(key="team", operator="Exists")])
+    (claim,) = await site.initialized()
+    assert claim.name.startswith("default-") and claim.metadata.finalizers == [names.FINALIZER]
+    labels = claim.metadata.labels or {}
+    assert {key: labels[key] for key in (names.NODE_POOL, names.INSTANCE_TYPE, names.CAPACITY_TYPE, "team")} == {
+        names.NODE_POOL: "default",
+        names.INSTANCE_TYPE: "m-1x2",
+        names.CAPACITY_TYPE: "on-demand",
+        "team": "a",
+    }
+    assert (claim.metadata.ownerReferences or [])[0].kind == "NodePool"
+    assert {each.type: each.status for each in claim.status.conditions} == {
+        "Launched": "True", "Registered": "True", "Initialized": "True", "Ready": "True",
+    }  # fmt: skip
+    node = (await site.nodes())[claim.status.nodeName]
+    assert node.metadata is not None and node.spec is not None
+    assert node.metadata.labels is not None and node.metadata.labels["karpenter.sh/registered"] == "true"
+    assert node.metadata.labels["karpenter.sh/initialized"] == "true" and node.metadata.labels["team"] == "a"
+    assert names.FINALIZER in (node.metadata.finalizers or []) and (node.metadata.annotations or {})["note"] == "x"
+    assert [(each.key, each.effect) for each in node.spec.taints or []] == [("team", "NoSchedule")]
+    assert await site.told("web", "Nominated") == f"Pod should schedule on: nodeclaim/{claim.name}"
+
+    async def counted() -> bool:
+        status = (await site.pool()).status
+        return status.resources.get("nodes") == "1" and status.resources.get("cpu") == "1"
+
+    await until(counted, "the pool's resources")
+    found = await site.pool()
+    assert {each.type: each.status for each in found.status.conditions}["Ready"] == "True"
+    assert names.POOL_HASH in (found.metadata.annotations or {})
+    told = site.autoscaler.explainer.nodeclaim("", claim.name)
+    assert told is not None and "was made for 1 pods" in told.headline
+    assert ["m-1x2", "a", "on-demand"] in [list(row.cells)[:3] for row in told.tables[1].rows]
+
+    await site.bind("web", claim.status.nodeName)
+    await site.client.delete(core_v1.Node, claim.status.nodeName)  # by the user: everything goes, in order
+    await site.settled()
+    assert not (await site.client.list(core_v1.Pod)).items
+
+
+async def test_deleting_a_claim_respects_budgets_until_its_grace_period_is_over(site: Site) -> None:
+    await site.client.create(pool(template={"terminationGracePeriod": "5m"}), resource=NODE_POOLS)
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    await site.bind("web", claim.status.nodeName)
+    budget: Any = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    }
+    await site.client.create(budget)
+    status = {
+        "disruptionsAllowed": 0,
+        "currentHealthy": 1,
+        "desiredHealthy": 1,
+        "expectedPods": 1,
+        "observedGeneration": 1,
+    }
+    await site.client.patch(policy_v1.PodDisruptionBudget, "web", {"status": status}, "default", subresource="status")
+    began = site.clock.monotonic()
+    await site.client.delete(CLAIMS, claim.name)
+
+    async def draining() -> bool:
+        found = await site.claims()
+        condition = found[0].condition("Drained") if found else None
+        return condition is not None and condition.reason == "Draining"
+
+    await until(draining)
+    node = (await site.nodes())[claim.status.nodeName]
+    assert node.spec is not None and names.DISRUPTED in [each.key for each in node.spec.taints or []]
+    assert "pods are waiting to be evicted" in await site.told(claim.status.nodeName, "FailedDraining")
+    await site.settled()
+    assert site.clock.monotonic() - began >= 240.0  # 300 s less the pod's own 30, and what seconds are rounded to
+
+
+async def test_startup_taints_and_readiness_hold_initialisation(site: Site) -> None:
+    startup = {"key": "cni", "effect": "NoExecute"}
+    await site.client.create(pool(template={"startupTaints": [startup]}), resource=NODE_POOLS)
+    await site.waiting("web")
+
+    async def held() -> str:
+        for claim in await site.claims():
+            condition = claim.condition("Initialized")
+            if condition is not None and condition.reason == "StartupTaintsExist":
+                return claim.status.nodeName
+        return ""
+
+    name = await until(held)
+    await site.client.patch(core_v1.Node, name, {"spec": {"taints": []}})
+    await site.initialized()
+    assert len(site.provider.orders) == 1  # the node counted while it started
+
+
+async def test_an_offering_without_capacity_is_left_out(site: Site) -> None:
+    site.provider.unavailable = {("m-1x2", zone, "on-demand") for zone in "abc"}
+    site.provider.fails["offerings"] = []
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    assert (claim.metadata.labels or {})[names.INSTANCE_TYPE] == "m-2x4"
+
+
+async def test_no_capacity_at_all_is_told_and_tried_again(site: Site) -> None:
+    lied, honest = frozenset[Any](), site.provider.offerings
+
+    async def silent(hollow: bool) -> Any:
+        offered, _ = await honest(hollow)
+        return offered, lied  # says that everything can be had
+
+    site.provider.offerings = silent  # type: ignore[method-assign]
+    site.provider.unavailable = {each.key for each in site.provider.offered}
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+
+    async def refused() -> bool:
+        events = (await site.client.list(core_v1.Event)).items
+        return any(each.reason == "InsufficientCapacityError" for each in events)
+
+    await until(refused)
+    assert not site.provider.there
+    site.provider.unavailable = set()
+    await site.initialized()  # after the three minutes
+
+
+async def test_a_cloud_that_fails_is_asked_again(site: Site) -> None:
+    site.provider.fails["launch"] = [ProviderError("on fire"), ProviderError("on fire")]
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+
+    async def told() -> bool:
+        found = [claim.condition("Launched") for claim in await site.claims()]
+        return any(each is not None and each.reason == "LaunchFailed" and each.message == "on fire" for each in found)
+
+    await until(told)
+    await site.initialized()
+    assert len(site.provider.orders) == 1
+
+
+async def test_a_machine_that_never_joins_is_given_up(site: Site) -> None:
+    site.join = False
+    await site.client.create(pool(limits={"nodes": "1"}), resource=NODE_POOLS)
+    await site.waiting("web")
+
+    async def unhealthy() -> bool:
+        found = {each.type: each.status for each in (await site.pool()).status.conditions}
+        return found.get(names.NODE_REGISTRATION_HEALTHY) == "False"
+
+    await until(unhealthy)  # two launches, one after the other
+    assert len(site.provider.orders) >= 2 and len(site.provider.there) <= 1
+
+
+async def test_what_belongs_to_nobody_is_collected(site: Site) -> None:
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    await site.client.patch(CLAIMS, claim.name, {"metadata": {"finalizers": None}})
+    await site.client.delete(core_v1.Pod, "web", "default", grace_period_seconds=0)
+    await site.client.delete(CLAIMS, claim.name)  # gone at once, the machine runs on
+
+    async def empty() -> bool:
+        return not site.provider.there
+
+    await until(empty, "no machine without a claim")
+
+
+async def test_a_claim_whose_machine_is_gone_goes_too(site: Site) -> None:
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    site.provider.gone(claim.status.nodeName)
+    await site.client.delete(core_v1.Pod, "web", "default", grace_period_seconds=0)
+    down = {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}
+    await site.client.patch(core_v1.Node, claim.status.nodeName, down, subresource="status")
+    await site.settled()
+
+
+async def test_limits_and_impossible_pods_are_told(site: Site) -> None:
+    await site.client.create(pool(limits={"cpu": "1"}), resource=NODE_POOLS)
+    await site.waiting("web")
+    await site.initialized()
+    await site.waiting("more", "900m")
+    await site.waiting("giant", "900")
+    told = await site.told("more", "FailedScheduling")
+    assert told == 'Failed to schedule pod, all available instance types exceed limits for nodepool: "default"'
+    assert "no instance type has enough resources" in await site.told("giant", "FailedScheduling")
+    assert len(await site.claims()) == 1
+    decision = site.autoscaler.explainer.nodepool("", "default")
+    assert decision is not None and "2 pods do not fit it" in decision.headline
+
+
+async def test_a_pool_without_its_class_launches_nothing_and_says_so(site: Site) -> None:
+    made = pool()
+    made["spec"]["template"]["spec"]["nodeClassRef"]["name"] = "nowhere"
+    await site.client.create(made, resource=NODE_POOLS)
+    await site.waiting("web")
+
+    async def told() -> bool:
+        found = {each.type: (each.status, each.reason) for each in (await site.pool()).status.conditions}
+        return found.get("NodeClassReady") == ("False", "NodeClassNotFound") and found["Ready"][0] == "False"
+
+    await until(told)
+    assert "no nodepools found" in await site.told("web", "FailedScheduling")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"weight": 0}, "weight", id="weight"),
+        pytest.param({"disruption": {"consolidateAfter": "soon"}}, "consolidateAfter", id="duration"),
+        pytest.param(
+            {"disruption": {"consolidateAfter": "0s", "budgets": [{"nodes": "1", "schedule": "@daily"}]}},
+            "'schedule' must be set with 'duration'",
+            id="budget",
+        ),
+        pytest.param(
+            {"template": {"requirements": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}},
+            'label "kubernetes.io/hostname" is restricted',
+            id="hostname",
+        ),
+        pytest.param(
+            {"template": {"requirements": [{"key": "karpenter.sh/nodepool", "operator": "Exists"}]}},
+            'label "karpenter.sh/nodepool" is restricted',
+            id="pool-label",
+        ),
+        pytest.param(
+            {"template": {"requirements": [{"key": "a", "operator": "In", "values": []}]}},
+            "requirements with operator 'In' must have a value defined",
+            id="no-values",
+        ),
+        pytest.param(
+            {"template": {"requirements": [{"key": "a", "operator": "Gt", "values": ["1", "2"]}]}},
+            "must have a single positive integer value",
+            id="bounds",
+        ),
+        pytest.param(
+            {"template": {"metadata": {"labels": {"k8s.io/x": "y"}}}}, 'label domain "k8s.io" is restricted', id="label"
+        ),
+    ],
+)
+async def test_pools_that_make_no_sense_are_refused(site: Site, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await site.client.create(pool(**change), resource=NODE_POOLS)
+    assert message in refused.value.message
+
+
+async def test_defaults_and_immutability(site: Site) -> None:
+    bare = pool()
+    del bare["spec"]["disruption"]
+    made = await site.client.create(bare, resource=NODE_POOLS)
+    assert made["spec"]["disruption"] == {
+        "consolidateAfter": "0s", "consolidationPolicy": "WhenEmptyOrUnderutilized", "budgets": [{"nodes": "10%"}],
+    }  # fmt: skip
+    assert made["spec"]["template"]["spec"]["expireAfter"] == "720h"
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    with pytest.raises(StatusError, match="spec is immutable"):
+        await site.client.patch(NODE_CLAIMS, claim.name, {"spec": {"expireAfter": "1h"}})
