@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from api.attachments import MANAGED
+
 NS = "hopeless"
 
 Obj = dict[str, Any]
@@ -130,6 +132,28 @@ def troubles() -> list[Obj]:
                 "accessModes": ["ReadWriteOnce"],
                 "hostPath": {"path": "/x"},
                 "claimRef": {"kind": "PersistentVolumeClaim", "namespace": NS, "name": "no-such", "uid": "1"},
+            },
+        ),
+        obj("PersistentVolumeClaim", "far", spec={**claim, "storageClassName": "", "volumeName": "far"}),
+        obj(
+            "PersistentVolume",
+            "far",
+            namespaced=False,
+            spec={
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "csi": {"driver": "no.such", "volumeHandle": "far"},
+                "claimRef": {"kind": "PersistentVolumeClaim", "namespace": NS, "name": "far"},
+            },
+        ),
+        obj("Node", "far", namespaced=False, meta={"annotations": {MANAGED: "true"}}),
+        obj(
+            "Pod",
+            "far",
+            spec={
+                **template("far", tolerations=[{"operator": "Exists"}])["spec"],
+                "nodeName": "far",
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "far"}}],
             },
         ),
         obj("PersistentVolumeClaim", "scratch-v", spec=claim),
