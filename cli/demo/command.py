@@ -125,13 +125,14 @@ def _clean(view: Any, sizes: Mapping[str, int]) -> None:
 
 @contextmanager
 def _ends_by_signal() -> Iterator[None]:
-    """SIGTERM ends the story as Ctrl-C does: cleanly."""
+    """SIGTERM ends the story as Ctrl-C does: cleanly; and Ctrl-C does so even where a script has let it be ignored."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cli.demo.autoscaling import AutoscalingStory
 from cli.demo.load import Load
 from cli.demo.timeline import Look, NotSeen, Timeline
 from cli.errors import CommandError
+from cli.layout import ClusterConfig, ClusterPaths
 from proto.cloud.v1 import cloud_pb2 as pb
 from tests.harness.nanokube import eventually
 
@@ -185,6 +187,7 @@ class Leftovers:
     def __init__(self, machines: dict[str, str], used: list[str], desired: dict[str, int]) -> None:
         self.machines, self.used, self.desired = machines, used, desired
         self.there = True
+        self.maximum = 2
         self.deleted: list[str] = []
 
     def delete(self, path: str) -> None:
@@ -203,7 +206,7 @@ class Leftovers:
         }
 
     def groups(self) -> list[pb.Group]:
-        return [pb.Group(name=name, desired=count) for name, count in self.desired.items()]
+        return [pb.Group(name=name, desired=count, max=self.maximum) for name, count in self.desired.items()]
 
     def delete_instance(self, name: str) -> None:
         self.deleted.append(name)
@@ -224,3 +227,65 @@ def test_what_is_left_goes_unless_somebody_uses_it(used: list[str], sizes: dict[
     command._clean(left, sizes)
     assert not left.there
     assert left.deleted == deleted
+
+
+class Broken:
+    """A story that does not come to its end."""
+
+    ends: list[bool]
+
+    def __init__(self, *arguments: Any) -> None:
+        type(self).ends = []
+
+    def tell(self) -> None:
+        raise NotSeen("node joins: expected a Node of the new machine within 60 s; seen: no new Node")
+
+    def end(self) -> None:
+        type(self).ends.append(True)
+
+
+@pytest.mark.parametrize(
+    ("mine", "keep", "cleaned"),
+    [
+        pytest.param(False, False, True, id="on a cluster that runs"),
+        pytest.param(False, True, False, id="kept"),
+        pytest.param(True, False, False, id="on its own, which goes as a whole"),
+    ],
+)
+def test_a_broken_story_is_told_ends_its_load_and_cleans_up(
+    mine: bool,
+    keep: bool,
+    cleaned: bool,
+    timeline: Timeline,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    left = Leftovers({"w-1": "w"}, [], {"w": 1})
+    left.there = False
+    left.maximum = 5
+    monkeypatch.setattr("cli.demo.api.ClusterView", lambda config, paths: left)
+    monkeypatch.setattr("cli.demo.autoscaling.AutoscalingStory", Broken)
+    deleted: list[str] = []
+    monkeypatch.setattr(left, "delete", deleted.append)
+    config = ClusterConfig(name="c", index=0, time_scale=10.0)
+    code = command._tell(config, ClusterPaths(tmp_path), timeline, keep=keep, mine=mine)
+    assert code == 1
+    assert "expected a Node of the new machine within 60 s; seen: no new Node" in capsys.readouterr().err
+    assert Broken.ends == [True]
+    assert deleted == (["/api/v1/namespaces/demo-autoscaling"] if cleaned else [])
+
+
+@pytest.mark.parametrize(
+    ("there", "maximum", "words"),
+    [pytest.param(True, 5, "another telling", id="it runs already"), pytest.param(False, 1, "maximum", id="no room")],
+)
+def test_a_cluster_that_cannot_tell_it_says_so(
+    there: bool, maximum: int, words: str, timeline: Timeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = Leftovers({"w-1": "w"}, [], {"w": 1})
+    left.there, left.maximum = there, maximum
+    monkeypatch.setattr("cli.demo.api.ClusterView", lambda config, paths: left)
+    config = ClusterConfig(name="c", index=0)
+    with pytest.raises(CommandError, match=words):
+        command._tell(config, ClusterPaths(tmp_path), timeline, keep=False, mine=False)
