@@ -28,6 +28,7 @@ from controller_manager import (
     node_ipam,
     pod_gc,
     service_account,
+    service_cidr,
     taint_eviction,
     ttl_after_finished,
 )
@@ -51,6 +52,7 @@ from controller_manager.replicaset import controller as replicaset
 from controller_manager.resource_quota import controller as resource_quota
 from controller_manager.statefulset import controller as statefulset
 from controller_manager.tokens import bootstrap, service_accounts
+from controller_manager.tokens import legacy as legacy_tokens
 from machinery import component, log
 from machinery.clock import Clock
 from machinery.component import ComponentContext
@@ -69,6 +71,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "replicationcontroller-controller": replicaset.build_replication_controller,
     "daemonset-controller": daemonset.build,
     "job-controller": job.build,
+    "service-cidr-controller": service_cidr.build,
     "ttl-after-finished-controller": ttl_after_finished.build,
     "disruption-controller": disruption.build,
     "cronjob-controller": cronjob.build,
@@ -97,6 +100,7 @@ CONTROLLERS: Final[Mapping[str, Build]] = {
     "bootstrap-signer-controller": bootstrap.build_signer,
     "token-cleaner-controller": bootstrap.build_cleaner,
     "serviceaccount-token-controller": service_accounts.build,
+    "legacy-serviceaccount-token-cleaner-controller": legacy_tokens.build,
     "persistentvolume-binder-controller": persistent_volume.build,
     "persistentvolume-expander-controller": expansion.build,
     "ephemeral-volume-controller": ephemeral.build,

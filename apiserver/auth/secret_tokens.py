@@ -23,6 +23,7 @@ BOOTSTRAP_GROUP = "system:bootstrappers"
 BOOTSTRAP_USER = "system:bootstrap:"
 LEGACY_ISSUER = "kubernetes/serviceaccount"
 LAST_USED = "kubernetes.io/legacy-token-last-used"
+INVALID_SINCE = "kubernetes.io/legacy-token-invalid-since"
 _BOOTSTRAP = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
@@ -108,6 +109,8 @@ class LegacyTokens:
             raise BadToken("Token has been invalidated")
         if not hmac.compare_digest(secret_text(secret, "token").encode(), token.encode()):
             raise BadToken("Token does not match server's copy")
+        if (secret["metadata"].get("labels") or {}).get(INVALID_SINCE):
+            raise BadToken(f"the token in secret {namespace}/{secret_name} has been marked invalid")
         account = await _found(self._read, "serviceaccounts", namespace, name)
         if account["metadata"].get("deletionTimestamp") or account["metadata"].get("uid") != uid:
             raise BadToken("ServiceAccount UID does not match claim")

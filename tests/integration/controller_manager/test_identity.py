@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from api import resources
+from api.models import core_v1
 from client.client import Client
 from controller_manager.app import ControllerManager
 from controller_manager.environment import Options
+from controller_manager.tokens.legacy import LegacyTokenCleaner
 from machinery.clock import RealClock
 from machinery.tls import KeyPair
 from tests.harness.apiserver import Answer, RestClient, RunningApiServer, running_apiserver, shared_pki
-from tests.integration.controller_manager.hollow import eventually
+from tests.integration.controller_manager.hollow import eventually, running_cluster
 
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 SECRETS = "/api/v1/namespaces/{}/secrets"
@@ -383,6 +387,60 @@ async def test_a_lasting_token_ends_with_its_secret(site: Site) -> None:
     token = await lasting_token(site)
     await site.admin.request("DELETE", SECRETS.format("default") + "/robot-token")
     assert (await whoami(site.server.rest(token))).status == 401
+
+
+async def test_a_lasting_token_that_was_marked_is_refused(site: Site) -> None:
+    token = await lasting_token(site)
+    mark = {"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}}
+    path = SECRETS.format("default") + "/robot-token"
+    assert (await site.admin.request("PATCH", path, mark, MERGE)).status == 200
+    assert (await whoami(site.server.rest(token))).status == 401
+    unmark = {"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": None}}}
+    assert (await site.admin.request("PATCH", path, unmark, MERGE)).status == 200
+    assert (await whoami(site.server.rest(token))).status == 201
+
+
+class YearsLater(RealClock):
+    years = 0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=370 * self.years)
+
+
+async def test_a_token_that_nobody_uses_is_marked_and_a_year_later_deleted() -> None:
+    async with running_cluster(controllers=["serviceaccount-token-controller"]) as cluster:
+        client, clock = cluster.client, YearsLater()
+        cleaner = LegacyTokenCleaner(dataclasses.replace(cluster.manager.environment, clock=clock))
+        secrets = resources.of(core_v1.Secret)
+        for name in ("made-for-it", "made-by-hand"):
+            account: dict[str, Any] = {"apiVersion": "v1", "kind": "ServiceAccount"}
+            account["metadata"] = {"name": name, "namespace": "default"}
+            if name == "made-for-it":
+                account["secrets"] = [{"name": name}]
+            made = await client.create(account)
+            notes = {"kubernetes.io/service-account.name": name}
+            notes["kubernetes.io/service-account.uid"] = made["metadata"]["uid"]
+            meta = {"name": name, "namespace": "default", "annotations": notes}
+            type_ = "kubernetes.io/service-account-token"
+            await client.create({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": type_})
+
+        async def marked(name: str) -> bool:
+            await cleaner.clean()
+            labels = (await client.get(secrets, name, "default"))["metadata"].get("labels") or {}
+            return "kubernetes.io/legacy-token-invalid-since" in labels
+
+        async def gone() -> bool:
+            await cleaner.clean()
+            return [each["metadata"]["name"] for each in (await client.list(secrets, "default")).items] == [
+                "made-by-hand"
+            ]
+
+        assert not await marked("made-for-it")
+        clock.years = 1
+        await eventually(lambda: marked("made-for-it"), "the mark")
+        clock.years = 3
+        await eventually(gone, "the end of the token")
+        assert not await marked("made-by-hand")
 
 
 async def test_a_secret_ends_with_its_account(site: Site) -> None:
