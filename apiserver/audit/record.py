@@ -19,6 +19,8 @@ from apiserver.auth.user import UserInfo
 from machinery.caching import keep_short
 
 DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+PATCHES = "patch.webhook.admission.k8s.io/"
+"""Begins annotations that show parts of bodies."""
 AGENT_LIMIT = 1024
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -198,7 +200,10 @@ class Record:
         if self._response is not None and stage == COMPLETE:
             event.responseObject = self._shown(self._response)
         if self.annotations:
-            event.annotations = self.annotations
+            told = self.annotations
+            if not self.takes_request():
+                told = {key: text for key, text in told.items() if not key.startswith(PATCHES)}
+            event.annotations = told
         self._emit(_encode(event))
 
     def started(self, code: int) -> None:

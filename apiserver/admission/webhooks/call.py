@@ -12,6 +12,7 @@ import base64
 import binascii
 import random
 import ssl
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ Obj = Mapping[str, Any]
 
 MAX_ANSWER = 3 << 20
 IDLE_PER_TARGET = 4
+TARGETS = 64
 CHUNK = 65536
 SERVICE_LABEL = "kubernetes.io/service-name"
 
@@ -151,7 +153,8 @@ class Caller:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._idle: dict[tuple[str, int, str, str], list[_Connection]] = {}
+        self._idle: OrderedDict[tuple[str, int, str, str], list[_Connection]] = OrderedDict()
+        """The targets that were asked last; of those that no configuration names any more nothing is kept for ever."""
 
     async def post(self, client: Obj, body: bytes, seconds: float) -> bytes:
         """The body of the answer. Raises CallError."""
@@ -176,7 +179,7 @@ class Caller:
 
     async def _exchange(self, target: Target, body: bytes) -> tuple[int, bytes]:
         key = (target.host, target.port, target.server_name, target.ca)
-        idle = self._idle.setdefault(key, [])
+        idle = self._known(key)
         while True:
             reused = bool(idle)
             connection = idle.pop() if reused else await self._connect(target)
@@ -190,11 +193,20 @@ class Caller:
             except BaseException:
                 connection.close()
                 raise
-            if len(idle) < IDLE_PER_TARGET and connection.reusable():
+            if self._idle.get(key) is idle and len(idle) < IDLE_PER_TARGET and connection.reusable():
                 idle.append(connection)
             else:
                 connection.close()
             return result
+
+    def _known(self, key: tuple[str, int, str, str]) -> list[_Connection]:
+        idle = self._idle.setdefault(key, [])
+        self._idle.move_to_end(key)
+        if len(self._idle) > TARGETS:
+            _, old = self._idle.popitem(last=False)
+            while old:
+                old.pop().close()
+        return idle
 
     async def _connect(self, target: Target) -> _Connection:
         reader, writer = await asyncio.open_connection(

@@ -19,6 +19,7 @@ from apiserver.admission.webhooks.call import Caller, CallError
 from apiserver.admission.webhooks.hooks import Hook, hooks_of
 from apiserver.admission.webhooks.review import SPOKEN, BadAnswer, Verdict, denial, review_of, verdict_of
 from apiserver.admission.write import Write, in_version, namespace_labels, write_of
+from apiserver.audit.record import PATCHES
 from apiserver.registry.context import RequestContext
 from apiserver.registry.hooks import Obj, Undo
 from apiserver.registry.store import Registry
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 GROUP = "admissionregistration.k8s.io"
 MUTATION = "mutation.webhook.admission.k8s.io"
 """Of annotations in the audit log: which hook was asked in which round, and whether it has changed the object."""
+PATCH = PATCHES.rstrip("/")
+"""The same of what it has changed; told only where bodies are told."""
 
 
 class Asked(NamedTuple):
@@ -187,6 +190,10 @@ class WebhookRound:
         told = {"configuration": asked.hook.configuration, "webhook": asked.hook.name, "mutated": mutated}
         place = f"round_{turn}_index_{self._asked.index(asked)}"
         self._write.ctx.annotations[f"{MUTATION}/{place}"] = msgspec.json.encode(told).decode()
+        if mutated:
+            del told["mutated"]
+            carried = {**told, "patch": verdict.patch, "patchType": "JSONPatch"}
+            self._write.ctx.annotations[f"{PATCH}/{place}"] = msgspec.json.encode(carried).decode()
         return mutated
 
     async def _patch(self, asked: Asked, verdict: Verdict, shown: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from apiserver.audit.log import AuditLog
 from apiserver.audit.policy import parse
 from client.client import Client
 from tests.harness.apiserver import USER_TOKEN, RunningApiServer, eventually, running_apiserver
+from tests.harness.webhook import running_webhook
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 RULES = [
@@ -143,6 +146,54 @@ async def test_admission_tells_the_event(site: Site) -> None:
     assert told["pod-security.kubernetes.io/enforce-policy"] == "baseline:latest"
     wanted = 'would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
     assert told["pod-security.kubernetes.io/audit-violations"].startswith(wanted)
+
+
+async def test_hooks_and_policies_tell_the_event(site: Site) -> None:
+    rest, hooks = site.server.rest(), "/apis/admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+    policy = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "false", "message": "never"}],
+        "auditAnnotations": [{"key": "name", "valueExpression": "'it is ' + object.metadata.name"}],
+    }
+    binding = {"policyName": "p.example.com", "validationActions": ["Audit"]}
+    policies = f"{hooks}/validatingadmissionpolicies"
+    assert (await rest.post(policies, {"metadata": {"name": "p.example.com"}, "spec": policy})).status == 201
+    made = await rest.post(f"{policies[:-3]}ybindings", {"metadata": {"name": "b.example.com"}, "spec": binding})
+    assert made.status == 201, made.body
+    async with running_webhook() as hook:
+        webhook = {"clientConfig": hook.client(), "rules": [rule], "sideEffects": "None"}
+        for kind in ("mutating", "validating"):
+            entry = {**webhook, "name": f"{kind}.example.com", "admissionReviewVersions": ["v1"]}
+            body = {"metadata": {"name": kind}, "webhooks": [entry]}
+            assert (await rest.post(f"{hooks}/{kind}webhookconfigurations", body)).status == 201
+        patch = base64.b64encode(b'[{"op":"add","path":"/data","value":{"a":"b"}}]').decode()
+        patched = {"patchType": "JSONPatch", "patch": patch}
+        hook.answer = lambda request: {"allowed": True, "auditAnnotations": {"who": "me"}, **patched}
+        number = 0
+        async with asyncio.timeout(10):
+            while True:  # hooks and policies are known when their caches are
+                number += 1
+                body = {"metadata": {"name": f"m{number}"}}
+                assert (await rest.post(CONFIG_MAPS, body, audit_id=f"m{number}")).status == 201
+                told = site.events(auditID=f"m{number}", stage="ResponseComplete")[0]["annotations"]
+                if {"validating.example.com/who", "p.example.com/name"} <= set(told):
+                    break
+    assert told["mutating.example.com/who"] == told["validating.example.com/who"] == "me"
+    assert told["p.example.com/name"] == f"it is m{number}"
+    mutation = json.loads(told["mutation.webhook.admission.k8s.io/round_0_index_0"])
+    assert mutation == {"configuration": "mutating", "webhook": "mutating.example.com", "mutated": True}
+    sent = json.loads(told["patch.webhook.admission.k8s.io/round_0_index_0"])
+    assert sent["patchType"] == "JSONPatch" and sent["patch"] == json.loads(base64.b64decode(patch))
+    (failure,) = json.loads(told["validation.policy.admission.k8s.io/validation_failure"])
+    assert failure == {
+        "message": "never",
+        "policy": "p.example.com",
+        "binding": "b.example.com",
+        "expressionIndex": 0,
+        "validationActions": ["Audit"],
+    }
 
 
 async def test_faults_are_panics(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

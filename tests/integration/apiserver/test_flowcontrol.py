@@ -10,7 +10,10 @@ import pytest
 from apiserver.flowcontrol import defaults
 from apiserver.flowcontrol.level import Level
 from tests.harness.apiserver import USER_TOKEN, RestClient, RunningApiServer, eventually
+from tests.harness.webhook import running_webhook
 
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+HOOKS = ("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
 ROOT = "/apis/flowcontrol.apiserver.k8s.io/v1"
 MERGE = {"content-type": "application/merge-patch+json"}
 
@@ -95,9 +98,54 @@ async def test_waits_are_told(apiserver: RunningApiServer) -> None:
     assert count in (await rest.get("/metrics")).body.decode().splitlines()
 
 
-async def tiny_level(rest: RestClient, apiserver: RunningApiServer, response: dict[str, Any]) -> Level:
+async def test_a_level_full_of_slow_requests_lets_few_wait_and_turns_away_the_rest(apiserver: RunningApiServer) -> None:
+    rest, alice = apiserver.rest(), apiserver.rest(USER_TOKEN)
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}
+    may = {"metadata": {"name": "alice"}, "subjects": [subject], "roleRef": role}
+    assert (await rest.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", may)).status == 201
+    queuing = {"queues": 1, "handSize": 1, "queueLengthLimit": 2}
+    tiny = await tiny_level(rest, apiserver, {"type": "Queue", "queuing": queuing}, borrowingLimitPercent=0)
+    seats = tiny.spec.seats
+    async with running_webhook() as hook:
+        rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+        webhook = {
+            "name": "slow.example.com",
+            "clientConfig": hook.client(),
+            "rules": [rule],
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+            "timeoutSeconds": 30,
+        }
+        body = {"metadata": {"name": "slow"}, "webhooks": [webhook]}
+        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+        assert (await rest.post(path, body)).status == 201
+        await eventually(lambda: len(apiserver.server.registry.resource(*HOOKS).cache) == 1)
+        hook.gate.clear()
+        names = [f"m{number}" for number in range(seats + 2)]
+        sent = [asyncio.create_task(alice.post(CONFIG_MAPS, {"metadata": {"name": name}})) for name in names]
+        await eventually(lambda: (tiny.executing, tiny.queued) == (seats, 2))
+        refused = await alice.post(CONFIG_MAPS, {"metadata": {"name": "one-too-many"}})
+        assert (refused.status, refused.header("retry-after")) == (429, "1")
+        assert refused.body == b"Too many requests, please try again later.\n"
+        schema = (await rest.get(f"{ROOT}/flowschemas/alice")).json["metadata"]["uid"]
+        level = (await rest.get(f"{ROOT}/prioritylevelconfigurations/tiny")).json["metadata"]["uid"]
+        assert refused.header("x-kubernetes-pf-flowschema-uid") == schema
+        assert refused.header("x-kubernetes-pf-prioritylevel-uid") == level
+        assert (await rest.get("/version")).status == 200, "others are not harmed"
+        told = (await rest.get("/metrics")).body.decode().splitlines()
+        labels = 'flow_schema="alice",priority_level="tiny",reason="queue-full"'
+        assert f"apiserver_flowcontrol_rejected_requests_total{{{labels}}} 1" in told
+        assert 'apiserver_flowcontrol_current_inqueue_requests{priority_level="tiny"} 2' in told
+        hook.gate.set()
+        assert [answer.status for answer in await asyncio.gather(*sent)] == [201] * len(sent)
+    assert (tiny.seats, tiny.queued) == (0, 0)
+
+
+async def tiny_level(rest: RestClient, apiserver: RunningApiServer, response: dict[str, Any], **limited: Any) -> Level:
     """Alice's requests have a level of their own, with a share of one."""
-    level = {"type": "Limited", "limited": {"nominalConcurrencyShares": 1, "limitResponse": response}}
+    limits = {"nominalConcurrencyShares": 1, "limitResponse": response, **limited}
+    level = {"type": "Limited", "limited": limits}
     await rest.post(f"{ROOT}/prioritylevelconfigurations", {"metadata": {"name": "tiny"}, "spec": level})
     rule = {
         "subjects": [{"kind": "User", "user": {"name": "alice"}}],
