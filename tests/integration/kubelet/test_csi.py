@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -360,3 +361,23 @@ async def test_a_kubelet_that_was_killed_keeps_what_is_in_use(site: Site) -> Non
         assert not v.driver.asked("unpublish")
         await site.client.delete(core_v1.Pod, "web", "default", grace_period_seconds=0)
         await v.given_back()
+
+
+async def test_a_driver_that_wants_tokens_gets_them_again_and_again(fast_site: Site) -> None:
+    site = fast_site
+    async with volumes_of(site) as v:
+        tokens = [{"audience": "vault", "expirationSeconds": 3600}]
+        await v.driver_object(attachRequired=False, requiresRepublish=True, tokenRequests=tokens)
+        await v.volume()
+        await site.create("web", MOUNTED, **USES_CLAIM)
+        await site.phase("web", "Running")
+
+        async def republished() -> bool:
+            return len(v.driver.asked("publish")) >= 3
+
+        await until(republished, "the volume to be published again")
+        for request in v.driver.asked("publish"):
+            told = json.loads(request.volume_context["csi.storage.k8s.io/serviceAccount.tokens"])
+            assert told["vault"]["token"].count(".") == 2
+            assert told["vault"]["expirationTimestamp"].endswith("Z")
+        assert len({request.target_path for request in v.driver.asked("publish")}) == 1
