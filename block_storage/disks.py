@@ -122,8 +122,15 @@ def unmount(target: str) -> None:
 
 
 def shows(disk: str, target: str) -> bool:
-    """Whether what is mounted at `target` is this disk: its file system, the device itself, or the folder."""
-    found, own = Path(target).stat(), Path(disk).stat()
+    """Whether what is mounted at `target` is this disk: its file system, the device itself, or the folder.
+
+    The dead file system of a disk that was pulled is not, though the same disk may be back behind another device.
+    """
+    own = Path(disk).stat()
+    try:
+        found = Path(target).stat()
+    except OSError:
+        return False
     if stat.S_ISDIR(own.st_mode):
         return os.path.samestat(found, own)
     return own.st_rdev in (found.st_dev, found.st_rdev)

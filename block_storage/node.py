@@ -18,10 +18,13 @@ from block_storage import capabilities as rules
 from block_storage import disks
 from block_storage.answers import CsiError, call, invalid, required
 from linux import loop, mount
+from machinery import log
+from machinery.log import kv
 from proto.csi.v1 import csi_pb2 as pb
 from proto.csi.v1 import csi_pb2_grpc
 
 _Rpc = pb.NodeServiceCapability.RPC
+_log = log.get(__name__)
 _CAN: Final = (_Rpc.STAGE_UNSTAGE_VOLUME, _Rpc.GET_VOLUME_STATS, _Rpc.EXPAND_VOLUME, _Rpc.SINGLE_NODE_MULTI_WRITER)
 
 
@@ -74,14 +77,12 @@ class Node(csi_pb2_grpc.NodeServicer):
         if request.volume_capability.WhichOneof("access_type") == "block":
             self._refuse_folder(disk)
             return  # the device itself is published
-        Path(target).mkdir(parents=True, exist_ok=True, mode=0o750)
         read_only = rules.is_read_only(request.volume_capability)
-        if mount.is_mount_point(target):
-            if not disks.shows(disk, target):
-                raise CsiError("INTERNAL", f"something else is mounted at {target}")
+        if self._is_there(disk, target):
             if disks.is_read_only(target) != read_only and not disks.is_folder(disk):
                 raise CsiError("ALREADY_EXISTS", f"volume {request.volume_id} is staged at {target} for other use")
             return
+        Path(target).mkdir(parents=True, exist_ok=True, mode=0o750)
         if disks.is_folder(disk):
             disks.bind(disk, target, read_only=read_only)
             return
@@ -124,12 +125,10 @@ class Node(csi_pb2_grpc.NodeServicer):
         if is_block:
             self._refuse_folder(disk)
             source = disk
-        elif not mount.is_mount_point(source):
+        elif not mount.is_mount_point(source) or not disks.shows(disk, source):
             raise CsiError("FAILED_PRECONDITION", f"volume {request.volume_id} is not staged at {source}")
         read_only = request.readonly or rules.is_read_only(request.volume_capability)
-        if mount.is_mount_point(str(target)):
-            if not disks.shows(disk, str(target)):
-                raise CsiError("INTERNAL", f"something else is mounted at {target}")
+        if self._is_there(disk, str(target)):
             if not is_block and disks.is_read_only(str(target)) != read_only:
                 raise CsiError("ALREADY_EXISTS", f"volume {request.volume_id} is published at {target} for other use")
             return
@@ -148,6 +147,17 @@ class Node(csi_pb2_grpc.NodeServicer):
         with self._only_one(request.volume_id):
             await asyncio.to_thread(self._unpublish, Path(request.target_path))
         return pb.NodeUnpublishVolumeResponse()
+
+    @staticmethod
+    def _is_there(disk: str, target: str) -> bool:
+        """Whether the disk is mounted at a path of its own; what is left there of a disk that was pulled is removed."""
+        if not mount.is_mount_point(target):
+            return False
+        if disks.shows(disk, target):
+            return True
+        _log.warning("Unmounted what was left of a lost disk", extra=kv(path=target))
+        disks.unmount(target)
+        return False
 
     @staticmethod
     def _unpublish(target: Path) -> None:

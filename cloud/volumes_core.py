@@ -227,10 +227,12 @@ class VolumeCore:
         elif volume.made:
             yield "plug"
 
-    def pulls(self, volume: Volume) -> bool:
-        """Whether a detachment takes the device away from a machine that still uses it: one that is broken cannot."""
+    def farewell(self, volume: Volume) -> Literal["ask", "pull", "bury"]:
+        """How a device leaves its machine (`cloud.volumes_media`): only one that works is asked, unless forced."""
         there = volume.attachment
-        return there is not None and (there.force or self._sight(there.instance) != "working")
+        if there is None or self._sight(there.instance) != "working":
+            return "bury"
+        return "pull" if there.force else "ask"
 
     # ---- what became of effects ----
 

@@ -102,11 +102,11 @@ class VolumeEngine:
                 core.plugged(volume)
                 _log.info("Attached", extra=kv(volume=volume.id, instance=there.instance))
             case "unplug" if there is not None:
-                force = core.pulls(volume)
-                free = await asyncio.to_thread(self._media.unplug, volume.id, there.instance, force=force)
+                how = core.farewell(volume)
+                free = await asyncio.to_thread(self._media.unplug, volume.id, there.instance, how)
                 core.unplugged(volume, self.now(), busy=not free)
                 if free:
-                    _log.info("Detached", extra=kv(volume=volume.id, instance=there.instance, force=force))
+                    _log.info("Detached", extra=kv(volume=volume.id, instance=there.instance, how=how))
             case "remove":
                 await asyncio.to_thread(self._media.remove, volume.id)
                 core.removed(volume, self.now())

@@ -10,16 +10,22 @@ be repeated, and raise OSError.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from linux import loop, mount
 
 DEVICES: Final = "devices"
+
+
+Farewell = Literal["ask", "pull", "bury"]
+"""ask: a machine that has it mounted keeps it; pull: what is mounted there is dead from now on, but stays until the
+machine unmounts it, lest somebody write into the folder below; bury: the machine is dead and has no mounts any more."""
 
 
 class Media(Protocol):
@@ -31,8 +37,8 @@ class Media(Protocol):
     def plug(self, volume: str, machine: str) -> None:
         """Let the machine see it."""
 
-    def unplug(self, volume: str, machine: str, *, force: bool) -> bool:
-        """Take it from the machine. False: the machine has it mounted, and without `force` it keeps it."""
+    def unplug(self, volume: str, machine: str, how: Farewell) -> bool:
+        """Take it from the machine. False: it is in use there and was only asked for."""
 
     def remove(self, volume: str) -> None:
         """Destroy the data; nothing there is fine."""
@@ -69,7 +75,7 @@ class _Folders:
         """Mount points of the machine that are the disk's."""
         folder = str(self._machines / machine)
         for point in mount.mounts_below(folder):
-            with contextlib.suppress(OSError):  # gone meanwhile, or a file system that has been shut down
+            with contextlib.suppress(OSError):  # gone meanwhile, or the dead file system of another disk
                 if is_its(Path(point).stat()):
                     yield point
 
@@ -90,22 +96,33 @@ class LoopMedia(_Folders):
     def plug(self, volume: str, machine: str) -> None:
         self._link(volume, machine, loop.attach(str(self._disk(volume))))
 
-    def unplug(self, volume: str, machine: str, *, force: bool) -> bool:
+    def unplug(self, volume: str, machine: str, how: Farewell) -> bool:
         device = loop.find(str(self._disk(volume)))
         if device:
             number = Path(device).stat().st_rdev
-            mounts = list(self._mounts(machine, lambda found: number in (found.st_dev, found.st_rdev)))
-            if mounts and not force:
+            filesystems = mount.mounts_of(number, str(self._machines / machine))
+            raw = list(self._mounts(machine, lambda found: found.st_rdev == number))
+            if (filesystems or raw) and how == "ask":
                 return False
-            for point in mounts:
-                with contextlib.suppress(OSError):  # the device itself, bound somewhere, has no file system to end
-                    loop.shut_down(point)
-            for point in mounts:
-                mount.umount(point)
+            if filesystems:
+                self._shut_down(filesystems[0])
+            if raw:
+                loop.cut_off(device)
+            if how == "bury":
+                for point in (*filesystems, *raw):
+                    mount.umount(point)
         self._unlink(volume, machine)
         if device:
             loop.detach(device)
         return True
+
+    @staticmethod
+    def _shut_down(point: str) -> None:
+        try:
+            loop.shut_down(point)
+        except OSError as error:
+            if error.errno != errno.EIO:  # it has been before
+                raise
 
     def remove(self, volume: str) -> None:
         disk = self._disk(volume)
@@ -124,15 +141,18 @@ class FolderMedia(_Folders):
     def plug(self, volume: str, machine: str) -> None:
         self._link(volume, machine, str(self._disk(volume)))
 
-    def unplug(self, volume: str, machine: str, *, force: bool) -> bool:
+    def unplug(self, volume: str, machine: str, how: Farewell) -> bool:
         disk = self._disk(volume)
         if disk.exists():
             own = disk.stat()
             mounts = list(self._mounts(machine, lambda found: os.path.samestat(found, own)))
-            if mounts and not force:
+            if mounts and how == "ask":
                 return False
             for point in mounts:
-                mount.umount(point)
+                if how == "bury":
+                    mount.umount(point)
+                else:
+                    mount.make_read_only(point)
         self._unlink(volume, machine)
         return True
 
@@ -164,11 +184,11 @@ class FakeMedia:
         self._try("plug")
         self.plugged.add((volume, machine))
 
-    def unplug(self, volume: str, machine: str, *, force: bool) -> bool:
+    def unplug(self, volume: str, machine: str, how: Farewell) -> bool:
         self._try("unplug")
         used = (volume, machine)
         if used in self.mounted:
-            if not force:
+            if how == "ask":
                 return False
             self.mounted.discard(used)
             self.pulled.append(used)

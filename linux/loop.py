@@ -19,9 +19,17 @@ from typing import Final
 
 CONTROL: Final = "/dev/loop-control"
 MAJOR: Final = 7
-_CTL_GET_FREE, _CONFIGURE, _CLR_FD, _SET_CAPACITY, _GET_STATUS = 0x4C82, 0x4C0A, 0x4C01, 0x4C07, 0x4C05
+_CTL_GET_FREE, _CONFIGURE, _CLR_FD, _SET_CAPACITY, _GET_STATUS, _SET_STATUS = (
+    0x4C82,
+    0x4C0A,
+    0x4C01,
+    0x4C07,
+    0x4C05,
+    0x4C04,
+)
 _INFO = struct.Struct("<QQQQQIIII64s64s32s2Q")  # struct loop_info64
-_FLAGS_INDEX: Final = 8  # of lo_flags in that struct
+_SIZE_LIMIT, _FLAGS_INDEX = 4, 8  # of lo_sizelimit and lo_flags in that struct
+_SECTOR: Final = 512
 _AUTOCLEAR: Final = 4
 _CONFIG = struct.Struct(f"<II{_INFO.size}s64x")  # struct loop_config
 _SHUTDOWN: Final = 0x8004587D  # FS_IOC_SHUTDOWN; ext4 and xfs call it by names of their own
@@ -131,6 +139,18 @@ def detach(device: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENXIO, errno.ENOENT):
             raise
+
+
+def cut_off(device: str) -> None:
+    """Let a device end after its first sector, once what was written has reached the file: whoever has it open is lost.
+
+    A device that is held open outlives its removal; it must not write into a file that is somebody else's by then.
+    """
+    with _opened(device) as loop:
+        os.fsync(loop)
+        info = list(_INFO.unpack(fcntl.ioctl(loop, _GET_STATUS, bytes(_INFO.size))))
+        info[_SIZE_LIMIT] = _SECTOR
+        fcntl.ioctl(loop, _SET_STATUS, _INFO.pack(*info))
 
 
 def refresh_size(device: str) -> None:

@@ -34,7 +34,12 @@ def bind(source: str, target: str, *, readonly: bool = False, recursive: bool = 
     """Bind-mount; a read-only bind takes a second call because the kernel ignores the flag in the first."""
     mount(source, target, None, MS_BIND | (MS_REC if recursive else 0))
     if readonly:
-        mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+        make_read_only(target)
+
+
+def make_read_only(target: str) -> None:
+    """Let a bind mount be read-only from now on; other mounts of the same folder stay as they are."""
+    mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
 def tmpfs(target: str, *, size: str | None = None, mode: int = 0o755, flags: int = 0) -> None:
@@ -95,6 +100,18 @@ def mounts_below(folder: str, mountinfo: str = "/proc/self/mountinfo") -> list[s
         points = [entry[0] for entry in parse_mountinfo(lines)]
     below = [point for point in points if point == prefix or point.startswith(prefix.rstrip("/") + "/")]
     return sorted(below, key=lambda point: point.count("/"), reverse=True)
+
+
+def mounts_of(device: int, folder: str, mountinfo: str = "/proc/self/mountinfo") -> list[str]:
+    """Mount points at or below `folder` of the file system on a device (st_rdev), deepest first.
+
+    By what the kernel says of mounts, not by looking at them: a file system that was shut down cannot be looked at.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with Path(mountinfo).open(encoding="utf-8", errors="surrogateescape") as lines:
+        fields = [line.split(" ", 5) for line in lines]
+    points = {_unescape(each[4]) for each in fields if len(each) > 5 and each[2] == number}
+    return [point for point in mounts_below(folder, mountinfo) if point in points]
 
 
 def unmount_below(folder: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud.volumes_media import DEVICES, FakeMedia, FolderMedia, LoopMedia, Media
+from cloud.volumes_media import DEVICES, FakeMedia, Farewell, FolderMedia, LoopMedia, Media
 from linux import loop, mount
 
 SIZE = 64 << 20
@@ -69,24 +69,26 @@ def test_everything_may_be_done_twice(site: Site) -> None:
         assert site.sees("m1")
     site.media.shape("vol-1", 2 * SIZE)
     for _ in range(2):
-        assert site.media.unplug("vol-1", "m1", force=False)
+        assert site.media.unplug("vol-1", "m1", "ask")
         assert not site.sees("m1")
     for _ in range(2):
         site.media.remove("vol-1")
 
 
-def test_a_busy_disk_stays_until_it_is_pulled(site: Site) -> None:
+@pytest.mark.parametrize("how", ["pull", "bury"])
+def test_a_busy_disk_stays_until_it_is_taken(site: Site, how: Farewell) -> None:
     site.media.shape("vol-1", SIZE)
     site.media.plug("vol-1", "m1")
     site.use("m1")
-    assert not site.media.unplug("vol-1", "m1", force=False)
+    assert not site.media.unplug("vol-1", "m1", "ask")
     assert site.sees("m1")
-    assert site.media.unplug("vol-1", "m1", force=True)
+    assert site.media.unplug("vol-1", "m1", how)
     assert not site.sees("m1")
-    assert not site.uses("m1")
+    if not isinstance(site.media, FakeMedia):
+        assert site.uses("m1") == (how == "pull"), "what a working machine has mounted is its own to unmount"
     site.media.plug("vol-1", "m2")
     assert (site.sees("m1"), site.sees("m2")) == (False, True)
-    assert site.media.unplug("vol-1", "m2", force=False)
+    assert site.media.unplug("vol-1", "m2", "ask")
     site.media.remove("vol-1")
 
 
@@ -105,7 +107,7 @@ def test_data_moves_with_the_disk(site: Site) -> None:
         else:
             with file.open("wb" if device.is_dir() else "r+b") as writer:
                 writer.write(b"hello")
-        assert site.media.unplug("vol-1", name, force=False)
+        assert site.media.unplug("vol-1", name, "ask")
     site.media.remove("vol-1")
 
 

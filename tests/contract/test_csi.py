@@ -72,7 +72,8 @@ class Volume:
         await self.driver.controller.ControllerUnpublishVolume(request, **more)
 
     async def stage(self, node: str) -> None:
-        Path(self.staging(node)).mkdir(parents=True, exist_ok=True)
+        if not mount.is_mount_point(self.staging(node)):
+            Path(self.staging(node)).mkdir(parents=True, exist_ok=True)
         request = pb.NodeStageVolumeRequest(
             volume_id=self.id, staging_target_path=self.staging(node), volume_capability=self.capability
         )
@@ -406,6 +407,32 @@ async def test_a_volume_leaves_a_dead_node_and_its_writers_fail(driver: Driver) 
     await made.leave("node-2")
 
 
+async def test_a_volume_that_is_pulled_from_a_working_node_is_dead_there_and_alive_elsewhere(driver: Driver) -> None:
+    made = await create(driver)
+    path = await made.use("node-1")
+    (path / "file").write_text("saved")
+    engine = driver.volumes
+    engine.core.detach(engine.core.find(made.id), "", engine.now(), force=True)
+    engine.wake()
+    await eventually(lambda: engine.core.find(made.id).state == "available")
+    assert mount.is_mount_point(str(path)), "were it unmounted, the pod would write into an empty folder"
+    with pytest.raises(OSError, match=r"Input/output|Read-only"):
+        (path / "lost").write_text("x")
+    moved = await made.use("node-2")
+    assert (moved / "file").read_text() == "saved"
+    assert not (moved / "lost").exists()
+    await made.leave("node-2")
+    await made.publish("node-1")
+    if loop.find(str(driver.folder / "volumes" / made.id)):
+        assert await code(made.mount("node-1", "late")) == "FAILED_PRECONDITION"  # what is staged is dead
+    else:
+        await made.unmount("node-1")
+        await made.unstage("node-1")
+    again = await made.use("node-1")
+    assert (again / "file").read_text() == "saved"
+    await made.leave("node-1")
+
+
 async def test_growing(driver: Driver) -> None:
     made = await create(driver)
     path = await made.use("node-1")
@@ -473,6 +500,15 @@ async def test_raw_devices(driver: Driver) -> None:
     stats = pb.NodeGetVolumeStatsRequest(volume_id=made.id, volume_path=str(path))
     assert (await driver.nodes["node-1"].NodeGetVolumeStats(stats)).usage[0].total == GIB
     assert not (await made.expand(2 * GIB)).node_expansion_required
+    with path.open("r+b", buffering=0) as device:  # and while somebody holds it open, it is pulled
+        engine = driver.volumes
+        engine.core.detach(engine.core.find(made.id), "", engine.now(), force=True)
+        engine.wake()
+        await eventually(lambda: engine.core.find(made.id).state == "available")
+        with pytest.raises(OSError, match=r"."):
+            device.seek(GIB // 2)
+            device.write(b"lost")
+            os.fsync(device)
     await made.unmount("node-1")
     assert not path.exists()
     await made.unstage("node-1")

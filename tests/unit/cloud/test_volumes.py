@@ -59,8 +59,7 @@ class World:
                         self.core.plugged(volume)
                     case "unplug":
                         assert there is not None
-                        force = self.core.pulls(volume)
-                        free = self.disks.unplug(volume.id, there.instance, force=force)
+                        free = self.disks.unplug(volume.id, there.instance, self.core.farewell(volume))
                         self.core.unplugged(volume, self.now, busy=not free)
                     case "remove":
                         self.disks.remove(volume.id)

@@ -52,6 +52,25 @@ def test_a_device_that_is_only_held_open_is_not_found_again(disk: Path) -> None:
     assert loop.find(str(disk)) == second
 
 
+def test_a_device_that_was_cut_off_writes_nothing_more(disk: Path) -> None:
+    device = loop.attach(str(disk))
+    holder = os.open(device, os.O_RDWR)
+    try:
+        os.pwrite(holder, b"kept", MIB)
+        loop.cut_off(device)
+        loop.detach(device)
+        assert loop.find(str(disk)) == ""
+        with pytest.raises(OSError, match=r"."):
+            os.pwrite(holder, b"lost", 2 * MIB)
+            os.fsync(holder)
+    finally:
+        os.close(holder)
+    content = disk.read_bytes()
+    assert content[MIB : MIB + 4] == b"kept"
+    assert content[2 * MIB : 2 * MIB + 4] == bytes(4)
+    assert len(content) == 4 * MIB
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     assert loop.find(str(tmp_path / "nothing")) == ""
     assert loop.detach_below(str(tmp_path / "nothing")) == []

@@ -28,6 +28,14 @@ def test_mounts_below_is_deepest_first_and_respects_names(tmp_path: Path) -> Non
     assert mount.mounts_below("/a", str(info)) == ["/a/b/c", "/a/b", "/a"]
 
 
+def test_mounts_of_a_device_are_found_without_looking_at_them(tmp_path: Path) -> None:
+    info = tmp_path / "mountinfo"
+    rows = [("7:1", "/m/a"), ("7:1", "/m/a/b"), ("7:11", "/m/c"), ("7:1", "/elsewhere"), ("0:5", "/m/a/b")]
+    info.write_text("".join(f"1 2 {device} / {point} rw - xfs /dev/x rw\n" for device, point in rows))
+    assert mount.mounts_of(os.makedev(7, 1), "/m", str(info))[-1] == "/m/a"
+    assert set(mount.mounts_of(os.makedev(7, 1), "/m", str(info))) == {"/m/a", "/m/a/b"}
+
+
 @root_only
 @pytest.mark.parametrize("layers", [pytest.param(2, id="shallow"), pytest.param(60, id="options-over-a-page")])
 def test_overlay(tmp_path: Path, layers: int) -> None:
