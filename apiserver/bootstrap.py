@@ -29,9 +29,11 @@ from apiserver.registry.store import Registry, RequestContext, ResourceStore
 from machinery.clock import Clock
 from machinery.errors import AlreadyExists, NotFound, ServiceUnavailable, StatusError, Timeout
 from machinery.log import kv
+from machinery.meta import rfc3339
 
 NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
 KUBERNETES = "kubernetes"
+SERVICE_CIDRS = ("networking.k8s.io", "v1", "servicecidrs")
 
 log = logging.getLogger("apiserver.bootstrap")
 
@@ -74,6 +76,16 @@ def initial_objects(service_range: str, port: int) -> Iterator[tuple[Key, str, d
                 "description": text + tail,
             },
         )
+    yield (
+        SERVICE_CIDRS,
+        "",
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": KUBERNETES},
+            "spec": {"cidrs": [service_range]},
+        },
+    )
     address = first_service_ip(service_range)
     yield (
         ("", "v1", "services"),
@@ -188,6 +200,25 @@ class Bootstrap:
         async with asyncio.TaskGroup() as group:
             for work in rest:
                 group.create_task(work)
+        await self._tell_ready()
+
+    async def _tell_ready(self) -> None:
+        """Of the range of cluster IPs, unless somebody has judged it already or it is not ours."""
+        store = self._registry.resource(*SERVICE_CIDRS)
+        context = RequestContext(SYSTEM_API_SERVER, field_manager="kubernetes-service-cidr-controller")
+        try:
+            found = msgspec.json.decode(await store.get(context, "", KUBERNETES))
+            told = (found.get("status") or {}).get("conditions")
+            if told or found["metadata"].get("deletionTimestamp") or found["spec"]["cidrs"] != [self._service_range]:
+                return
+            now = rfc3339(self._registry.clock.now())
+            message = "Kubernetes default Service CIDR is ready"
+            ready = {"type": "Ready", "status": "True", "reason": "", "message": message, "lastTransitionTime": now}
+            await store.update(
+                context, "", KUBERNETES, {**found, "status": {"conditions": [ready]}}, subresource="status"
+            )
+        except StatusError as error:
+            log.warning("Could not tell that the range of cluster IPs is ready", extra=kv(error=error.message))
 
     async def _reconcile(
         self, store: ResourceStore, context: RequestContext, namespace: str, obj: dict[str, Any], found: dict[str, Any]

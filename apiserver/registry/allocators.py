@@ -6,12 +6,14 @@ for its services are known here only when the watch cache has them. Safe for con
 because every step runs in one event loop without waiting. Called by the service strategy.
 """
 
+import contextlib
 import ipaddress
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 Obj = dict[str, Any]
+MISMATCH = "failed to allocate IP {}: the provided network does not match the current range"
 
 
 class AllocationError(ValueError):
@@ -101,9 +103,7 @@ class AddressAllocator:
         """Take this very address."""
         parsed = ipaddress.ip_address(address)
         if parsed not in self.network:
-            raise AllocationError(
-                f"failed to allocate IP {address}: the provided network does not match the current range"
-            )
+            raise AllocationError(MISMATCH.format(address))
         offset = int(parsed) - self._base
         if not 1 <= offset <= self._size:
             raise AllocationError(
@@ -133,6 +133,82 @@ class AddressAllocator:
         self._taken.discard(int(ipaddress.ip_address(address)))
 
 
+class AddressRanges:
+    """Cluster IPs of the range that the server was started with and of those that ServiceCIDR objects add.
+
+    Ranges may overlap; an address is taken in all of them. Only ranges that are ready give addresses out.
+    """
+
+    def __init__(self, cidr: str, rng: random.Random | None = None) -> None:
+        self._rng = rng
+        self._cidr = cidr
+        self._ready: Mapping[str, bool] = {cidr: True}
+        self._ranges = {cidr: AddressAllocator(cidr, rng)}
+
+    @property
+    def family(self) -> str:
+        """`IPv4` or `IPv6`: of all ranges that count here."""
+        return self._ranges[self._cidr].family
+
+    def set_ranges(self, ready: Mapping[str, bool]) -> bool:
+        """Which ranges there are, and which of them are ready. True: what is taken has to be told anew."""
+        usable = {cidr: is_ready for cidr, is_ready in ready.items() if f"IPv{_version(cidr)}" == self.family}
+        usable.setdefault(self._cidr, True)
+        self._ready, same = usable, usable.keys() == self._ranges.keys()
+        if not same:
+            self._ranges = {cidr: AddressAllocator(cidr, self._rng) for cidr in sorted(usable, key=self._order)}
+        return not same
+
+    def _order(self, cidr: str) -> tuple[bool, str]:
+        return cidr != self._cidr, cidr
+
+    def _with(self, address: str) -> list[AddressAllocator]:
+        parsed = ipaddress.ip_address(address)
+        return [each for each in self._ranges.values() if parsed in each.network]
+
+    def contains(self, address: str) -> bool:
+        """Whether any range has it, ready or not."""
+        return bool(self._with(address))
+
+    def clear(self) -> None:
+        """Forget everything that is taken."""
+        for each in self._ranges.values():
+            each.clear()
+
+    def hold(self, address: str) -> None:
+        """Take note of a stored service's address."""
+        for each in self._with(address):
+            each.hold(address)
+
+    def reserve(self, address: str) -> None:
+        """Take this very address."""
+        parsed = ipaddress.ip_address(address)
+        ready = [each for cidr, each in self._ranges.items() if self._ready[cidr] and parsed in each.network]
+        if not ready:
+            raise AllocationError(MISMATCH.format(address))
+        ready[0].reserve(address)
+        self.hold(address)
+
+    def next(self) -> str:
+        """A free address; it is taken."""
+        for cidr, each in self._ranges.items():
+            if self._ready[cidr]:
+                with contextlib.suppress(AllocationError):  # full: the next one
+                    address = each.next()
+                    self.hold(address)
+                    return address
+        raise AllocationError("failed to allocate a serviceIP: range is full")
+
+    def release(self, address: str) -> None:
+        """Give an address back."""
+        for each in self._with(address):
+            each.release(address)
+
+
+def _version(cidr: str) -> int:
+    return ipaddress.ip_network(cidr, strict=False).version
+
+
 Key = tuple[str, str]  # namespace and name of a service
 Value = str | tuple[str, int]  # an address, or a node port with its protocol
 
@@ -160,8 +236,11 @@ class ServiceAllocators:
         node_ports: tuple[int, int] = (30000, 32767),
         services: Changes | None = None,
         rng: random.Random | None = None,
+        ranges: Callable[[], Mapping[str, bool]] = dict,
     ) -> None:
-        self.addresses = AddressAllocator(cidr, rng)
+        """`ranges`: the CIDRs of ServiceCIDR objects, and whether they are ready."""
+        self.addresses = AddressRanges(cidr, rng)
+        self._ranges = ranges
         self.ports = PortAllocator(*node_ports, rng=rng)
         self._services = services
         self._seen = -1  # the revision up to which changes are known
@@ -172,6 +251,8 @@ class ServiceAllocators:
 
     def load(self) -> None:
         """Know all that is stored by now."""
+        if self.addresses.set_ranges(self._ranges()):
+            self._seen = -1
         if self._services is None:
             return
         changes = self._services.since(self._seen) if self._seen >= 0 else None
@@ -248,7 +329,7 @@ class ServiceAllocators:
 
     def values_of(self, service: Obj) -> frozenset[Value]:
         """What a stored service holds of the values given out here."""
-        held = {each for each in addresses_of(service) if ipaddress.ip_address(each) in self.addresses.network}
+        held = {each for each in addresses_of(service) if self.addresses.contains(each)}
         return frozenset((*held, *ports_of(service)))
 
 

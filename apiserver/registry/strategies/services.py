@@ -51,8 +51,26 @@ def connect_allocators(registry: Registry, service_range: str) -> ServiceAllocat
     strategy = store.strategy
     if not isinstance(strategy, ServiceStrategy):
         raise TypeError("services are served by another strategy")
-    strategy.allocators = ServiceAllocators(service_range, services=_StoredServices(registry, store.cache))
+    stored = _StoredServices(registry, store.cache)
+    ranges = registry.resource("networking.k8s.io", "v1", "servicecidrs").cache
+
+    def ready() -> dict[str, bool]:
+        found: dict[str, bool] = {}
+        for entry in ranges.select(Selection()):
+            each = entry.decoded()
+            for cidr in each["spec"]["cidrs"]:
+                found[cidr] = found.get(cidr, False) or _is_ready(each)
+        return found
+
+    strategy.allocators = ServiceAllocators(service_range, services=stored, ranges=ready)
     return strategy.allocators
+
+
+def _is_ready(service_cidr: Obj) -> bool:
+    """As upstream: one that nobody has judged yet is, one that is being deleted is not."""
+    conditions = (service_cidr.get("status") or {}).get("conditions") or ()
+    told = next((each["status"] == "True" for each in conditions if each["type"] == "Ready"), True)
+    return told and not service_cidr["metadata"].get("deletionTimestamp")
 
 
 class _StoredServices:

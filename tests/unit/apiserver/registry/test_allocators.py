@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apiserver.registry.allocators import AddressAllocator, AllocationError, Key, PortAllocator, ServiceAllocators
+from apiserver.registry.allocators import (
+    AddressAllocator,
+    AddressRanges,
+    AllocationError,
+    Key,
+    PortAllocator,
+    ServiceAllocators,
+)
 
 
 def test_random_addresses_leave_the_static_band_free() -> None:
@@ -139,3 +146,41 @@ def test_a_value_that_was_given_again_is_not_freed_by_an_old_deletion() -> None:
     allocators.load()
     with pytest.raises(AllocationError):
         allocators.addresses.reserve("10.96.0.9")
+
+
+def test_a_full_range_is_followed_by_the_next_that_is_ready() -> None:
+    ranges = AddressRanges("10.0.0.0/30", random.Random(1))
+    assert {ranges.next(), ranges.next()} == {"10.0.0.1", "10.0.0.2"}
+    assert ranges.set_ranges({"10.0.0.0/30": True, "10.1.0.0/30": True, "10.2.0.0/30": False, "2001:db8::/120": True})
+    for address in ("10.0.0.1", "10.0.0.2"):  # told anew
+        ranges.hold(address)
+    assert {ranges.next(), ranges.next()} == {"10.1.0.1", "10.1.0.2"}
+    with pytest.raises(AllocationError, match="range is full"):
+        ranges.next()
+    with pytest.raises(AllocationError, match="does not match the current range"):
+        ranges.reserve("10.2.0.1")
+    assert not ranges.set_ranges({"10.0.0.0/30": True, "10.1.0.0/30": True, "10.2.0.0/30": True})
+    ranges.reserve("10.2.0.1")
+
+
+def test_an_address_is_taken_in_all_ranges_that_have_it() -> None:
+    ranges = AddressRanges("10.0.0.0/24", random.Random(1))
+    ranges.set_ranges({"10.0.0.0/24": True, "10.0.0.0/16": True})
+    ranges.reserve("10.0.0.9")
+    ranges.set_ranges({"10.0.0.0/24": False, "10.0.0.0/16": True})
+    with pytest.raises(AllocationError, match="already allocated"):
+        ranges.reserve("10.0.0.9")
+    ranges.release("10.0.0.9")
+    ranges.reserve("10.0.0.9")
+
+
+def test_stored_addresses_are_known_in_ranges_that_come_later() -> None:
+    stored = Stored()
+    stored.put("a", {"type": "ClusterIP", "clusterIPs": ["10.7.0.9"]})
+    found = {"10.96.0.0/16": True}
+    allocators = ServiceAllocators("10.96.0.0/16", services=stored, ranges=lambda: found)
+    allocators.load()
+    found["10.7.0.0/16"] = True
+    allocators.load()
+    with pytest.raises(AllocationError, match="already allocated"):
+        allocators.addresses.reserve("10.7.0.9")

@@ -37,7 +37,7 @@ from machinery.errors import Invalid, StatusError
 from machinery.meta import rfc3339
 
 Obj = dict[str, Any]
-KINDS = {"services", "ipaddresses", "configmaps"}
+KINDS = {"services", "ipaddresses", "servicecidrs", "configmaps"}
 MERGE = "application/merge-patch+json"
 CTX = RequestContext(UserInfo("tester"))
 RANGE = "10.50.0.0/24"
@@ -82,7 +82,7 @@ class Server:
         self.services = self.registry.resource("", "v1", "services")
         assert isinstance(self.services.strategy, ServiceStrategy)
         allocators = self.services.strategy.allocators
-        allocators.addresses._rng = allocators.ports._rng = random.Random(seed)
+        allocators.addresses._ranges[RANGE]._rng = allocators.ports._rng = random.Random(seed)
         self.repair = AllocationRepair(store, self.services.cache, allocators, RealClock())
 
     async def create(self, name: str, **spec: Any) -> Obj:
