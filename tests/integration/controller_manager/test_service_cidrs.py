@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+import pytest
+
 from api import resources
 from api.models import core_v1, networking_v1
 from machinery.errors import Invalid, NotFound
@@ -32,7 +34,8 @@ async def ready(cluster: Cluster, name: str, status: str) -> Obj:
     return found[0]
 
 
-async def test_a_range_is_added_used_and_goes_when_nobody_needs_it() -> None:
+async def test_a_range_is_added_used_and_goes_when_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller_manager.service_cidr.GRACE", 1.0)
     async with running_cluster(controllers=["service-cidr-controller"]) as cluster:
         client = cluster.client
         await ready(cluster, "kubernetes", "True")
