@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +17,8 @@ from machinery.errors import AlreadyExists, Conflict, NotFound
 from nodepool_autoscaler import names
 from nodepool_autoscaler.app import Autoscaler
 from nodepool_autoscaler.definitions import definitions
+from nodepool_autoscaler.disruption.controller import Options
+from nodepool_autoscaler.model import Offering
 from nodepool_autoscaler.objects import CLAIMS, NODE_CLASSES, NODE_POOLS, POOLS, NodeClaim, NodePool
 from nodepool_autoscaler.provider import FakeProvider, Machine
 from nodepool_autoscaler.simulation import quantities
@@ -135,6 +137,12 @@ class Site:
 
         return await until(message, f"{reason} about {name}")
 
+    # --- everybody else ----------------------------------------------------------------------------------------------
+
+    def beside(self, server: RunningApiServer) -> contextlib.AbstractAsyncContextManager[object]:
+        """What else runs."""
+        return contextlib.nullcontext()
+
     # --- kubelets ----------------------------------------------------------------------------------------------------
 
     async def play(self) -> None:
@@ -180,6 +188,9 @@ class Site:
         return True
 
 
+S = TypeVar("S", bound=Site)
+
+
 async def prepare(server: RunningApiServer, admin: Client) -> None:
     """Namespaces, the definitions of the kinds, and the node class `default`."""
     for made in (
@@ -211,9 +222,15 @@ async def prepare(server: RunningApiServer, admin: Client) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_site() -> AsyncIterator[Site]:
+async def running(
+    kind: type[S],
+    *,
+    offers: Sequence[Offering] | None = None,
+    options: Options | None = None,
+    scale: float = SCALE,
+) -> AsyncIterator[S]:
     """Everything, with a node class `default` and no pool."""
-    provider, clock = FakeProvider(offerings()), RealClock(SCALE)
+    provider, clock = FakeProvider(offers if offers is not None else offerings()), RealClock(scale)
     async with contextlib.AsyncExitStack() as ends:
         server = await ends.enter_async_context(running_apiserver())
         admin = Client.connect(server.grpc_target, server.admin_tls)
@@ -222,8 +239,9 @@ async def running_site() -> AsyncIterator[Site]:
         client = Client.connect(server.grpc_target, server.admin_tls)
         ends.push_async_callback(client.close)
         informers = Informers(client, clock)
-        autoscaler = Autoscaler(client, clock, informers, provider)
-        site = Site(admin, autoscaler, provider, clock)
+        autoscaler = Autoscaler(client, clock, informers, provider, options)
+        site = kind(admin, autoscaler, provider, clock)
+        await ends.enter_async_context(site.beside(server))
         works = (informers.run(), autoscaler.events.run(), autoscaler.run(), site.play())
         tasks = [asyncio.ensure_future(work) for work in works]
         try:
@@ -235,3 +253,8 @@ async def running_site() -> AsyncIterator[Site]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def running_site(scale: float = SCALE) -> contextlib.AbstractAsyncContextManager[Site]:
+    """With kubelets only."""
+    return running(Site, scale=scale)
