@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cluster_autoscaler.cloud_view import CloudView
 from cluster_autoscaler.expanders import waste
+from cluster_autoscaler.options import GroupOptions
 from cluster_autoscaler.planner import Plan
 from cluster_autoscaler.registry import ClusterStateRegistry, Counts
 from cluster_autoscaler.removal import Removals
@@ -49,10 +50,12 @@ class Explainer:
         else:
             headline = f"Node {name} stays: {last.halted or 'nothing was decided about it'}."
         used = down.utilizations.get(name)
+        group = last.view.groups.get(last.view.group_of.get(name, ""))
         told = {
             "group": last.view.group_of.get(name, ""),
             "because": verdict.message if verdict is not None else "",
             "requested": f"{used:.1%}" if used is not None else "",
+            "may go": _terms(group.options) if group is not None else "",
             "unneeded for": f"{last.now - since:.0f} s" if since is not None else "",
             "pods to move": ", ".join(pod.key for pod in removal.moving) if removal is not None else "",
         }
@@ -88,6 +91,7 @@ class Explainer:
             f"{counts.being_deleted} leaving",
             "machines without node": counts.unregistered + counts.long_unregistered,
             "upcoming": counts.upcoming,
+            "nodes may go": _terms(group.options),
         }
         if backoff is not None:
             told["backoff"] = f"{backoff.until - last.now:.0f} s more ({backoff.code}: {backoff.message})"
@@ -140,3 +144,11 @@ class Explainer:
             counted = ", ".join(f"{count} of {group}" for group, count in last.plan.upcoming.items())
             where = f"a machine that is on its way will have room (upcoming: {counted})"
         return pb.Decision(headline=f"Pod {key} needs no other machine: {where}.", time=last.at)
+
+
+def _terms(options: GroupOptions) -> str:
+    """When a node of a group may be taken away, as the autoscaler's flags or the group itself say."""
+    return (
+        f"below {options.utilization_threshold:.0%} requested, after {options.unneeded_time:g} s unneeded, "
+        f"or {options.unready_time:g} s unready"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,15 @@ from proto.explain.v1 import explain_pb2 as pb
 from tests.unit.cluster_autoscaler.scene import Scene
 
 
-def explained(scene: Scene, name: str) -> pb.Decision | None:
+def explainer(scene: Scene) -> Explainer:
     removals: Any = SimpleNamespace(active={})
-    explainer = Explainer(scene.registry, removals)
-    explainer.last = LastPass(now=scene.now, view=scene.view, plan=scene.decide(), names=tuple(scene.nodes))
-    return explainer.scale_up("default", name)
+    made = Explainer(scene.registry, removals)
+    made.last = LastPass(now=scene.now, view=scene.view, plan=scene.decide(), names=tuple(scene.nodes))
+    return made
+
+
+def explained(scene: Scene, name: str) -> pb.Decision | None:
+    return explainer(scene).scale_up("default", name)
 
 
 def scene() -> Scene:
@@ -71,3 +76,19 @@ def test_a_pod_that_waits_for_a_machine_on_its_way_is_told_so() -> None:
     found = explained(s, "tiny")
     assert found is not None
     assert found.headline == f"Pod default/tiny needs no other machine: node {name} has room."
+
+
+def test_a_node_shows_what_is_requested_and_when_it_may_go() -> None:
+    s = scene()
+    name = s.node("large")
+    s.view.groups["large"].options = replace(s.options.group, utilization_threshold=0.3, unneeded_time=60.0)
+    s.pod("web", "2", node=name)
+    made = explainer(s)
+    found = made.node("", name)
+    assert found is not None
+    told = {fact.what: fact.value for fact in found.facts}
+    terms = "below 30% requested, after 60 s unneeded, or 1200 s unready"
+    assert (told["group"], told["requested"], told["may go"]) == ("large", "25.0%", terms)
+    group = made.nodegroup("", "large")
+    assert group is not None
+    assert {fact.what: fact.value for fact in group.facts}["nodes may go"] == terms
