@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,8 +113,10 @@ def test_a_disk_and_its_pod(disks: Cluster) -> None:
     assert told.endswith("Volume is already used by pod(s) db-0")
     disks.kubectl("delete", "pod", "second")
 
-    # The pod goes to another node, its disk goes with it.
+    # The pod goes to another node, its disk goes with it, whoever dies meanwhile.
     disks.kubectl("cordon", node)
+    for component, where in (("cloud", ""), ("csi-controllers", ""), ("block-driver", ""), ("block-driver", node)):
+        os.kill(disks.pid(component, where), signal.SIGKILL)
     disks.kubectl("delete", "pod", "db-0")
     moved = eventually(lambda: [each for each in disks.running("app=db") if each["spec"]["nodeName"] != node], "a move")
     assert read(disks, "cat /data/log") == "db-0\ndb-0"
