@@ -1,43 +1,42 @@
-"""Carries out what a pod's machine decides: the only place where a pod's instructions become CRI calls.
+"""Carries out what a pod's machine decides: instructions become calls of the runtime and of the API server.
 
-Owns the machine of one pod and the tasks that work for it. Never decides: every result goes back as an event. Called by
-`kubelet.node_pods`, which feeds in what the API server and the runtime say.
+Owns the machine of one pod and the tasks that work for it; what is done to single containers is in `starting`,
+`resizing` and `ending`. Never decides: every result goes back as an event. Called by `kubelet.node_pods`, which feeds
+in what the API server and the runtime say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from api.models import core_v1
 from kubelet import dns
-from kubelet import env as environment
 from kubelet.cri import CriError
 from kubelet.downward import PodFacts
-from kubelet.images import ImageFailure
 from kubelet.pod import config as configs
 from kubelet.pod import events as ev
+from kubelet.pod.calls import RETRY_FIRST, RETRY_LAST, forgiving, until_done
+from kubelet.pod.ending import Ending
 from kubelet.pod.machine import PodMachine
 from kubelet.pod.resize import allocated_pod
+from kubelet.pod.resizing import Resizing
 from kubelet.pod.services import Services
+from kubelet.pod.starting import Starting
 from kubelet.pod.termination import termination_message
-from kubelet.probes.handlers import target_of
-from kubelet.probes.hooks import run_hook
 from kubelet.probes.runner import ProbeRunner
-from kubelet.records import ContainerRecord, ContainerState, container_record, sandbox_record
+from kubelet.records import ContainerRecord, container_record, sandbox_record
 from kubelet.status.pod_status import pod_ips, pod_status
 from kubelet.volumes.payload import VolumeError, VolumeWait
-from machinery import log, quantity
+from machinery import log
 from machinery.clock import Timer
 from machinery.errors import Conflict, NotFound, StatusError
 from machinery.log import kv
 
 _log = log.get(__name__)
-RETRY_FIRST, RETRY_LAST = 0.2, 10.0
 UNMOUNT_RETRY_LAST = 122.0
 FLUSH_SECONDS = 5.0
 
@@ -57,7 +56,7 @@ class PodWorker:
         """`fits` tells why the node has no room for a resized pod: (reason, message), "" where it has."""
         self.shared = shared
         self._fits = fits
-        self._resizing = asyncio.Lock()
+        self._starting, self._resizing, self._ending = Starting(self), Resizing(self), Ending(self)
         self.machine = PodMachine(pod, shared.now())
         self.uid = self.machine.uid
         self._forget = forget
@@ -133,19 +132,19 @@ class PodWorker:
             case ev.StopSandbox(sandbox_id):
                 self._start("sandbox", self._stop_sandbox(sandbox_id))
             case ev.EnsureImage(name):
-                self._start(f"container/{name}", self._ensure_image(name))
+                self._start(f"container/{name}", self._starting.ensure_image(name))
             case ev.StartContainer():
-                self._start(f"container/{instruction.container}", self._start_container(instruction))
+                self._start(f"container/{instruction.container}", self._starting.start(instruction))
             case ev.KillContainer():
-                self._start(f"container/{instruction.container}", self._kill_container(instruction))
+                self._start(f"container/{instruction.container}", self._ending.kill(instruction))
             case ev.RemoveContainer(container_id):
-                self._start(f"remove/{container_id}", self._remove_container(container_id))
+                self._start(f"remove/{container_id}", self._ending.remove(container_id))
             case ev.TearDownVolumes():
                 self._start("volumes", self._tear_down_volumes())
             case ev.AskResize():
                 self.post(ev.ResizeDecided(*self._fits(self.pod)))
             case ev.ResizeContainer():
-                self._start(f"container/{instruction.container}", self._resize_container(instruction))
+                self._start(f"container/{instruction.container}", self._resizing.resize(instruction))
             case ev.StartProbes(name, container_id, started_at):
                 slot = self.machine.slots[name]
                 ips = pod_ips(self.machine, self.shared.node.ip)
@@ -263,7 +262,7 @@ class PodWorker:
         shared = self.shared
         try:
             for old in wish.replaces:
-                await self._forgiving(shared.cri.stop_sandbox(old))
+                await forgiving(self.name, shared.cri.stop_sandbox(old))
             allocated = self.allocated
             config = configs.sandbox_config(allocated, shared.node, wish.attempt)
             shared.cgroups.create(allocated)
@@ -289,242 +288,8 @@ class PodWorker:
         (folder / "etc-hosts").write_text(text)
 
     async def _stop_sandbox(self, sandbox_id: str) -> None:
-        await self._until_done(lambda: self.shared.cri.stop_sandbox(sandbox_id))
+        await until_done(self.name, lambda: self.shared.cri.stop_sandbox(sandbox_id))
         self.post(ev.SandboxStopped(sandbox_id))
-
-    async def _ensure_image(self, name: str) -> None:
-        slot = self.machine.slots[name]
-        try:
-            reference = await self.shared.images.ensure(
-                slot.spec, lambda kind, reason, message: self.tell(kind, reason, message, name), self._credentials
-            )
-        except ImageFailure as failure:
-            self.post(ev.ImageFailed(name, failure.reason, failure.message))
-        except Exception as error:
-            self.post(ev.ImageFailed(name, "ErrImagePull", str(error)))
-            raise RuntimeError(f"image of {self.name}") from error
-        else:
-            self.post(ev.ImageReady(name, reference))
-
-    async def _credentials(self) -> list[Mapping[str, Any]]:
-        """What the pod's pull secrets hold, in their order; a secret that cannot be read is told and left out."""
-        names = [each.name for each in self.machine.spec.imagePullSecrets or () if each.name]
-        if not names:
-            return []
-        namespace = (self.pod.metadata.namespace if self.pod.metadata else None) or ""
-        try:
-            found = await self.shared.reader.secrets(namespace, names)
-        except StatusError as error:
-            _log.info("Failed to read pull secrets", extra=kv(pod=self.name, error=error.message))
-            found = dict.fromkeys(names)
-        missing = [name for name in names if found.get(name) is None]
-        if missing:
-            why = f"Unable to retrieve some image pull secrets ({', '.join(missing)}); "
-            why += "attempting to pull the image may not succeed."
-            self.tell("Warning", "FailedToRetrieveImagePullSecret", why)
-        return [secret.data or {} for secret in found.values() if secret is not None]
-
-    async def _start_container(self, wish: ev.StartContainer) -> None:
-        name = wish.container
-        try:
-            await self._make_and_start(wish)
-        except _StartFailure as failure:
-            self.tell("Warning", "Failed", f"Error: {failure.message}", name)
-            self.post(ev.ContainerFailed(name, failure.reason, failure.message, failure.record))
-        except Exception as error:
-            self.post(ev.ContainerFailed(name, "CreateContainerError", str(error)))
-            raise RuntimeError(f"start of {name} in {self.name}") from error
-
-    async def _make_and_start(self, wish: ev.StartContainer) -> None:
-        shared, machine = self.shared, self.machine
-        name, spec, sandbox = wish.container, machine.slots[wish.container].spec, machine.sandbox
-        if sandbox is None:
-            raise _StartFailure("CreateContainerError", "pod sandbox is gone")
-        try:
-            config = await self._container_config(wish, spec)
-        except (environment.EnvError, configs.ConfigError, VolumeError, StatusError, ValueError) as error:
-            raise _StartFailure("CreateContainerConfigError", str(error)) from error
-        sandbox_config = configs.sandbox_config(self.allocated, shared.node, sandbox.attempt)
-        try:
-            container_id = await shared.cri.create_container(sandbox.id, config, sandbox_config)
-        except CriError as error:
-            raise _StartFailure("CreateContainerError", error.message) from error
-        self.tell("Normal", "Created", "Container created", name)
-        try:
-            await shared.cri.start_container(container_id)
-        except CriError as error:
-            record = await self._status(container_id, sandbox.id)
-            raise _StartFailure("RunContainerError", error.message, record) from error
-        self.tell("Normal", "Started", "Container started", name)
-        await self._post_start(spec, container_id, sandbox.id)
-        record = await self._status(container_id, sandbox.id)
-        if record is None:
-            raise _StartFailure("RunContainerError", "container was lost after its start")
-        self.post(ev.ContainerStarted(record))
-
-    async def _post_start(self, spec: core_v1.Container, container_id: str, sandbox_id: str) -> None:
-        hook = spec.lifecycle.postStart if spec.lifecycle else None
-        if hook is None:
-            return
-        verdict = await run_hook(self.shared.cri, self.shared.clock, hook, self._target(spec, container_id))
-        if verdict.ok:
-            return
-        self.tell("Warning", "FailedPostStartHook", f"PostStartHook failed: {verdict.message}", spec.name)
-        self.tell("Normal", "Killing", "FailedPostStartHook", spec.name)
-        grace = self._real_grace(configs.grace_of(self.machine.spec))
-        await self._forgiving(self.shared.cri.stop_container(container_id, grace))
-        record = await self._status(container_id, sandbox_id)
-        raise _StartFailure("PostStartHookError", f"PostStartHook failed: {verdict.message}", record)
-
-    async def _container_config(self, wish: ev.StartContainer, spec: core_v1.Container) -> Any:
-        shared, pod = self.shared, self.pod
-        slot = self.machine.slots[wish.container]
-        namespace = (pod.metadata.namespace if pod.metadata else None) or ""
-        maps, secrets = environment.references(spec)
-        sources = environment.Sources(
-            await shared.reader.config_maps(namespace, maps), await shared.reader.secrets(namespace, secrets)
-        )
-        links = self.machine.spec.enableServiceLinks is not False
-        await shared.services_synced()
-        service_env = environment.service_variables(shared.services.list(), namespace, links=links)
-        variables = environment.build(pod, spec, sources, self.facts(), service_env)
-        mounts = shared.volumes.mounts(pod, spec, variables)
-        devices = shared.volumes.devices(pod, spec)
-        taken = {mount.container_path for mount in mounts}
-        folder = shared.node.pod_dir(self.uid)
-        if not self.machine.spec.hostNetwork and "/etc/hosts" not in taken:
-            mounts.append(configs.MountPlan("/etc/hosts", str(folder / "etc-hosts")))
-        termination = folder / "containers" / spec.name / f"{wish.attempt}.termination"
-        termination.parent.mkdir(parents=True, exist_ok=True)
-        termination.write_bytes(b"")
-        termination.chmod(0o666)
-        mounts.append(configs.MountPlan(spec.terminationMessagePath or "/dev/termination-log", str(termination)))
-        user = await shared.images.user(wish.image_ref)
-        return configs.container_config(
-            pod,
-            spec,
-            shared.node,
-            attempt=wish.attempt,
-            image_ref=wish.image_ref,
-            environment=variables,
-            mounts=mounts,
-            devices=devices,
-            termination_file=str(termination),
-            image_user=user,
-            target_id=self._target_id(slot.target) if slot.target else "",
-        )
-
-    def _target_id(self, name: str) -> str:
-        """The container whose processes an ephemeral container is to see. Raises ConfigError."""
-        target = self.machine.slots.get(name)
-        if target is None or target.current is None or not target.running:
-            raise configs.ConfigError(f"unable to find target container {name}")
-        return target.current.id
-
-    async def _resize_container(self, wish: ev.ResizeContainer) -> None:
-        """The pod's own limits make way first and close up afterwards; containers one after the other."""
-        shared, slot = self.shared, self.machine.slots[wish.container]
-        done = ev.ContainerResized(wish.container, wish.container_id, wish.resources)
-        try:
-            async with self._resizing:
-                allocated = self.allocated
-                shared.cgroups.open(allocated)
-                try:
-                    await self._check_usage(wish)
-                    limits = configs.container_resources(allocated, slot.spec, shared.node)
-                    await shared.cri.update_container(wish.container_id, limits)
-                finally:
-                    shared.cgroups.create(allocated)
-        except (CriError, OSError, ValueError) as error:
-            done = replace(done, error=str(error))
-        except Exception as error:
-            self.post(replace(done, error=str(error)))
-            raise RuntimeError(f"resize of {wish.container} in {self.name}") from error
-        self.post(done)
-
-    async def _check_usage(self, wish: ev.ResizeContainer) -> None:
-        """A memory limit below what is in use would kill the container instead of resizing it. Raises ValueError."""
-        limit = ((wish.resources.limits if wish.resources else None) or {}).get("memory")
-        if limit is None:
-            return
-        used = await self.shared.cri.memory_usage(wish.container_id)
-        if used > quantity.value(limit):
-            raise ValueError(
-                f"attempting to set container memory limit ({quantity.value(limit)}) below current usage ({used})"
-            )
-
-    def _target(self, spec: core_v1.Container, container_id: str) -> Any:
-        ips = pod_ips(self.machine, self.shared.node.ip)
-        return target_of(spec, container_id, ips[0] if ips else "127.0.0.1")
-
-    async def _status(self, container_id: str, sandbox_id: str) -> ContainerRecord | None:
-        try:
-            status = await self.shared.cri.container_status(container_id)
-        except CriError:
-            return None
-        return self.read(container_record(status, sandbox_id))
-
-    async def _kill_container(self, wish: ev.KillContainer) -> None:
-        """preStop, then StopContainer with what is left of the grace; again and again until it is really down."""
-        slot = self.machine.slots[wish.container]
-        clock = self.shared.clock
-        began = clock.monotonic()
-        grace = max(wish.grace, 0.0)
-        hook = slot.spec.lifecycle.preStop if slot.spec.lifecycle and wish.pre_stop else None
-        if hook is not None and grace > 0:
-            limit = clock.real(grace)
-            try:
-                async with asyncio.timeout(limit):
-                    target = self._target(slot.spec, wish.container_id)
-                    verdict = await run_hook(self.shared.cri, clock, hook, target, limit)
-                if not verdict.ok:
-                    self.tell("Warning", "FailedPreStopHook", "PreStopHook failed", wish.container)
-            except TimeoutError:
-                _log.info("PreStop hook did not end in time", extra=kv(pod=self.name, container=wish.container))
-            grace = max(grace - (clock.monotonic() - began), 2.0)  # as upstream: at least two seconds after the hook
-        timeout = self._real_grace(grace)
-        await self._until_done(lambda: self.shared.cri.stop_container(wish.container_id, timeout))
-        record = await self._ended(wish.container_id) or self._lost(wish)
-        self.post(ev.ContainerKilled(wish.container, record))
-
-    async def _ended(self, container_id: str) -> ContainerRecord | None:
-        """The record of a container that was stopped; None when the runtime does not know it (any more)."""
-        delay = RETRY_FIRST / 10
-        while True:
-            try:
-                status = await self.shared.cri.container_status(container_id)
-            except CriError as error:
-                if error.not_found:
-                    return None
-            else:
-                record = self.read(container_record(status))
-                if record.ended:
-                    return record
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RETRY_LAST)
-
-    def _lost(self, wish: ev.KillContainer) -> ContainerRecord | None:
-        current = self.machine.slots[wish.container].current
-        if current is None or current.id != wish.container_id:
-            return None
-        return replace(
-            current,
-            state=ContainerState.EXITED,
-            exit_code=137,
-            reason="ContainerStatusUnknown",
-            message="The container could not be located when the pod was terminated",
-            finished_at=int(self.shared.clock.now().timestamp() * 1e9),
-        )
-
-    def _real_grace(self, grace: float) -> int:
-        return math.ceil(self.shared.clock.real(grace)) if grace > 0 else 0
-
-    async def _remove_container(self, container_id: str) -> None:
-        try:
-            await self.shared.cri.remove_container(container_id)
-        except CriError as error:
-            if not error.not_found:
-                _log.info("Left a dead container", extra=kv(pod=self.name, container=container_id, error=error))
 
     async def _tear_down(self) -> None:
         me = asyncio.current_task()
@@ -552,33 +317,3 @@ class PodWorker:
                 _log.warning("Failed to delete pod", extra=kv(pod=self.name, error=error.message))
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_LAST)
-
-    async def _until_done(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        delay = RETRY_FIRST
-        while True:
-            try:
-                await call()
-                return
-            except CriError as error:
-                if error.not_found:
-                    return
-                _log.warning("Runtime call failed", extra=kv(pod=self.name, error=error.message))
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RETRY_LAST)
-
-    async def _forgiving(self, call: Coroutine[Any, Any, None]) -> None:
-        try:
-            await call
-        except CriError as error:
-            if not error.not_found:
-                _log.info("Runtime call failed", extra=kv(pod=self.name, error=error.message))
-
-
-class _StartFailure(Exception):
-    """A container did not start; becomes its waiting reason."""
-
-    def __init__(self, reason: str, message: str, record: ContainerRecord | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.record = record
