@@ -10,17 +10,18 @@ after.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from api.models import core_v1
 from client.backoff import Backoff, wait_for_server
-from client.client import key_of
+from client.client import PatchType, key_of
 from client.informer import Informer
 from client.listers import BY_NODE, pod_node
 from controller_manager.environment import Environment, Runnable
 from controller_manager.node_lifecycle.taints import OUT_OF_SERVICE
 from controller_manager.objects import FAILED, SUCCEEDED, condition, is_finished
-from controller_manager.taint_eviction import evict
+from controller_manager.side_by_side import side_by_side
+from controller_manager.taint_eviction import disruption_target
 from machinery import log
 from machinery.errors import Conflict, NotFound, StatusError
 from machinery.log import kv
@@ -48,9 +49,7 @@ def plan_garbage(
     garbage = Garbage([], [], [], [])
     excess = len(finished) - threshold if threshold > 0 else 0
     if excess > 0:
-        garbage.finished.extend(
-            sorted(finished, key=lambda pod: (pod.metadata.creationTimestamp, pod.metadata.name or ""))[:excess]
-        )
+        garbage.finished.extend(sorted(finished, key=_rank)[:excess])
     for pod in pods:
         name = pod.spec.nodeName or ""
         if name in vanished and name:
@@ -62,6 +61,12 @@ def plan_garbage(
             elif node is not None and not _ready(node) and _out_of_service(node):
                 garbage.out_of_service.append(pod)
     return garbage
+
+
+def _rank(pod: core_v1.Pod) -> tuple[Any, ...]:
+    """What goes first: pods that the kubelet evicted, which nobody asks for any more, then the oldest."""
+    evicted = pod.status is not None and pod.status.phase == FAILED and pod.status.reason == "Evicted"
+    return not evicted, pod.metadata.creationTimestamp, pod.metadata.name or ""
 
 
 def _ready(node: core_v1.Node) -> bool:
@@ -107,14 +112,9 @@ class PodGarbageCollector:
         pods = self._pods.lister.list()
         gone = await self._confirmed_gone({pod.spec.nodeName or "" for pod in pods} - nodes.keys() - {""})
         garbage = plan_garbage(pods, nodes, gone, self._threshold)
-        for pod in garbage.finished:
-            await self._delete(pod, None, "")
-        for pod in garbage.orphaned:
-            await self._delete(pod, "DeletionByPodGC", "PodGC: node no longer exists")
-        for pod in garbage.unscheduled:
-            await self._delete(pod, None, "")
-        for pod in garbage.out_of_service:
-            await self._delete(pod, "DeletionByPodGC", "PodGC: node is out of service")
+        orphaned = [self._delete(pod, "PodGC: node no longer exists") for pod in garbage.orphaned]
+        others = [*garbage.out_of_service, *garbage.finished, *garbage.unscheduled]
+        await side_by_side([*orphaned, *(self._delete(pod) for pod in others)])
 
     async def _confirmed_gone(self, missing: set[str]) -> list[str]:
         """Nodes that have been missing for the quarantine and are not there when asked for."""
@@ -131,27 +131,28 @@ class PodGarbageCollector:
                 gone.append(name)
         return gone
 
-    async def _delete(self, pod: core_v1.Pod, reason: str | None, message: str) -> None:
+    async def _delete(self, pod: core_v1.Pod, message: str = "") -> None:
+        """Force the pod away; one that has not ended failed thereby, and with a message is told why."""
         key = key_of(pod)
         _log.info("Deleting garbage pod", extra=kv(pod=key, why=message or (pod.status.phase if pod.status else "")))
-        if reason is not None:
-            phase = None if pod.status is not None and pod.status.phase in (SUCCEEDED, FAILED) else FAILED
-            await evict(
-                self._client,
-                self._clock,
-                pod,
-                reason=reason,
-                message=message,
-                grace_period_seconds=0,
-                phase=phase,
-            )
-            return
+        ended = pod.status is not None and pod.status.phase in (SUCCEEDED, FAILED)
         try:
+            if not ended:
+                await self._fail(pod, message)
             await self._client.delete(
                 core_v1.Pod, key.name, key.namespace, uid=pod.metadata.uid, grace_period_seconds=0
             )
         except (NotFound, Conflict):
             return
+
+    async def _fail(self, pod: core_v1.Pod, message: str) -> None:
+        status: dict[str, Any] = {"phase": FAILED}
+        if message:
+            status["conditions"] = [disruption_target(pod, self._clock, "DeletionByPodGC", message)]
+        key, patch = key_of(pod), {"metadata": {"uid": pod.metadata.uid}, "status": status}
+        await self._client.patch(
+            core_v1.Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC, subresource="status"
+        )
 
 
 def build(env: Environment) -> list[Runnable]:

@@ -77,6 +77,7 @@ class TaintEvictionController:
         self._nodes: Informer[core_v1.Node] = env.informers.informer(core_v1.Node)
         self._pods: Informer[core_v1.Pod] = env.informers.informer(core_v1.Pod, indexers={BY_NODE: pod_node})
         self._since: dict[str, float] = {}
+        self._waiting: set[ObjectKey] = set()  # pods whose time runs
         self.controller = Controller(
             "taint-eviction",
             self.reconcile,
@@ -118,28 +119,30 @@ class TaintEvictionController:
     async def reconcile(self, key: ObjectKey) -> Result:
         pod = self._pods.lister.get(key)
         if pod is None or pod.metadata.deletionTimestamp is not None or is_finished(pod):
-            return DONE
+            return self._called_off(key, None)
         node = self._nodes.lister.get(ObjectKey("", pod.spec.nodeName or ""))
         taints = no_execute_taints(node) if node is not None else []
-        if node is None or not taints:
-            return DONE
         allowed = plan_eviction(taints, pod.spec.tolerations or ())
-        if allowed is None:
-            return DONE
+        if node is None or allowed is None:
+            return self._called_off(key, pod)
         now = self._clock.monotonic()
         tainted = self._since.get(node.metadata.name or "", now)
         made = now - self._clock.elapsed(pod.metadata.creationTimestamp) if pod.metadata.creationTimestamp else now
         left = max(tainted, made) + allowed - now
         if allowed > 0 and left > 0:
+            self._waiting.add(key)
             return Result(requeue_after=left)
         self._events.event(pod, NORMAL, "TaintManagerEviction", f"Marking for deletion Pod {key}")
-        await evict(
-            self._client,
-            self._clock,
-            pod,
-            reason="DeletionByTaintManager",
-            message="Taint manager: deleting due to NoExecute taint",
-        )
+        self._waiting.discard(key)
+        await evict(self._client, self._clock, pod)
+        return DONE
+
+    def _called_off(self, key: ObjectKey, pod: core_v1.Pod | None) -> Result:
+        """The pod stays after all; whoever was told nothing needs to hear nothing."""
+        if key in self._waiting:
+            self._waiting.discard(key)
+            if pod is not None and pod.metadata.deletionTimestamp is None:
+                self._events.event(pod, NORMAL, "TaintManagerEviction", f"Cancelling deletion of Pod {key}")
         return DONE
 
 
@@ -151,35 +154,28 @@ def taint_age(taint: Taint, clock: Clock) -> float:
     return age if clock.real(age) > _FRESH else 0.0
 
 
-async def evict(
-    client: Client,
-    clock: Clock,
-    pod: core_v1.Pod,
-    *,
-    reason: str,
-    message: str,
-    grace_period_seconds: int | None = None,
-    phase: str | None = None,
-) -> None:
-    """Say on the pod why it goes (condition DisruptionTarget), then delete it; no-op if it is gone."""
-    key = key_of(pod)
-    disruption = {
+def disruption_target(pod: core_v1.Pod, clock: Clock, reason: str, message: str) -> dict[str, object]:
+    """The condition that tells why a pod is about to go."""
+    condition: dict[str, object] = {
         "type": "DisruptionTarget",
         "status": "True",
         "reason": reason,
         "message": message,
         "lastTransitionTime": rfc3339(wall_seconds(clock)),
-        "observedGeneration": pod.metadata.generation,
     }
-    status: dict[str, object] = {"conditions": [{k: v for k, v in disruption.items() if v is not None}]}
-    if phase is not None:
-        status["phase"] = phase
-    patch = {"metadata": {"uid": pod.metadata.uid}, "status": status}
+    if pod.metadata.generation is not None:
+        condition["observedGeneration"] = pod.metadata.generation
+    return condition
+
+
+async def evict(client: Client, clock: Clock, pod: core_v1.Pod) -> None:
+    """Say on the pod why it goes, then delete it; no-op if it is gone."""
+    key = key_of(pod)
+    why = disruption_target(pod, clock, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+    patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [why]}}
     try:
         await client.patch(core_v1.Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC, subresource="status")
-        await client.delete(
-            core_v1.Pod, key.name, key.namespace, uid=pod.metadata.uid, grace_period_seconds=grace_period_seconds
-        )
+        await client.delete(core_v1.Pod, key.name, key.namespace, uid=pod.metadata.uid)
     except (NotFound, Conflict):
         return
 

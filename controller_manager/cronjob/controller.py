@@ -68,44 +68,63 @@ class CronJobController:
         jobs = self._jobs.lister.by_index(BY_OWNER, cron.metadata.uid or "")
         for job in plan.plan_history(cron, jobs):
             await self._delete(cron, job)
-        status = self._observe(cron, jobs)
+        status = await self._observe(cron, jobs)
         try:
             return await self._start_due(cron, jobs, status)
         finally:
             await self._report(cron, status)
 
-    def _observe(self, cron: CronJob, jobs: Sequence[Job]) -> batch_v1.CronJobStatus:
-        """Which Jobs run, and when one last succeeded; tells about those that have ended or vanished."""
+    async def _observe(self, cron: CronJob, jobs: Sequence[Job]) -> batch_v1.CronJobStatus:
+        """Which of the Jobs that it has started run, and when one last succeeded; tells about the others.
+
+        A Job that somebody else made for it (`kubectl create job --from`) counts neither as active nor as a run.
+        """
         before = cron.status or batch_v1.CronJobStatus()
-        by_uid = {job.metadata.uid: job for job in jobs}
-        known_references = {each.uid: each for each in before.active or ()}  # as they were: they carry a version
-        for reference in before.active or ():
-            known = by_uid.get(reference.uid)
-            if known is None:
-                self._events.event(cron, NORMAL, "MissingJob", f"Active job went missing: {reference.name}")
-            elif (condition := finished_condition(known)) is not None:
-                message = f"Saw completed job: {reference.name}, condition: {condition.type}"
+        active = {each.uid: each for each in before.active or ()}  # as they were: they carry a version
+        for job in sorted(jobs, key=lambda job: str(key_of(job))):
+            condition, uid = finished_condition(job), job.metadata.uid
+            if condition is None and uid not in active:
+                message = f"Saw a job that the controller did not create or forgot: {job.metadata.name}"
+                self._events.event(cron, WARNING, "UnexpectedJob", message)
+            elif condition is not None and active.pop(uid, None) is not None:
+                message = f"Saw completed job: {job.metadata.name}, condition: {condition.type}"
                 self._events.event(cron, NORMAL, "SawCompletedJob", message)
-        active = sorted((job for job in jobs if finished_condition(job) is None), key=lambda job: str(key_of(job)))
+        for uid in active.keys() - {job.metadata.uid for job in jobs}:
+            if not await self._exists(active[uid]):
+                self._events.event(cron, NORMAL, "MissingJob", f"Active job went missing: {active.pop(uid).name}")
         ends = [before.lastSuccessfulTime, *(job.status.completionTime for job in jobs if _succeeded(job))]
         return batch_v1.CronJobStatus(
-            active=[known_references.get(job.metadata.uid) or _reference(job) for job in active] or None,
+            active=list(active.values()) or None,
             lastScheduleTime=before.lastScheduleTime,
             lastSuccessfulTime=max((end for end in ends if end is not None), default=None),
         )
 
+    async def _exists(self, reference: core_v1.ObjectReference) -> bool:
+        """Asked of the server: the cache may not show a new Job yet."""
+        try:
+            await self._client.get(Job, reference.name or "", reference.namespace or "")
+        except NotFound:
+            return False
+        return True
+
     async def _start_due(self, cron: CronJob, jobs: Sequence[Job], status: batch_v1.CronJobStatus) -> Result:
-        if cron.metadata.deletionTimestamp is not None or cron.spec.suspend:
+        if cron.metadata.deletionTimestamp is not None:
             return DONE
         now = self._clock.now()
         try:
             zone_of(cron.spec.timeZone)
+        except ScheduleError as error:
+            message = f'invalid timeZone: "{cron.spec.timeZone}": {error}'
+            self._events.event(cron, WARNING, "UnknownTimeZone", message)
+            return DONE  # it works again when the spec has changed
+        if cron.spec.suspend:
+            return DONE
+        try:
             due = plan.plan_due(cron, now)
         except ScheduleError as error:
-            reason = "UnknownTimeZone" if "time zone" in str(error) else "UnparseableSchedule"
-            subject = "timeZone" if reason == "UnknownTimeZone" else f"schedule: {cron.spec.schedule!r}"
-            self._events.event(cron, WARNING, reason, f"invalid {subject}: {error}")
-            return DONE  # it works again when the spec has changed
+            message = f'unparseable schedule: "{cron.spec.schedule}" : {error}'
+            self._events.event(cron, WARNING, "UnparseableSchedule", message)
+            return DONE
         wait = self._until(due.next, now)
         if due.run is None:
             return wait
@@ -124,8 +143,9 @@ class CronJobController:
             self._events.event(cron, NORMAL, "JobAlreadyActive", message)
             return wait  # tried again when that Job ends, too
         if cron.spec.concurrencyPolicy == "Replace":
+            replaced = {each.uid for each in status.active or ()}
             for job in jobs:
-                if finished_condition(job) is None:
+                if job.metadata.uid in replaced:
                     await self._delete(cron, job)
             status.active = None
         started = await self._start(cron, due.run)
@@ -150,8 +170,7 @@ class CronJobController:
             live = await self._client.get(Job, job.metadata.name or "", job.metadata.namespace)
             owner = controller_of(live)
             if owner is None or owner.uid != cron.metadata.uid:
-                self._events.event(cron, WARNING, "FailedCreate", f"Error creating job: {live.metadata.name} exists")
-                raise
+                return None  # whoever made it does as he likes
             return live  # an earlier pass made it, but could not note it
         except StatusError as error:
             if any(cause.get("reason") == NAMESPACE_TERMINATING for cause in error.causes):

@@ -19,7 +19,6 @@ from machinery.cron import Every, Schedule, parse, times, zone_of
 from machinery.meta import rfc3339
 
 MANY: Final = 100
-INSTANTIATE: Final = "cronjob.kubernetes.io/instantiate"
 SCHEDULED: Final = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 

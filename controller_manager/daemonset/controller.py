@@ -171,8 +171,8 @@ class DaemonSetController:
                 if wait > 0:
                     waits.append(wait)
                     continue
-                word, type_ = ("failed", WARNING) if failed else ("succeeded", NORMAL)
-                message = f"Found {word} daemon pod {key_of(pod)} on node {node}, will try to kill it"
+                word, type_, end = ("failed", WARNING, "kill") if failed else ("succeeded", NORMAL, "delete")
+                message = f"Found {word} daemon pod {key_of(pod)} on node {node}, will try to {end} it"
                 self._events.event(ds, type_, f"{word.capitalize()}DaemonPod", message)
             victims.append(pod)
         await side_by_side([self._delete(ds, pod) for pod in victims[:BURST_REPLICAS]])

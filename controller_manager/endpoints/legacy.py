@@ -15,6 +15,7 @@ import msgspec
 from api import resources
 from api.models import core_v1
 from client.controller import DONE, Controller, Result
+from client.events import WARNING
 from client.informer import Informer
 from controller_manager.endpoints.ordering import subset_port_order
 from controller_manager.endpoints.pods import (
@@ -29,9 +30,11 @@ from controller_manager.endpoints.pods import (
     selected,
     target_of,
 )
+from controller_manager.endpoints.trigger_times import ANNOTATION, TriggerTimes, annotate
 from controller_manager.environment import Environment
 from controller_manager.objects import is_ready, is_terminating
-from machinery.errors import NotFound
+from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
+from machinery.errors import Conflict, NotFound, ServiceUnavailable, StatusError
 from machinery.meta import ObjectKey
 
 MANAGED_BY: Final = "endpoints.kubernetes.io/managed-by"
@@ -109,12 +112,13 @@ def plan_endpoints(
     if is_headless(service):
         labels[HEADLESS] = ""
     metadata = dict(existing["metadata"]) if existing is not None else {"name": service.metadata.name}
-    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != OVER_CAPACITY}
+    noted = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != ANNOTATION}
+    annotations = {k: v for k, v in noted.items() if k != OVER_CAPACITY}
     if truncated:
         annotations[OVER_CAPACITY] = "truncated"
     if existing is not None:
         same = (existing.get("subsets") or []) == subsets and (metadata.get("labels") or {}) == labels
-        if same and (metadata.get("annotations") or {}) == annotations:
+        if same and noted == annotations:
             return None
     metadata |= {"namespace": service.metadata.namespace, "labels": labels, "annotations": annotations or None}
     planned: dict[str, Any] = {
@@ -132,6 +136,8 @@ class EndpointsController:
 
     def __init__(self, env: Environment) -> None:
         self._client = env.client
+        self._events = env.recorder(MANAGER)
+        self._times = TriggerTimes()
         self._services: Informer[core_v1.Service] = env.informers.informer(core_v1.Service)
         self._pods: Informer[core_v1.Pod] = env.informers.informer(core_v1.Pod)
         self._endpoints = env.informers.informer(_ENDPOINTS)
@@ -150,6 +156,7 @@ class EndpointsController:
         service = self._services.lister.get(key)
         existing = self._endpoints.lister.get(key)
         if service is None:
+            self._times.forget(key)
             if existing is not None and self._ours(existing):
                 try:
                     await self._client.delete(_ENDPOINTS, key.name, key.namespace, uid=existing["metadata"].get("uid"))
@@ -158,10 +165,29 @@ class EndpointsController:
             return DONE
         if not has_endpoints(service) or service.metadata.deletionTimestamp is not None:
             return DONE
-        planned = plan_endpoints(service, self._pods.lister.list(key.namespace), existing)
+        pods = selected(service, self._pods.lister.list(key.namespace))
+        moment = self._times.of(key, service, pods)
+        planned = plan_endpoints(service, pods, existing)
         if planned is not None:
-            await (self._client.create(planned) if existing is None else self._client.update(planned))
+            annotate(planned["metadata"], moment)
+            await self._write(key, planned, existing is None)
         return DONE
+
+    async def _write(self, key: ObjectKey, planned: dict[str, Any], create: bool) -> None:
+        try:
+            await (self._client.create(planned) if create else self._client.update(planned))
+        except (Conflict, ServiceUnavailable):
+            raise
+        except StatusError as error:
+            if create and any(cause.get("reason") == NAMESPACE_TERMINATING for cause in error.causes):
+                return
+            reason, subject = (
+                ("FailedToCreateEndpoint", f"create endpoint for service {key}")
+                if create
+                else ("FailedToUpdateEndpoint", f"update endpoint {key}")
+            )
+            self._events.event(planned, WARNING, reason, f"Failed to {subject}: {error.message}")
+            raise
 
     @staticmethod
     def _ours(obj: Mapping[str, Any]) -> bool:

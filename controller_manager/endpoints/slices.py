@@ -18,7 +18,7 @@ from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
 from client.listers import BY_NODE, pod_node
 from controller_manager.endpoints.hints import CannotShare, by_cpu, capacity, hint_shares, zone_ratios
-from controller_manager.endpoints.pods import ZONE, follow_pods, has_endpoints, selects, service_key
+from controller_manager.endpoints.pods import ZONE, follow_pods, has_endpoints, selected, selects, service_key
 from controller_manager.endpoints.slice_plan import (
     MANAGED_BY,
     MANAGER,
@@ -29,8 +29,10 @@ from controller_manager.endpoints.slice_plan import (
     Slice,
     plan_slices,
 )
+from controller_manager.endpoints.trigger_times import TriggerTimes, annotate
 from controller_manager.environment import Environment
-from machinery.errors import NotFound
+from controller_manager.replicaset.controller import NAMESPACE_TERMINATING
+from machinery.errors import Conflict, NotFound, ServiceUnavailable, StatusError
 from machinery.meta import ObjectKey
 
 COMPONENT: Final = "endpoint-slice-controller"
@@ -55,6 +57,7 @@ class EndpointSliceController:
     def __init__(self, env: Environment) -> None:
         self._client = env.client
         self._events = env.recorder(COMPONENT)
+        self._times = TriggerTimes()
         self._services: Informer[core_v1.Service] = env.informers.informer(core_v1.Service)
         self._pods: Informer[core_v1.Pod] = env.informers.informer(core_v1.Pod, indexers={BY_NODE: pod_node})
         self._nodes: Informer[core_v1.Node] = env.informers.informer(core_v1.Node)
@@ -95,13 +98,27 @@ class EndpointSliceController:
         service = self._services.lister.get(key)
         existing = self._slices.lister.by_index(BY_SERVICE, str(key))
         if service is None:
+            self._times.forget(key)
             await carry_out(self._client, Changes([], [], existing))  # the collector would, too, but later
             return DONE
         if not has_endpoints(service) or service.metadata.deletionTimestamp is not None:
             return DONE
-        pods = self._pods.lister.list(key.namespace)
+        pods = selected(service, self._pods.lister.list(key.namespace))
+        moment = self._times.of(key, service, pods)
         hint = self._sharing(service, existing) if by_cpu(service) else None
-        await carry_out(self._client, plan_slices(service, pods, self._node, existing, hint=hint))
+        changes = plan_slices(service, pods, self._node, existing, hint=hint)
+        for each in (*changes.create, *changes.update):
+            annotate(each["metadata"], moment)
+        try:
+            await carry_out(self._client, changes)
+        except (Conflict, ServiceUnavailable):
+            raise
+        except StatusError as error:
+            if any(cause.get("reason") == NAMESPACE_TERMINATING for cause in error.causes):
+                return DONE
+            message = f"Error updating Endpoint Slices for Service {key}: {error.message}"
+            self._events.event(service, WARNING, "FailedToUpdateEndpointSlices", message)
+            raise
         return DONE
 
     def _sharing(self, service: core_v1.Service, existing: Sequence[Slice]) -> Hint:

@@ -8,9 +8,8 @@ app.py through `build`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from api.models import coordination_v1, core_v1
 from client.backoff import Backoff, wait_for_server
@@ -21,9 +20,10 @@ from client.informer import Informer
 from client.listers import BY_NODE, pod_node
 from controller_manager.environment import Environment, Runnable
 from controller_manager.node_lifecycle import taints
-from controller_manager.node_lifecycle.health import HealthRecords
+from controller_manager.node_lifecycle.health import HealthRecords, Verdict
 from controller_manager.node_lifecycle.zones import EvictionLimiter, ZoneState, plan_rates, zone_of, zone_state
 from controller_manager.objects import condition, is_ready, wall_seconds
+from controller_manager.side_by_side import side_by_side
 from machinery import log
 from machinery.errors import Conflict, NotFound, ServiceUnavailable, StatusError
 from machinery.log import kv
@@ -31,6 +31,10 @@ from machinery.meta import ObjectKey, rfc3339
 
 COMPONENT: Final = "node-controller"
 LEASE_NAMESPACE: Final = "kube-node-lease"
+UPDATE_WORKERS: Final = 8
+"""Nodes that are written at once, as upstream: a thousand lost ones are not told of one after the other."""
+T = TypeVar("T")
+R = TypeVar("R")
 _log = log.get(__name__)
 
 
@@ -120,33 +124,39 @@ class NodeLifecycleController:
             self._health.restart_grace()
         nodes = self._nodes.lister.list()
         self._greet({node.metadata.name or "": node for node in nodes})
-        lost: list[tuple[core_v1.Node, str]] = []
         readiness: dict[str, list[bool]] = {}
+        verdicts: list[tuple[core_v1.Node, Verdict]] = []
         for node in nodes:
             lease = self._leases.lister.get(ObjectKey(LEASE_NAMESPACE, node.metadata.name or ""))
             verdict = self._health.judge(node, lease)
             readiness.setdefault(zone_of(node), []).append(verdict.after == "True")
-            if verdict.changes:
-                try:
-                    node = await self._write_conditions(node, verdict.changes)
-                except (Conflict, NotFound):
-                    continue  # the node spoke or went meanwhile: judge it afresh next time
-                except ServiceUnavailable:
-                    raise
-                except StatusError as error:  # this node's trouble: the others must not wait for it
-                    _log.warning("Failed to mark node", extra=kv(node=node.metadata.name, error=error.message))
-                    continue
-            if verdict.after == "True":
-                continue
-            if verdict.before == "True":
-                message = f"Node {node.metadata.name} status is now: NodeNotReady"
-                self._events.event(_reference(node), NORMAL, "NodeNotReady", message)
-                _log.info("Lost node", extra=kv(node=node.metadata.name))
-            await self._mark_pods(node)
-            lost.append((node, verdict.after))
+            if verdict.changes or verdict.after != "True":
+                verdicts.append((node, verdict))
+        found = await _few_at_once(self._note, verdicts)
         self._note_disruption(readiness)
-        for node, _ in lost:
-            await self._taint_lost(node)
+        wanted = [(node, self._no_execute(node)) for node in found if node is not None]
+        await _few_at_once(self._taint_lost, [(node, keys) for node, keys in wanted if keys is not None])
+
+    async def _note(self, node: core_v1.Node, verdict: Verdict) -> core_v1.Node | None:
+        """Write down what is known of a node, and of its pods if it is lost; returns it then, as it is now."""
+        if verdict.changes:
+            try:
+                node = await self._write_conditions(node, verdict.changes)
+            except (Conflict, NotFound):
+                return None  # the node spoke or went meanwhile: judge it afresh next time
+            except ServiceUnavailable:
+                raise
+            except StatusError as error:  # this node's trouble: the others must not wait for it
+                _log.warning("Failed to mark node", extra=kv(node=node.metadata.name, error=error.message))
+                return None
+        if verdict.after == "True":
+            return None
+        if verdict.before == "True":
+            message = f"Node {node.metadata.name} status is now: NodeNotReady"
+            self._events.event(_reference(node), NORMAL, "NodeNotReady", message)
+            _log.info("Lost node", extra=kv(node=node.metadata.name))
+        await self._mark_pods(node)
+        return node
 
     def _was_blind(self) -> bool:
         """Whether our own watches broke since the last pass: then silence says nothing about the nodes."""
@@ -189,15 +199,19 @@ class NodeLifecycleController:
                 _log.info("Resumed giving up nodes")
                 self._health.restart_grace()
 
-    async def _taint_lost(self, node: core_v1.Node) -> None:
+    def _no_execute(self, node: core_v1.Node) -> set[str] | None:
+        """The NoExecute taints that a lost node is to have, None if they are as they should be (or not its turn)."""
         key = taints.no_execute_key(node)
         if key is None:
-            return
+            return None
         present = taints.present_no_execute(node)
         # With no node ready anywhere the fault is likelier ours: nobody is to be evicted, what was begun is called off.
         wanted = set[str]() if self._all_disrupted else {key}
         if present == wanted or (wanted and not present and not self._limiter.try_take(zone_of(node))):
-            return
+            return None
+        return wanted
+
+    async def _taint_lost(self, node: core_v1.Node, wanted: set[str]) -> None:
         try:
             await self._write_taints(node, wanted)
         except (Conflict, NotFound):
@@ -206,11 +220,7 @@ class NodeLifecycleController:
     async def _mark_pods(self, node: core_v1.Node) -> None:
         """Nobody vouches for the readiness of these pods any more: take them out of service."""
         ready = [pod for pod in self._pods.lister.by_index(BY_NODE, node.metadata.name or "") if is_ready(pod)]
-        if not ready:
-            return
-        async with asyncio.TaskGroup() as group:
-            for pod in ready:
-                group.create_task(self._mark_pod(pod))
+        await side_by_side([self._mark_pod(pod) for pod in ready])
 
     async def _mark_pod(self, pod: core_v1.Pod) -> None:
         if condition(pod, "Ready") is None:
@@ -231,6 +241,16 @@ class NodeLifecycleController:
             _log.debug("Failed to mark pod", extra=kv(pod=key, error=error.message))
             return
         self._events.event(pod, WARNING, "NodeNotReady", "Node is not ready")
+
+
+async def _few_at_once(
+    work: Callable[[core_v1.Node, T], Coroutine[Any, Any, R]], items: Sequence[tuple[core_v1.Node, T]]
+) -> list[R]:
+    """Results in order; after a failure nothing more is begun."""
+    results: list[R] = []
+    for start in range(0, len(items), UPDATE_WORKERS):
+        results += await side_by_side([work(*each) for each in items[start : start + UPDATE_WORKERS]])
+    return results
 
 
 def _reference(node: core_v1.Node) -> core_v1.ObjectReference:

@@ -210,16 +210,16 @@ class StatefulSetController:
         for claim in identity.claims_for(set_, ordinal):
             if self._claims.lister.get(key_of(claim)) is not None:
                 continue
-            subject = f"Claim {claim.metadata.name} Pod {identity.pod_name(set_, ordinal)} in StatefulSet"
+            pod = identity.pod_name(set_, ordinal)
             try:
                 await self._client.create(claim)
             except AlreadyExists:
                 continue
             except StatusError as error:
-                message = f"create {subject} {set_.metadata.name} failed error: {error.message}"
-                self._events.event(set_, WARNING, "FailedCreate", message)
+                subject = f"Claim {claim.metadata.name} for Pod {pod} in StatefulSet {set_.metadata.name}"
+                self._events.event(set_, WARNING, "FailedCreate", f"create {subject} failed error: {error.message}")
                 raise
-            message = f"create {subject} {set_.metadata.name} success"
+            message = f"create Claim {claim.metadata.name} Pod {pod} in StatefulSet {set_.metadata.name} success"
             self._events.event(set_, NORMAL, "SuccessfulCreate", message)
 
     async def _keep_claims(self, set_: Set, pods: Sequence[Pod]) -> None:

@@ -123,7 +123,12 @@ async def test_concurrency(policy: str, left: int) -> None:
                 "controller": True,
             }
         ]
-        await cluster.client.create(stale)
+        made = await cluster.client.create(stale)
+        await told(cluster, "UnexpectedJob")
+        assert not ((await cluster.client.get(CRONS, "tick", NS)).get("status") or {}).get("active")
+        reference = {"kind": "Job", "apiVersion": "batch/v1", "namespace": NS, "name": "tick-1"}
+        active = {"status": {"active": [{**reference, "uid": made["metadata"]["uid"]}]}}
+        await cluster.client.patch(CRONS, "tick", active, NS, subresource="status")
         await started(cluster, 1)
         await came_up(cluster)
         if policy == "Forbid":
@@ -151,6 +156,33 @@ async def test_what_does_not_start_and_what_is_told() -> None:
         await came_up(cluster, minutes=500)
         await told(cluster, "TooManyMissedTimes")
         await started(cluster, 1)
+
+
+async def test_a_job_that_somebody_else_made_for_it_holds_up_nothing() -> None:
+    async with running_cluster(nodes=1) as cluster:
+        owner = await cluster.client.create(cron(concurrencyPolicy="Forbid"))
+        reference = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "tick", "uid": owner["metadata"]["uid"]}
+        manual: Obj = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": "by-hand",
+                "namespace": NS,
+                "annotations": {"cronjob.kubernetes.io/instantiate": "manual"},
+                "ownerReferences": [{**reference, "controller": True}],
+            },
+            "spec": cron()["spec"]["jobTemplate"]["spec"],
+        }
+        await cluster.client.create(manual)
+        await told(cluster, "UnexpectedJob")
+        await came_up(cluster)
+
+        async def probe() -> Obj:
+            live: Obj = await cluster.client.get(CRONS, "tick", NS)
+            (active,) = live["status"]["active"]
+            return dict(active)
+
+        assert (await eventually(probe, "a run beside it"))["name"].startswith("tick-")
 
 
 async def test_old_jobs_are_cleaned_up() -> None:

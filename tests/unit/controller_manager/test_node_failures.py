@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from api.models import core_v1
 from client.client import key_of
+from controller_manager.node_lifecycle.controller import UPDATE_WORKERS
 from controller_manager.objects import condition
 from machinery.meta import ObjectKey
 from tests.unit.controller_manager.builders import pod
@@ -129,6 +133,50 @@ async def test_pods_of_a_dead_node_wait_for_somebody_who_knows_that_it_is_off() 
         await world.patch(core_v1.Node, names[0], {"spec": {"taints": [*kept, taint]}})
         await world.advance(60)
         assert world.pod("on-a0") is None
+
+
+async def test_an_eviction_that_is_called_off_is_told() -> None:
+    world = World()
+    names = world.add("a", 3)
+    said: list[tuple[str, str]] = []
+    world.eviction._events = Mock(event=lambda _obj, _type, reason, text: said.append((reason, text)))
+    taint = {"key": "mine", "effect": "NoExecute"}
+    patient = core_v1.Toleration(key="mine", operator="Exists", effect="NoExecute", tolerationSeconds=300)
+    world.pods.put(pod(f"on-{names[0]}", ready=True, node=names[0], tolerations=[patient]))
+    async with world.running():
+        await world.patch(core_v1.Node, names[0], {"spec": {"taints": [taint]}})
+        await world.advance(5)
+        assert not said
+        await world.patch(core_v1.Node, names[0], {"spec": {"taints": []}})
+        await world.advance(5)
+        assert said == [("TaintManagerEviction", "Cancelling deletion of Pod default/on-a0")]
+        await world.patch(core_v1.Node, names[0], {"spec": {"taints": [{**taint, "key": "other"}]}})
+        await world.advance(5)
+        assert said[1:] == [("TaintManagerEviction", "Marking for deletion Pod default/on-a0")]
+
+
+async def test_many_lost_nodes_are_written_side_by_side_but_not_all_at_once() -> None:
+    world = World()
+    under_way = most = written = 0
+    patch = world.patch
+
+    async def slow(kind: Any, *rest: Any, **named: Any) -> Any:
+        nonlocal under_way, most, written
+        under_way += kind is core_v1.Node
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= kind is core_v1.Node
+        written += kind is core_v1.Node
+        return await patch(kind, *rest, **named)
+
+    names = world.add("a", 100)
+    world.add("b", 3)
+    async with world.running():
+        world.patch = slow  # type: ignore[method-assign]
+        world.die(*names)
+        await world.advance(NOTICED)
+        assert written >= 100
+        assert most == UPDATE_WORKERS
 
 
 async def test_out_of_service_on_a_living_node_forces_nothing() -> None:

@@ -277,6 +277,15 @@ async def test_a_taints_age_counts_only_when_it_is_old() -> None:
     assert taint_age(taint(), clock) == 0.0
 
 
+def test_pods_that_the_kubelet_evicted_are_collected_first() -> None:
+    evicted, failed = pod("evicted", phase="Failed", created=9), pod("failed", phase="Failed", created=1)
+    assert evicted.status
+    evicted.status.reason = "Evicted"
+    pods = [pod("done", phase="Succeeded", created=0), failed, evicted]
+    assert plan_garbage(pods, {}, [], threshold=2).finished == [evicted]
+    assert plan_garbage(pods, {}, [], threshold=1).finished == [evicted, pods[0]]
+
+
 def test_plan_garbage() -> None:
     out = core_v1.Taint(key=taints.OUT_OF_SERVICE, effect="NoExecute")
     nodes = {
