@@ -10,9 +10,10 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+from api.models import core_v1
 from client.client import Client, add_client_flags, client_from_args
 from client.events import EventRecorder
-from client.informer import Informers
+from client.informer import EventHandler, Informers
 from client.leases import LeaderElector
 from machinery import component
 from machinery.clock import Clock
@@ -30,6 +31,7 @@ from nodepool_autoscaler.provider import CloudProvider, Provider
 from nodepool_autoscaler.provisioner import Provisioner
 from nodepool_autoscaler.status import ClassStatus, PoolStatus
 from nodepool_autoscaler.termination import Termination
+from scheduler.framework import node_facts
 
 NAME: Final = "nodepool-autoscaler"
 SOURCE: Final = "karpenter"
@@ -60,6 +62,19 @@ class Autoscaler:
         self.cluster.on_waiting = self.provisioner.batcher.trigger
         self.cluster.on_pod_event = self.disruption.upkeep.pod_event
         self.lifecycle.told = self.pools.launched
+        self._wake_disruption()
+
+    def _wake_disruption(self) -> None:
+        """It looks at claims when something of theirs has changed, rather than often."""
+        wake = self.disruption.upkeep.wake
+
+        def node_changed(old: core_v1.Node, new: core_v1.Node) -> None:
+            if node_facts.taints(old) != node_facts.taints(new):  # heartbeats are no news
+                wake()
+
+        self.cluster.claims.add_handler(EventHandler(lambda _: wake(), lambda _, new: wake(), lambda _: None))
+        self.cluster.pools.add_handler(EventHandler(lambda _: wake(), lambda _, new: wake(), lambda _: None))
+        self.cluster.nodes.add_handler(EventHandler(lambda _: wake(), node_changed, lambda _: None))
 
     async def run(self) -> None:
         """Until cancelled; the caches run elsewhere."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from machinery import log
 from machinery.clock import Clock
-from machinery.errors import StatusError
+from machinery.errors import Conflict, StatusError
 from machinery.log import kv
 from nodepool_autoscaler import names
 from nodepool_autoscaler.disruption.drift import drift_reason, is_static_drift
@@ -170,6 +170,8 @@ class Upkeep:
                 continue
             try:
                 await self._attend(state, state.claim, world)
+            except Conflict:
+                self._changed.set()  # somebody wrote at the same moment: look again
             except StatusError as error:
                 _log.warning("Did not keep claim up", extra=kv(claim=state.claim.name, error=error))
         self._pod_events.keep({state.name for state in world.nodes})
