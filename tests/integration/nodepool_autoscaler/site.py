@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from api.models import core_v1, meta_v1
+from cli.nodepools import objects
 from client.client import Client
 from client.informer import Informers
 from machinery.clock import RealClock
 from machinery.errors import AlreadyExists, Conflict, NotFound
 from nodepool_autoscaler import names
-from nodepool_autoscaler.app import Autoscaler
+from nodepool_autoscaler.app import SOURCE, Autoscaler
 from nodepool_autoscaler.definitions import definitions
 from nodepool_autoscaler.disruption.controller import Options
 from nodepool_autoscaler.model import Offering
@@ -30,6 +31,8 @@ from tests.unit.scheduler.objects import pod as pod_object
 SCALE = 30.0
 DEADLINE = 90.0
 BEAT = 0.03
+IDENTITY = "system:serviceaccount:kube-system:nodepool-autoscaler"
+GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system")
 READY = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
 REFUSED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
 Obj = dict[str, Any]
@@ -201,8 +204,8 @@ async def prepare(server: RunningApiServer, admin: Client) -> None:
         with contextlib.suppress(AlreadyExists):
             await admin.create(made)
     rest = server.rest()
-    for definition in definitions():
-        answer = await rest.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+    for where, made_object in objects():
+        answer = await rest.post(where, made_object)
         assert answer.status == 201, answer.body
     for definition in definitions():
         spec = definition["spec"]
@@ -236,7 +239,7 @@ async def running(
         admin = Client.connect(server.grpc_target, server.admin_tls)
         ends.push_async_callback(admin.close)
         await prepare(server, admin)
-        client = Client.connect(server.grpc_target, server.admin_tls)
+        client = Client.connect(server.grpc_target, server.pki.client(IDENTITY, *GROUPS), field_manager=SOURCE)
         ends.push_async_callback(client.close)
         informers = Informers(client, clock)
         autoscaler = Autoscaler(client, clock, informers, provider, options)
@@ -256,5 +259,5 @@ async def running(
 
 
 def running_site(scale: float = SCALE) -> contextlib.AbstractAsyncContextManager[Site]:
-    """With kubelets only."""
+    """With kubelets only. The autoscaler acts in its own name, with the rights that `up` gives it."""
     return running(Site, scale=scale)

@@ -17,7 +17,7 @@ from tests.integration.nodepool_autoscaler.site import Site, pool, running_site,
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    async with running_site() as made:
+    async with running_site(100.0) as made:
         yield made
 
 
@@ -164,7 +164,12 @@ async def test_a_cloud_that_fails_is_asked_again(site: Site) -> None:
     assert len(site.provider.orders) == 1
 
 
-async def test_a_machine_that_never_joins_is_given_up(site: Site) -> None:
+async def test_a_machine_that_never_joins_is_given_up() -> None:
+    async with running_site(1000.0) as site:
+        await gives_up(site)
+
+
+async def gives_up(site: Site) -> None:
     site.join = False
     await site.client.create(pool(limits={"nodes": "1"}), resource=NODE_POOLS)
     await site.waiting("web")
