@@ -201,7 +201,8 @@ class Cluster:
             claim_object = by_provider.get((node.spec.providerID if node.spec is not None else None) or "")
             states.append(self._state(node, claim_object, classes, marked, now))
         states += [self._state(None, each, classes, marked, now) for each in free]
-        return World(self._clock.now(), tuple(states), pools, offerings)
+        hashes = {name: (each.metadata.annotations or {}).get(names.CLASS_HASH, "") for name, each in classes.items()}
+        return World(self._clock.now(), tuple(states), pools, offerings, hashes)
 
     def _state(
         self,

@@ -156,12 +156,14 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One look. `offerings`: by node class, those that may be had now."""
+    """One look. `offerings`: by node class, those that may be had now; `class_hashes`: of each class, as claims of it
+    carry it."""
 
     now: datetime
     nodes: tuple[NodeState, ...] = ()
     pools: tuple[Pool, ...] = ()
     offerings: Mapping[str, tuple[Offering, ...]] = field(default_factory=dict)
+    class_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def pool(self, name: str) -> Pool | None:
         return next((each for each in self.pools if each.name == name), None)

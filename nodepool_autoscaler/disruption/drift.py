@@ -20,6 +20,7 @@ from nodepool_autoscaler.names import POOL_HASH_VERSION as HASH_VERSION
 NODE_POOL_DRIFTED: Final = "NodePoolDrifted"
 REQUIREMENTS_DRIFTED: Final = "RequirementsDrifted"
 INSTANCE_TYPE_NOT_FOUND: Final = "InstanceTypeNotFound"
+NODE_CLASS_DRIFTED: Final = "NodeClassDrift"
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -56,20 +57,13 @@ def is_static_drift(pool: Mapping[str, str], claim: Mapping[str, str]) -> bool:
     return pool[HASH_VERSION] == claim[HASH_VERSION] and pool[HASH] != claim[HASH]
 
 
-def rehashed(pool_hash: str, claim: Mapping[str, str], drifted: bool) -> dict[str, str]:
-    """Annotations to set on a claim when its hash is of another version: the new one, unless the claim is known to
-    have drifted, of which a fresh hash would say the opposite."""
-    if claim.get(HASH_VERSION) == VERSION:
-        return {}
-    return {HASH_VERSION: VERSION} if drifted else {HASH_VERSION: VERSION, HASH: pool_hash}
-
-
-def drift_reason(*, static: bool, meets_requirements: bool, offered: bool) -> str:
+def drift_reason(*, static: bool, meets_requirements: bool, offered: bool, same_class: bool) -> str:
     """Upstream's word for the first kind of drift that applies; "" for none. `offered`: the cloud still knows the
-    instance type, in that zone and of that capacity type."""
+    instance type, in that zone and of that capacity type. `same_class`: the node class has not changed since."""
     reasons: Iterable[tuple[bool, str]] = (
         (static, NODE_POOL_DRIFTED),
         (not meets_requirements, REQUIREMENTS_DRIFTED),
         (not offered, INSTANCE_TYPE_NOT_FOUND),
+        (not same_class, NODE_CLASS_DRIFTED),
     )
     return next((reason for applies, reason in reasons if applies), "")

@@ -51,10 +51,12 @@ def why_drifted(state: NodeState, pool: Pool, world: World) -> str:
     of_pool = {names.POOL_HASH: pool.hash, names.POOL_HASH_VERSION: names.HASH_VERSION}
     # A cloud that offers nothing at all, or does not answer, says nothing about this one type.
     offered = state.offering is not None or not world.offerings.get(claim.node_class)
+    made_of, class_now = claim.annotations.get(names.CLASS_HASH), world.class_hashes.get(claim.node_class)
     return drift_reason(
         static=is_static_drift(of_pool, claim.annotations),
         meets_requirements=all(each.allows(claim.labels.get(each.key)) for each in pool.requirements),
         offered=offered,
+        same_class=not made_of or not class_now or made_of == class_now,
     )
 
 

@@ -8,10 +8,8 @@ from nodepool_autoscaler.disruption.drift import (
     drift_reason,
     hash_annotations,
     is_static_drift,
-    rehashed,
     template_hash,
 )
-from nodepool_autoscaler.names import HASH_VERSION as VERSION
 from nodepool_autoscaler.names import POOL_HASH as HASH
 from nodepool_autoscaler.names import POOL_HASH_VERSION as HASH_VERSION
 
@@ -69,21 +67,18 @@ def test_static_drift(pool: dict[str, str], claim: dict[str, str], drifted: bool
     assert is_static_drift(pool, claim) is drifted
 
 
-def test_a_hash_of_another_version_is_renewed_unless_it_would_hide_drift() -> None:
-    old = {HASH: "1", HASH_VERSION: "v2"}
-    assert rehashed("7", old, drifted=False) == {HASH: "7", HASH_VERSION: VERSION}
-    assert rehashed("7", old, drifted=True) == {HASH_VERSION: VERSION}
-    assert rehashed("7", {HASH: "1", HASH_VERSION: VERSION}, drifted=False) == {}
+SAME = {"static": False, "meets_requirements": True, "offered": True, "same_class": True}
 
 
 @pytest.mark.parametrize(
-    ("facts", "reason"),
+    ("changed", "reason"),
     [
-        ({"static": False, "meets_requirements": True, "offered": True}, ""),
-        ({"static": True, "meets_requirements": False, "offered": False}, "NodePoolDrifted"),
-        ({"static": False, "meets_requirements": False, "offered": False}, "RequirementsDrifted"),
-        ({"static": False, "meets_requirements": True, "offered": False}, "InstanceTypeNotFound"),
+        ({}, ""),
+        ({"static": True, "meets_requirements": False}, "NodePoolDrifted"),
+        ({"meets_requirements": False, "offered": False}, "RequirementsDrifted"),
+        ({"offered": False, "same_class": False}, "InstanceTypeNotFound"),
+        ({"same_class": False}, "NodeClassDrift"),
     ],
 )
-def test_the_first_reason_counts(facts: dict[str, bool], reason: str) -> None:
-    assert drift_reason(**facts) == reason
+def test_the_first_reason_counts(changed: dict[str, bool], reason: str) -> None:
+    assert drift_reason(**{**SAME, **changed}) == reason
