@@ -64,6 +64,7 @@ class PodMachine:
         self._stopped_sandbox = ""
         self._tearing = False
         self._deleted = False
+        self._running_when_doomed: frozenset[str] = frozenset()
         self._changed_told = ""
         self._grace_left = math.inf  # cluster time when the deletion grace ends
         self._wake = math.inf
@@ -161,6 +162,8 @@ class PodMachine:
             self._doom(pod, now)
 
     def _doom(self, pod: core_v1.Pod, now: Now) -> None:
+        if not self.deleting:
+            self._running_when_doomed = frozenset(name for name, slot in self.slots.items() if slot.running)
         self.deleting = True
         grace = pod.metadata.deletionGracePeriodSeconds if pod.metadata else None
         self._shorten(now, grace if grace is not None else grace_of(self.spec))
@@ -593,6 +596,11 @@ class PodMachine:
     def slots_begun(self) -> bool:
         """Whether any container was ever made here."""
         return any(slot.current is not None for slot in self.slots.values())
+
+    def half_gone(self) -> bool:
+        """A deleted pod of which something has ended, but not everything is put away: upstream tells nobody of that."""
+        ended = any(not self.slots[name].running for name in self._running_when_doomed)
+        return self.deleting and ended and not (self.torn_down or self.gone)
 
     def idle(self) -> bool:
         """Nothing is under way: a complete listing may be believed."""

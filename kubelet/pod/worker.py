@@ -30,7 +30,7 @@ from kubelet.pod.termination import termination_message
 from kubelet.probes.runner import ProbeRunner
 from kubelet.records import ContainerRecord, container_record, sandbox_record
 from kubelet.status.pod_status import pod_ips, pod_status
-from kubelet.volumes.payload import VolumeError, VolumeWait
+from kubelet.volumes.payload import VolumeError, VolumeLimit, VolumeWait
 from machinery import log
 from machinery.clock import Timer
 from machinery.errors import Conflict, NotFound, StatusError
@@ -39,6 +39,7 @@ from machinery.log import kv
 _log = log.get(__name__)
 UNMOUNT_RETRY_LAST = 122.0
 FLUSH_SECONDS = 5.0
+VOLUME_LIMIT = "VolumeAttachmentLimitExceeded"
 
 
 class PodWorker:
@@ -109,7 +110,7 @@ class PodWorker:
 
     def _publish(self) -> None:
         machine, shared = self.machine, self.shared
-        if machine.frozen or machine.gone:
+        if machine.frozen or machine.gone or machine.half_gone():
             return
         status = pod_status(machine, shared.node.ip, shared.scheme, shared.clock.now())
         shared.statuses.write(self.uid, status)
@@ -220,6 +221,10 @@ class PodWorker:
             await self.shared.volumes.set_up(self.pod, self.facts())
         except VolumeWait:
             self.post(ev.VolumesFailed())
+        except VolumeLimit as error:
+            self.tell("Warning", VOLUME_LIMIT, str(error))
+            self.post(ev.VolumesFailed())
+            self.post(ev.Rejected(VOLUME_LIMIT, f"Pod was rejected: {error}"))
         except VolumeError as error:
             self.tell("Warning", "FailedMount", str(error))
             self.post(ev.VolumesFailed())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -337,6 +338,30 @@ def test_deletion_kills_then_tears_down_then_deletes() -> None:
     node.post(ev.PodGone(0))
     assert node.done
     assert "Killing" in node.reasons()
+
+
+@pytest.mark.parametrize("containers", [("main",), ("main", "other")])
+def test_whoever_watches_a_deleted_pod_sees_it_whole_and_then_ended(containers: tuple[str, ...]) -> None:
+    node = running(make_pod(containers))
+    told: list[tuple[str, bool]] = []
+    post = node.post
+
+    def posted(event: ev.Event) -> None:
+        post(event)
+        if not (node.machine.half_gone() or node.done):
+            status = pod_status(node.machine, "n", "x", datetime(2026, 1, 1, tzinfo=UTC))
+            ready = all(each["ready"] for each in status["containerStatuses"])
+            told.append((status["phase"], ready))
+
+    node.post = posted  # type: ignore[method-assign]
+    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 7}
+    node.post(ev.PodChanged(make_pod(containers, metadata=meta)))
+    node.settle()
+    assert node.deleted_from_api
+    assert [each for each, before in zip(told, [None, *told], strict=False) if each != before] in (
+        [("Running", True), ("Failed", False)],
+        [("Running", True), ("Succeeded", False)],
+    )
 
 
 def test_a_shorter_grace_hurries_the_kill_under_way() -> None:
