@@ -26,6 +26,7 @@ from kubelet.node_pods import NodePods
 from kubelet.plugins.csi_node import CsiNodeKeeper
 from kubelet.plugins.drivers import TYPE as CSI_PLUGIN
 from kubelet.plugins.drivers import CsiDrivers
+from kubelet.plugins.limits import Limits
 from kubelet.plugins.watcher import PluginWatcher
 from kubelet.pod.cgroups import PodCgroups
 from kubelet.pod.config import NodeFacts
@@ -174,7 +175,9 @@ class Kubelet:
         devices = Devices(folders, drivers, attachments, clock, node, tasks)
         devices.recall()
         expansion = Expansion(client, reader, clock, drivers, node, self.recorder.event)
-        return PodCsi(reader, clock, drivers, devices, folders, expansion, node), devices
+        limits = Limits(drivers, reader.csi_driver, clock)
+        tasks.create_task(limits.run())
+        return PodCsi(reader, clock, drivers, devices, attachments, limits, folders, expansion, node), devices
 
     async def _run(
         self,

@@ -111,7 +111,7 @@ class CsiNodeKeeper:
             return await self._client.get(storage_v1.CSINode, self._node)
 
     async def _write(self, driver: str, entry: storage_v1.CSINodeDriver | None) -> None:
-        """An entry cannot be changed, only be taken away and come again."""
+        """Of an entry only the limit can be changed; else it is taken away and comes again."""
         for _ in range(TRIES):
             current = await self._current()
             drivers = list(current.spec.drivers or ())
@@ -119,7 +119,8 @@ class CsiNodeKeeper:
             if there == entry:
                 return
             others = [each for each in drivers if each.name != driver]
-            wanted = [*others, entry] if entry is not None and there is None else others
+            fits = entry is not None and (there is None or _identity(there) == _identity(entry))
+            wanted = [*others, entry] if entry is not None and fits else others
             try:
                 await self._client.patch(
                     storage_v1.CSINode,
@@ -129,7 +130,7 @@ class CsiNodeKeeper:
                 )
             except Conflict:
                 continue
-            if there is None or entry is None:
+            if fits or entry is None:
                 return
         raise Conflict(f"CSINode {self._node} changes all the time")
 
@@ -158,6 +159,10 @@ def node_patch(node: core_v1.Node, driver: str, node_id: str | None, topology: d
     if missing:
         patch["labels"] = missing
     return patch or None
+
+
+def _identity(entry: storage_v1.CSINodeDriver) -> tuple[str, list[str]]:
+    return entry.nodeID, list(entry.topologyKeys or ())
 
 
 def read_ids(text: str) -> dict[str, str]:

@@ -74,6 +74,13 @@ class CsiDrivers:
             raise UnknownDriver(f"driver name {name} not found in the list of registered CSI drivers")
         return found
 
+    def names(self) -> list[str]:
+        return sorted(self._drivers)
+
+    async def ask_again(self, name: str) -> None:
+        """Have what the driver says of the node written anew. Raises CsiError, StatusError, Refused, UnknownDriver."""
+        await self._record.install(name, await self.get(name).client.info())
+
     async def register(self, name: str, endpoint: str, versions: Sequence[str]) -> None:
         if not any(_VERSION.match(version) for version in versions):
             told = ", ".join(versions)

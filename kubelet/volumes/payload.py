@@ -20,6 +20,10 @@ class VolumeWait(VolumeError):
     """A volume is still on its way: no news, and told to nobody."""
 
 
+class VolumeLimit(VolumeError):
+    """The node bears no more volumes of that kind: the pod has no future here."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     content: bytes

@@ -24,6 +24,7 @@ from machinery.errors import Forbidden, NotFound, StatusError
 from machinery.log import kv
 
 WAIT: Final = 123.0  # cluster seconds, upstream's podAttachAndMountTimeout
+EXHAUSTED: Final = 8  # gRPC's code in an attachment's error
 _log = log.get(__name__)
 
 
@@ -108,6 +109,17 @@ class Attachments:
         if failure is not None:
             raise VolumeError(f"{lead}{failure.message}")
         return None
+
+    async def exhausted(self, driver: str, handle: str) -> bool:
+        """Whether the volume could not be attached for want of room on this node."""
+        name = names.attachment_name(driver, handle, self._node)
+        try:
+            found = await self._client.get(storage_v1.VolumeAttachment, name)
+        except StatusError as error:
+            _log.info("Failed to read attachment", extra=kv(attachment=name, error=error.message))
+            return False
+        failure = found.status.attachError if found.status is not None else None
+        return failure is not None and failure.errorCode == EXHAUSTED
 
     async def _pause(self, seconds: float) -> None:
         """Until there is news, or the time is over; a look costs two reads, so no more than ten a second."""

@@ -20,7 +20,9 @@ from api.models import core_v1, storage_v1
 from api.volumes import Claim
 from kubelet.plugins.csi_client import CsiError
 from kubelet.plugins.drivers import CsiDrivers, Driver, UnknownDriver
+from kubelet.plugins.limits import Limits, wishes
 from kubelet.volumes.csi import folders as disk
+from kubelet.volumes.csi.attachment import Attachments
 from kubelet.volumes.csi.devices import Devices
 from kubelet.volumes.csi.expansion import Expansion
 from kubelet.volumes.csi.folders import Folders, Held, Note
@@ -35,7 +37,7 @@ from kubelet.volumes.csi.messages import (
 from kubelet.volumes.csi.secrets import secret_values
 from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.ownership import give_to_pod
-from kubelet.volumes.payload import VolumeError
+from kubelet.volumes.payload import VolumeError, VolumeLimit, VolumeWait
 from linux import mount
 from machinery.clock import Clock
 from machinery.errors import StatusError
@@ -69,6 +71,8 @@ class PodCsi:
         clock: Clock,
         drivers: CsiDrivers,
         devices: Devices,
+        attachments: Attachments,
+        limits: Limits,
         folders: Folders,
         expansion: Expansion,
         node: str,
@@ -77,6 +81,8 @@ class PodCsi:
         self._clock = clock
         self._drivers = drivers
         self._devices = devices
+        self._attachments = attachments
+        self._limits = limits
         self._folders = folders
         self._expansion = expansion
         self._node = node
@@ -113,7 +119,7 @@ class PodCsi:
         context: Mapping[str, str] = {}
         staging = ""
         if volume.persistent:
-            context = await self._devices.attach(volume, uid, attached=names.attach_required(its_object))
+            context = await self._attach(volume, uid, its_object)
             staging = await self._stage(pod, volume, context)
         driver = self._driver("MountVolume.SetUp", volume)
         path = await self._publish(pod, volume, driver, its_object, None, staging, context)
@@ -123,6 +129,18 @@ class PodCsi:
         republish = its_object is not None and bool(its_object.spec.requiresRepublish)
         name = (claim.metadata.name or "") if claim is not None else ""
         return Use(pod, volume, name, path, staging, context, republish)
+
+    async def _attach(self, volume: CsiVolume, uid: str, its_object: storage_v1.CSIDriver | None) -> Mapping[str, str]:
+        try:
+            return await self._devices.attach(volume, uid, attached=names.attach_required(its_object))
+        except VolumeWait as error:
+            if wishes(its_object) is None or not await self._attachments.exhausted(volume.driver, volume.handle):
+                raise
+            await self._limits.ask(volume.driver)  # so that the scheduler knows before the pod's successor comes
+            raise VolumeLimit(
+                f"Node has no room for more volumes of driver {volume.driver}: unmounted volumes=[{volume.name}], "
+                f"unattached volumes=[{volume.name}], failed to process volumes=[]: context deadline exceeded"
+            ) from error
 
     async def _object_of(self, volume: CsiVolume) -> storage_v1.CSIDriver | None:
         try:

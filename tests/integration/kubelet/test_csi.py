@@ -73,16 +73,25 @@ class Volumes:
 
         await until(look, f"volumesInUse {wanted}")
 
-    async def attach(self) -> None:
-        """What the attach/detach controller and the attacher do, once the kubelet has said that it wants it."""
-        await self.in_use(UNIQUE)
+    async def attachment(self) -> str:
+        """What the attach/detach controller makes for a pod; its name."""
         name = names.attachment_name(NAME, HANDLE, NODE)
         spec = {"attacher": NAME, "nodeName": NODE, "source": {"persistentVolumeName": "pv-1"}}
         made = {"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": name}, "spec": spec}
         await self.client.create(made)
-        status = {"attached": True, "attachmentMetadata": {"devicePath": "/dev/xvdba"}}
+        return name
+
+    async def attached(self, name: str, status: dict[str, Any]) -> None:
+        """What an attacher has to say."""
         await self.client.patch(
             storage_v1.VolumeAttachment, name, {"status": status}, type=PatchType.MERGE, subresource="status"
+        )
+
+    async def attach(self) -> None:
+        """The whole, once the kubelet has said that it wants the volume."""
+        await self.in_use(UNIQUE)
+        await self.attached(
+            await self.attachment(), {"attached": True, "attachmentMetadata": {"devicePath": "/dev/xvdba"}}
         )
         listed = {"status": {"volumesAttached": [{"name": UNIQUE, "devicePath": ""}]}}
         await self.client.patch(core_v1.Node, NODE, listed, type=PatchType.MERGE, subresource="status")
@@ -381,3 +390,37 @@ async def test_a_driver_that_wants_tokens_gets_them_again_and_again(fast_site: S
             assert told["vault"]["token"].count(".") == 2
             assert told["vault"]["expirationTimestamp"].endswith("Z")
         assert len({request.target_path for request in v.driver.asked("publish")}) == 1
+
+
+async def test_a_driver_may_be_asked_again_how_much_the_node_bears(fast_site: Site) -> None:
+    site = fast_site
+    async with volumes_of(site) as v:
+        await v.driver_object(nodeAllocatableUpdatePeriodSeconds=10)
+        v.driver.limit = 3
+
+        async def lowered() -> bool:
+            found = await site.client.get(storage_v1.CSINode, NODE)
+            return [each.allocatable for each in found.spec.drivers] == [storage_v1.VolumeNodeResources(count=3)]
+
+        await until(lowered, "the new limit")
+
+
+async def test_a_pod_for_whose_volume_there_is_no_room_fails_so_that_another_can_take_its_place(
+    fast_site: Site,
+) -> None:
+    site = fast_site
+    async with volumes_of(site) as v:
+        await v.driver_object(nodeAllocatableUpdatePeriodSeconds=3600)
+        await v.volume()
+        v.driver.limit = 2
+        await site.create("web", MOUNTED, **USES_CLAIM)
+        name = await v.attachment()
+        status = {"attached": False, "attachError": {"message": "too many", "errorCode": 8}}
+        await v.attached(name, status)
+        pod = await site.phase("web", "Failed")
+        assert pod.status is not None
+        assert pod.status.reason == "VolumeAttachmentLimitExceeded"
+        assert (pod.status.message or "").startswith("Pod was rejected: ")
+        found = await site.client.get(storage_v1.CSINode, NODE)
+        assert found.spec.drivers[0].allocatable == storage_v1.VolumeNodeResources(count=2), "told at once"
+        await v.in_use()
