@@ -147,9 +147,9 @@ class AutoscalingStory:
         return Look(told) if done else Look(seen=told)
 
     def _answer(self, host: str) -> Look:
-        began = self._timeline.now()
+        began = self._timeline.seconds()
         pod = ask(host, PORT, PATH)
-        return Look(f"{pod} answers at http://{host}{PATH} in {(self._timeline.now() - began) * 1000:.0f} ms")
+        return Look(f"{pod} answers at http://{host}{PATH} in {(self._timeline.seconds() - began) * 1000:.0f} ms")
 
     def _hpa(self) -> Obj:
         return self._view.get(f"/apis/autoscaling/v2/namespaces/{self._namespace}/horizontalpodautoscalers/{APP}") or {}

@@ -95,7 +95,7 @@ def _tell(config: ClusterConfig, paths: ClusterPaths, timeline: Timeline, *, kee
         story.end()
         if not mine and not keep:
             _clean(view, sizes)
-    say(f"told in {timeline.now():.0f} s")
+    say(f"told in {timeline.seconds():.0f} s")
     return 0
 
 

@@ -54,21 +54,21 @@ class Timeline:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._say = say
-        self._seconds = seconds
+        self._clock = seconds
         self._sleep = sleep
         self._start = seconds()
         self.steps: list[Step] = []
 
-    def now(self) -> float:
+    def seconds(self) -> float:
         """Real seconds since the start."""
-        return self._seconds() - self._start
+        return self._clock() - self._start
 
     def begin(self) -> None:
         self._say(HEADER)
 
     def note(self, what: str, evidence: str) -> Step:
         """A step that is done."""
-        at = self.now()
+        at = self.seconds()
         step = Step(what, " ".join(evidence.split()), at, at - (self.steps[-1].at if self.steps else 0.0))
         self.steps.append(step)
         self._say(str(step))
@@ -79,7 +79,7 @@ class Timeline:
 
         A look that fails because the API server does not answer for a moment is one that has seen nothing.
         """
-        deadline = self.now() + timeout
+        deadline = self.seconds() + timeout
         while True:
             try:
                 found = look()
@@ -87,7 +87,7 @@ class Timeline:
                 found = Look(seen=f"no answer: {error}")
             if found.evidence:
                 return self.note(what, found.evidence)
-            if self.now() >= deadline:
+            if self.seconds() >= deadline:
                 seen = textwrap.shorten(found.seen or "nothing", 500)
                 raise NotSeen(f"{what}: expected {expected} within {timeout:.0f} s; seen: {seen}")
             self._sleep(POLL)

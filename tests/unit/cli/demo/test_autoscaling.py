@@ -105,7 +105,7 @@ def test_each_line_has_times_and_evidence(timeline: Timeline, lines: list[str]) 
 def test_a_step_that_does_not_come_says_what_was_expected_and_what_is_seen(timeline: Timeline) -> None:
     with pytest.raises(NotSeen, match=r"pods run: expected 2 pods within 10 s; seen: 1 of 2"):
         timeline.wait("pods run", "2 pods", lambda: Look(seen="1 of 2"), 10)
-    assert timeline.now() == pytest.approx(10, abs=1)
+    assert timeline.seconds() == pytest.approx(10, abs=1)
 
 
 def test_a_cluster_that_does_not_answer_for_a_moment_is_asked_again(timeline: Timeline) -> None:
