@@ -3,9 +3,11 @@
 Called by the rules of those kinds in the strategy table.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 from apiserver.registry.autoscaler_versions import ANNOTATIONS
+from machinery.meta import rfc3339
 
 Obj = dict[str, Any]
 _RBAC = "rbac.authorization.k8s.io"
@@ -117,6 +119,9 @@ def default_priority_level(obj: Obj) -> None:
 def _device_request(request: Obj) -> None:
     if request.setdefault("allocationMode", "ExactCount") == "ExactCount" and not request.get("count"):
         request["count"] = 1
+    for toleration in request.get("tolerations") or ():
+        if not toleration.get("operator"):
+            toleration["operator"] = "Equal"
 
 
 def _claim_spec(spec: Obj) -> None:
@@ -135,6 +140,14 @@ def default_resource_claim(obj: Obj) -> None:
 def default_resource_claim_template(obj: Obj) -> None:
     """resource.k8s.io ResourceClaimTemplate."""
     _claim_spec(obj.setdefault("spec", {}).setdefault("spec", {}))
+
+
+def default_resource_slice(obj: Obj) -> None:
+    """resource.k8s.io ResourceSlice: taints are as old as the write that brings them."""
+    for device in (obj.get("spec") or {}).get("devices") or ():
+        for taint in device.get("taints") or ():
+            if not taint.get("timeAdded"):
+                taint["timeAdded"] = rfc3339(datetime.now(UTC))
 
 
 _SCALE_UP: list[Obj] = [

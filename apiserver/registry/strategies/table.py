@@ -31,13 +31,16 @@ from apiserver.registry.strategy import PLAIN, Rules, Strategy
 from apiserver.registry.validation import (
     autoscaling,
     batch,
+    claim_status,
     core,
+    devices,
     endpoints,
     extensions,
     flowcontrol,
     limits,
     network,
     rbac,
+    resource_slices,
     storage_classes,
     workloads,
 )
@@ -394,19 +397,26 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=flowcontrol.validate_priority_level,
         validate_status=flowcontrol.validate_status,
     ),
-    ("resource.k8s.io", "deviceclasses"): Rules(generation=True, validate=extensions.validate_device_class),
+    ("resource.k8s.io", "deviceclasses"): Rules(generation=True, validate=devices.validate_class),
     ("resource.k8s.io", "resourceslices"): Rules(
-        generation=True, fields={field: _spec_text(field) for field in ("spec.nodeName", "spec.driver")}
+        generation=True,
+        default=extension_defaults.default_resource_slice,
+        validate=resource_slices.validate_slice,
+        validate_update=resource_slices.validate_slice_update,
+        fields={field: _spec_text(field) for field in ("spec.nodeName", "spec.driver")},
     ),
     ("resource.k8s.io", "resourceclaims"): Rules(
         has_status=True,
         new_status={},
         default=extension_defaults.default_resource_claim,
-        validate=extensions.validate_resource_claim,
+        validate=devices.validate_claim,
+        validate_update=devices.validate_claim_update,
+        validate_status=claim_status.validate_claim_status,
     ),
     ("resource.k8s.io", "resourceclaimtemplates"): Rules(
         default=extension_defaults.default_resource_claim_template,
-        validate=extensions.validate_resource_claim_template,
+        validate=devices.validate_template,
+        validate_update=devices.validate_template_update,
     ),
     ("batch", "cronjobs"): Rules(
         generation=True,

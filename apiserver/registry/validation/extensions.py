@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apiserver.registry.validation import names
-from apiserver.registry.validation.expressions import check_expression
 from apiserver.registry.validation.fields import check_enum, check_label_selector, invalid_each, unsupported
 from apiserver.registry.validation.policies import validate_admission_policy as validate_admission_policy
 from apiserver.registry.validation.policies import validate_conditions, validate_rule
@@ -156,44 +155,3 @@ def validate_api_service_status(obj: Obj, old: Obj) -> list[FieldError]:
         for index, condition in enumerate((obj.get("status") or {}).get("conditions") or ())
         if condition.get("status") not in ("True", "False", "Unknown")
     ]
-
-
-def validate_device_class(obj: Obj) -> list[FieldError]:
-    """resource.k8s.io DeviceClass."""
-    errors: list[FieldError] = []
-    for index, selector in enumerate((obj.get("spec") or {}).get("selectors") or ()):
-        expression = (selector.get("cel") or {}).get("expression") or ""
-        errors += check_expression(f"spec.selectors[{index}].cel.expression", expression)
-    return errors
-
-
-def validate_resource_claim(obj: Obj) -> list[FieldError]:
-    """resource.k8s.io ResourceClaim."""
-    return _validate_claim_spec(obj.get("spec") or {}, "spec")
-
-
-def validate_resource_claim_template(obj: Obj) -> list[FieldError]:
-    """resource.k8s.io ResourceClaimTemplate."""
-    return _validate_claim_spec((obj.get("spec") or {}).get("spec") or {}, "spec.spec")
-
-
-def _validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    seen: set[str] = set()
-    for index, request in enumerate((spec.get("devices") or {}).get("requests") or ()):
-        at = f"{path}.devices.requests[{index}]"
-        name = request.get("name") or ""
-        errors += invalid_each(f"{at}.name", name, names.dns_label(name))
-        if name in seen:
-            errors.append(FieldError.duplicate(f"{at}.name", name))
-        seen.add(name)
-        exactly, first = request.get("exactly"), request.get("firstAvailable")
-        if exactly is None and not first:
-            detail = "exactly one of `exactly` or `firstAvailable` is required"
-            errors.append(FieldError.required(at, detail))
-        elif exactly is not None and first:
-            detail = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"
-            errors.append(FieldError.invalid(at, None, detail))
-        elif exactly is not None and not exactly.get("deviceClassName"):
-            errors.append(FieldError.required(f"{at}.exactly.deviceClassName"))
-    return errors
