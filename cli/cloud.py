@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cli import cloud_volumes
+from cli import cloud_machines, cloud_volumes
 from cli.errors import CommandError
 from cli.layout import ClusterPaths
 from cli.output import duration, say, table
@@ -57,11 +57,13 @@ def ask(paths: ClusterPaths, method: str, request: Any) -> Any:
 async def _ask(paths: ClusterPaths, method: str, request: Any) -> Any:
     import grpc.aio
 
-    from proto.cloud.v1 import cloud_pb2_grpc
+    from proto.cloud.v1 import cloud_pb2_grpc, machines_pb2_grpc
 
     async with transport.channel(f"unix:{paths.cloud_socket}") as channel:
+        single = method in cloud_machines.METHODS
+        stub: Any = machines_pb2_grpc.MachineServiceStub if single else cloud_pb2_grpc.CloudServiceStub
         try:
-            return await getattr(cloud_pb2_grpc.CloudServiceStub(channel), method)(request, timeout=TIMEOUT)
+            return await getattr(stub(channel), method)(request, timeout=TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise transport.status_of(error) from error
 
@@ -106,6 +108,7 @@ def _bill_row(each: pb.Bill) -> Row:
 
 _SEE: Mapping[str, tuple[str, Callable[[argparse.Namespace], Any], tuple[str, ...], str, Callable[[Any], Row]]] = {
     **cloud_volumes.SEE,
+    **cloud_machines.SEE,
     "types": (
         "ListTypes",
         lambda options: pb.ListTypesRequest(),
@@ -211,6 +214,7 @@ def _fail(options: argparse.Namespace) -> tuple[str, Any, str]:
 
 _ORDERS: Mapping[str, Callable[[argparse.Namespace], tuple[str, Any, str]]] = {
     **cloud_volumes.ORDERS,
+    **cloud_machines.ORDERS,
     "create-group": _create,
     "resize": _update,
     "fail": _fail,

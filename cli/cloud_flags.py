@@ -19,6 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("load-balancers", parents=[seen], help="Services with an address of the cloud")
     actions.add_parser("cost", parents=[seen], help="dollars per hour and in total, by group")
 
+    _add_machines(actions, seen)
     _add_volumes(actions, seen)
 
     one = actions.add_parser("create-group", help="a new node group")
@@ -82,6 +83,22 @@ def _add_group_options(parser: argparse.ArgumentParser) -> None:
         "scale-down-unneeded-time, scale-down-unready-time, max-node-provision-time, max-node-startup-time (seconds), "
         "ignore-daemonsets-utilization",
     )
+
+
+def _add_machines(actions: Any, seen: argparse.ArgumentParser) -> None:
+    one = actions.add_parser("offerings", parents=[seen], help="what may be ordered one by one, where, at what price")
+    one.add_argument("--hollow", action="store_true", help="as simulated machines")
+    actions.add_parser("machines", parents=[seen], help="machines that were ordered one by one, by NodeClaims")
+    actions.add_parser("outages", parents=[seen], help="what cannot be ordered now")
+    one = actions.add_parser("outage", help="let there be no capacity for what is ordered one by one")
+    for flag in ("type", "zone", "capacity-type"):
+        one.add_argument(f"--{flag}", default="", help="only of this one")
+    one.add_argument("--seconds", type=float, default=0.0, help="how long (default: until --over)")
+    one.add_argument("--over", action="store_true", help="end it, and all that it covers")
+    one = actions.add_parser("fail-machines", help="let coming orders of single machines go wrong")
+    one.add_argument("mode", choices=("out-of-capacity", "never-boots", "never-joins", "dies", "none"))
+    one.add_argument("--count", type=int, default=-1, help="so many orders (default: all)")
+    one.add_argument("--after", type=float, default=60.0, metavar="SECONDS", help="dies: from start to death")
 
 
 def _add_volumes(actions: Any, seen: argparse.ArgumentParser) -> None:

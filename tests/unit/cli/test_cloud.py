@@ -19,7 +19,9 @@ from cloud.app import serving
 from cloud.core import Core
 from cloud.engine import Engine
 from cloud.machines import FakeMachines
+from cloud.machines_service import MachineService
 from cloud.model import Health, State, standard_types
+from cloud.orders import Orders
 from cloud.provider import CloudProvider
 from cloud.requests import Requests
 from cloud.service import CloudService
@@ -28,6 +30,7 @@ from cloud.volumes_engine import VolumeEngine
 from cloud.volumes_media import FakeMedia
 from machinery.clock import RealClock
 from proto.cloud.v1 import cloud_pb2 as pb
+from proto.cloud.v1 import machines_pb2 as machines_pb
 from tests.harness.nanokube import eventually
 
 
@@ -55,7 +58,8 @@ def paths(tmp_path: Path) -> Iterator[ClusterPaths]:
         balancer = pb.LoadBalancer(namespace="default", name="web", address="10.251.0.1", ports=["80/TCP"])
         volumes = VolumeEngine(engine, FakeMedia(), RealClock(100))
         service = CloudService(requests, engine, lambda: [balancer], volumes)
-        async with serving(f"unix:{paths.cloud_socket}", CloudProvider(requests, engine.wake), service):
+        single = MachineService(Orders(engine.core), engine, 1 << 30)
+        async with serving(f"unix:{paths.cloud_socket}", CloudProvider(requests, engine.wake), service, single):
             running = [asyncio.create_task(engine.run()), asyncio.create_task(volumes.run())]
             up.set()
             await stop.wait()
@@ -199,3 +203,30 @@ def test_a_cluster_starts_with_its_workers_as_a_group_and_keeps_what_it_has(tmp_
     kept = Store(paths.cloud_state).load()
     assert kept is not None
     assert kept.groups == {}
+
+
+def test_single_machines(paths: ClusterPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*arguments: str) -> str:
+        assert cloud.run(paths, options(*arguments)) == 0
+        return capsys.readouterr().out
+
+    offered = printed("offerings").splitlines()
+    assert offered[0].split() == ["TYPE", "ZONE", "CAPACITY", "CPU", "MEMORY", "PODS", "$/HOUR", "AVAILABLE"]
+    assert len(offered) == 1 + len(standard_types()) * 3 * 2
+    printed("outage", "--zone", "local-a", "--seconds", "100000")
+    assert printed("outages").splitlines()[1].split()[:3] == ["*", "local-a", "*"]
+    assert {row.split()[-1] for row in printed("offerings").splitlines() if " local-a " in row} == {"no"}
+    printed("outage", "--over")
+    assert len(printed("outages").splitlines()) == 1
+    order = machines_pb.LaunchMachineRequest(
+        token="claim",
+        offerings=[machines_pb.Offering(instance_type="standard-1x1", zone="local-b", capacity_type="spot")],
+    )
+    assert cloud.ask(paths, "LaunchMachine", order).machine.name == "machine-1"
+    row = printed("machines").splitlines()[1].split()
+    assert row[:5] == ["machine-1", "standard-1x1", "local-b", "spot", "real"]
+    printed("fail-machines", "never-boots", "--count", "1")
+    printed("delete-instance", "machine-1")
+    eventually(lambda: len(printed("machines").splitlines()) == 1, "no machine")
+    with pytest.raises(CommandError, match="zone"):
+        cloud.run(paths, options("outage", "--zone", "moon"))
