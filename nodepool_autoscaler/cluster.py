@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from api.models import apps_v1, core_v1, policy_v1, storage_v1
@@ -64,6 +65,12 @@ def is_provisionable(pod: core_v1.Pod) -> bool:
     )
 
 
+def scheduled_at(pod: core_v1.Pod) -> datetime | None:
+    """When the pod came to its node: long ago, as far as we are concerned, if it was there before us."""
+    conditions: Iterable[core_v1.PodCondition] = (pod.status.conditions if pod.status is not None else None) or ()
+    return next((each.lastTransitionTime for each in conditions if each.type == "PodScheduled"), None)
+
+
 class Cluster:
     """Everything read from the API server."""
 
@@ -91,8 +98,8 @@ class Cluster:
         """Names of claims that are as good as gone, though nobody deletes them yet."""
         self.on_waiting: Callable[[], None] = lambda: None
         """Called when a pod wants a node."""
-        self.on_pod_event: Callable[[str], None] = lambda node: None
-        """Called with a node to which a pod has come, or which one leaves; not for DaemonSets' pods."""
+        self.on_pod_event: Callable[[str, datetime], None] = lambda node, moment: None
+        """Called with a node to which a pod has come, or which one leaves, and when; not for DaemonSets' pods."""
 
     def informers(self) -> list[Informer[Any]]:
         """Those that must be complete before the first decision."""
@@ -109,7 +116,7 @@ class Cluster:
             return
         info = PodInfo(pod)
         if self.snapshot.home_of(info.uid) != info.node_name:
-            self._pod_event(pod)
+            self._pod_event(pod, scheduled_at(pod))
         self.snapshot.add_pod(info, info.node_name)
 
     def _update_pod(self, old: core_v1.Pod, new: core_v1.Pod) -> None:
@@ -122,9 +129,9 @@ class Cluster:
         self._pod_event(pod)
         self.snapshot.remove_pod(PodInfo.uid_of(pod))
 
-    def _pod_event(self, pod: core_v1.Pod) -> None:
+    def _pod_event(self, pod: core_v1.Pod, moment: datetime | None = None) -> None:
         if pod.spec is not None and pod.spec.nodeName and not owned_by(pod, "DaemonSet"):
-            self.on_pod_event(pod.spec.nodeName)
+            self.on_pod_event(pod.spec.nodeName, moment or self._clock.now())
 
     def _node_deleted(self, node: core_v1.Node) -> None:
         self.snapshot.remove_node(node_facts.name(node))

@@ -100,10 +100,10 @@ class PodEvents:
         self._clock = clock
         self._last: dict[str, datetime] = {}
 
-    def note(self, node: str) -> None:
-        """Now."""
-        if node:
-            self._last[node] = self._clock.now().replace(microsecond=0)
+    def note(self, node: str, moment: datetime) -> None:
+        """Something happened then; what is older than what is known is no news."""
+        moment = moment.replace(microsecond=0)
+        self._last[node] = max(moment, self._last.get(node, moment))
 
     def last(self, state: NodeState) -> datetime | None:
         """The latest that is known, written or not."""
@@ -144,10 +144,10 @@ class Upkeep:
         """Something has changed: a node, a claim, a pool."""
         self._changed.set()
 
-    def pod_event(self, node: str) -> None:
+    def pod_event(self, node: str, moment: datetime) -> None:
         """A pod has come to a node or is leaving it. Not to be told of pods of DaemonSets, which say nothing about how
         a node is used."""
-        self._pod_events.note(node)
+        self._pod_events.note(node, moment)
         self._changed.set()
 
     async def run(self) -> None:

@@ -1,5 +1,7 @@
 """Disruption as a whole, on virtual time."""
 
+from datetime import timedelta
+
 import pytest
 
 from nodepool_autoscaler import names
@@ -339,3 +341,28 @@ async def test_what_is_remembered_of_a_node() -> None:
         budgets = town.disruption.memory.budgets_of("default")
         assert budgets is not None
         assert [list(row.cells) for row in budgets.rows] == [["Underutilized", "1", "1"]]
+
+
+async def test_pods_that_were_there_before_do_not_make_a_node_busy_again() -> None:
+    """As after a restart: caches tell of all pods as if they had just come."""
+    async with Town(pool(consolidate_after=600.0)) as town:
+        name = town.add(SMALL)
+        await town.wait(500)
+        town.disruption.upkeep.pod_event(name, town.clock.now() - timedelta(seconds=900))
+        await town.wait(150)
+        assert town.nodes == []
+
+
+@pytest.mark.parametrize(("grace", "goes"), [(None, False), (300.0, True)])
+async def test_drift_does_not_wait_for_pods_whose_drain_ends_anyway(grace: float | None, goes: bool) -> None:
+    async with Town(pool(hash="1", consolidate_after=None)) as town:
+        name = town.add(SMALL)
+        town.work["web"] = Work(1, cpu="1500m", least=1)
+        await town.wait(10)
+        town.set_grace(name, grace)
+        town.change_pool(hash="2")
+        await town.wait(120)
+        assert any(ended == name for _, ended, _ in town.ended) is goes
+        if not goes:
+            assert "Pdb prevents pod evictions (PodDisruptionBudget=[default/web])" in town.reasons("DisruptionBlocked")
+        town.wrong.clear()  # what is asked here is just that

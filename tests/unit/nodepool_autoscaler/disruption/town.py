@@ -275,6 +275,10 @@ class Town:
         self._ready(name)
         return name
 
+    def set_grace(self, name: str, seconds: float | None) -> None:
+        """The claim's terminationGracePeriod."""
+        self._change(name, termination_grace=seconds)
+
     def _pool(self, name: str) -> Pool:
         return next(each for each in self.scene.pools if each.name == name)
 
@@ -337,7 +341,7 @@ class Town:
     def _end(self, pod: PodInfo) -> None:
         home = self.scene.snapshot.home_of(pod.uid)
         if home:
-            self.disruption.upkeep.pod_event(home)
+            self.disruption.upkeep.pod_event(home, self.clock.now())
             self.scene.snapshot.remove_pod(pod.uid)
         self.pending.pop(pod.uid, None)
 
@@ -368,7 +372,7 @@ class Town:
                 made = msgspec.structs.replace(pod.pod, spec=msgspec.structs.replace(pod.spec, nodeName=name))
                 snapshot.remove_pod(bound.uid)
                 snapshot.add_pod(PodInfo(made), name)
-                self.disruption.upkeep.pod_event(name)
+                self.disruption.upkeep.pod_event(name, self.clock.now())
                 del self.pending[uid]
 
     def _provision(self) -> None:
