@@ -35,7 +35,7 @@ def decider(paths: ClusterPaths, kind: str) -> str:
     """The component; of two that scale nodes, the one that this cluster has."""
     config = layout.load(paths)
     pools = config is not None and config.nodepools
-    return "nodepool-autoscaler" if kind == "node" and pools else DECIDERS[kind]
+    return "nodepool-autoscaler" if kind in ("node", "scale-up") and pools else DECIDERS[kind]
 
 
 def decision(paths: ClusterPaths, kind: str, namespace: str, name: str) -> str:
@@ -97,12 +97,13 @@ def is_waiting(found: pb.PodExplanation) -> bool:
 
 
 def _of_autoscaler(paths: ClusterPaths, namespace: str, name: str) -> list[str]:
-    """What the cluster autoscaler did for a pod that waits; nothing where there is none, or it knows of no such pod."""
+    """What an autoscaler of nodes did for a pod that waits; nothing where there is none, or it knows of no such pod."""
+    component = decider(paths, "scale-up")
     try:
-        found = asyncio.run(_decided(explain_socket(paths, DECIDERS["scale-up"]), "scale-up", namespace, name))
+        found = asyncio.run(_decided(explain_socket(paths, component), "scale-up", namespace, name))
     except StatusError:
         return []
-    return [f"Cluster autoscaler: {told(found)}"]
+    return [f"{component.replace('-', ' ').capitalize()}: {told(found)}"]
 
 
 async def _ask(socket: str, namespace: str, name: str) -> pb.PodExplanation:

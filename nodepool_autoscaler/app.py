@@ -124,7 +124,12 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
     made.disruption.metrics.expose(context.health.metric)
     context.health.ready("informers-synced", False)
     explainer = made.explainer
-    kinds = {"nodeclaim": explainer.nodeclaim, "nodepool": explainer.nodepool, "node": explainer.node}
+    kinds = {
+        "nodeclaim": explainer.nodeclaim,
+        "nodepool": explainer.nodepool,
+        "node": explainer.node,
+        "scale-up": explainer.scale_up,
+    }
 
     async def synced() -> None:
         for informer in made.cluster.informers():

@@ -114,6 +114,15 @@ class Explainer:
             keys = {info.uid: info.key for info in last.waiting}
             lines = [[keys.get(uid, uid), why] for uid, why in list(refused.items())[:MOST_ROWS]]
             decision.tables.append(table("Pods that do not fit:", ("POD", "WHY"), lines))
+        made = [(claim, each) for claim, each in self._provisioner.made.items() if each.planned.pool.name == name]
+        if made:
+            lines = [
+                [each.at, claim, len(each.planned.pods), str(each.planned.offerings[0]), f"{each.planned.price:.4f}"]
+                for claim, each in reversed(made[-10:])
+            ]
+            decision.tables.append(
+                table("Claims made of late:", ("TIME", "CLAIM", "PODS", "CHEAPEST", "$/HOUR"), lines)
+            )
         for extra in (self._memory.budgets_of(name), self._memory.commands_of(name)):
             if extra is not None:
                 decision.tables.append(extra)
@@ -133,6 +142,26 @@ class Explainer:
             "requirements": "; ".join(str(each) for each in requirements_of(pool).values()),
             "offerings": f"{len(offered)} of {len(world.offerings.get(pool.node_class, ()))}",
         }
+
+    def scale_up(self, namespace: str, name: str) -> pb.Decision | None:
+        """What was done for a pod that waits."""
+        last = self._provisioner.last
+        info = next((each for each in last.waiting if (each.namespace, each.name) == (namespace, name)), None)
+        if info is None:
+            return None
+        for claim, made in reversed(self._provisioner.made.items()):
+            if any(each.uid == info.uid for each in made.planned.pods):
+                headline = f"Pod {info.key} shall run on nodeclaim {claim}, launched as {made.planned.offerings[0]}."
+                return pb.Decision(headline=headline, time=made.at)
+        place = last.outcome.placed.get(info.uid)
+        if place is not None:
+            return pb.Decision(headline=f"Pod {info.key} has room on {place}.", time=last.at)
+        why = last.outcome.errors.get(info.uid, "it is not decided yet")
+        decision = pb.Decision(headline=f"Pod {info.key} gets no node: {why}.", time=last.at)
+        rows = [[pool, reason] for pool, reason in last.outcome.refusals.get(info.uid, {}).items()]
+        if rows:
+            decision.tables.append(table("", ("NODEPOOL", "WHY"), rows))
+        return decision
 
     def node(self, namespace: str, name: str) -> pb.Decision | None:
         """Why a node stays or goes."""
