@@ -48,17 +48,19 @@ def _split(text: str) -> tuple[Fraction, str]:
 
 
 @keep_short(4096)
-def parse(quantity: str | int | float) -> Fraction:
-    """The exact value. Raises ValueError with upstream's text."""
+def parse(quantity: str | int | float | None) -> Fraction:
+    """The exact value; null is zero, as Go reads it. Raises ValueError with upstream's text."""
     if isinstance(quantity, str):
         return _split(quantity)[0]
+    if quantity is None:
+        return Fraction(0)
     if isinstance(quantity, bool):
         raise ValueError(BAD)
     return Fraction(str(quantity)) if isinstance(quantity, float) else Fraction(quantity)
 
 
 @keep_short(4096)
-def value(quantity: str | int | float) -> int:
+def value(quantity: str | int | float | None) -> int:
     """The value as a whole number, rounded up (away from zero for fractions), capped at int64."""
     return _clamp(-((-parse(quantity)) // 1))
 

@@ -215,7 +215,7 @@ def _shared_capacity(capacity: Obj, path: str) -> list[FieldError]:
     """A capacity of which several claims take parts: which parts they may ask for."""
     policy, path = capacity.get("requestPolicy") or {}, f"{path}.requestPolicy"
     values, bounds, default = policy.get("validValues") or [], policy.get("validRange"), policy.get("default")
-    most = str(capacity.get("value") or "0")
+    most = _amount(capacity.get("value"))
     if values and bounds is not None:
         detail = 'exactly one policy can be specified, cannot specify "validValues" and "validRange" at the same time'
         return [FieldError.forbidden(path, detail)]
@@ -225,8 +225,13 @@ def _shared_capacity(capacity: Obj, path: str) -> list[FieldError]:
     if default is None:
         return [FieldError.required(f"{path}.default", f"required when {given} is defined")]
     if values:
-        return _valid_values(str(default), most, [str(each) for each in values], f"{path}.validValues")
-    return _valid_range(str(default), most, bounds or {}, f"{path}.validRange")
+        return _valid_values(_amount(default), most, [_amount(each) for each in values], f"{path}.validValues")
+    return _valid_range(_amount(default), most, bounds or {}, f"{path}.validRange")
+
+
+def _amount(given: Any) -> str:
+    """A quantity as text; null is zero, as Go reads it."""
+    return "0" if given is None else str(given)
 
 
 def _valid_values(default: str, most: str, values: list[str], path: str) -> list[FieldError]:

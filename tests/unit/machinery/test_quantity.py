@@ -57,6 +57,10 @@ def test_cpus_are_written_exactly(count: int) -> None:
     assert quantity.milli(quantity.format_milli(count)) == count
 
 
+def test_null_is_zero() -> None:
+    assert quantity.parse(None) == quantity.value(None) == 0
+
+
 def test_floats_and_ints_are_taken_as_written() -> None:
     assert quantity.parse(0.1) == Fraction(1, 10)
     assert quantity.value(3) == 3

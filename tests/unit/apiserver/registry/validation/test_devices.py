@@ -271,6 +271,7 @@ POLICY = "spec.devices[0].capacity[mem].requestPolicy"
             f'{POLICY}.validRange.step: Invalid value: "1Gi": value is not a multiple of a given step (3Gi) from (2Gi)',
             f'{POLICY}.validRange.step: Invalid value: "9Gi": value is not a multiple of a given step (3Gi) from (2Gi)',
         ]),
+        (capacity(validValues=[None, "1"], default="1"), []),
         (capacity(validRange={"min": "1", "step": "0"}, default="1"), [f"{POLICY}.validRange.step: Invalid value: "]),
     ],
 )  # fmt: skip
