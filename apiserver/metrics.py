@@ -26,6 +26,7 @@ Series = tuple[str, str, str, str, str, str]
 Labels = Mapping[str, str]
 Row = list[float]
 READS = frozenset({"GET", "LIST"})
+TERMINATIONS = frozenset({429, 504})
 DEPRECATED = frozenset({("", "v1", "componentstatuses"), ("", "v1", "endpoints")})
 """What clients are told to leave; upstream names no release that removes them."""
 
@@ -145,6 +146,8 @@ class RequestMetrics:
         self.store = Histogram(STORE_BUCKETS)
         """Of the store's operations, by (operation, resource)."""
         self.store_errors: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._health: dict[tuple[str, str], bool] = {}
+        self._health_checks: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._long_running: defaultdict[Series, int] = defaultdict(int)
         self._sources: list[Source] = []
         self._started = time.time()
@@ -166,6 +169,11 @@ class RequestMetrics:
         if not self._long_running[series]:
             del self._long_running[series]
 
+    def checked(self, root: str, name: str, *, passed: bool) -> None:
+        """A health check was asked; `root` is livez, readyz or healthz."""
+        self._health[name, root] = passed
+        self._health_checks[name, "success" if passed else "error", root] += 1
+
     def add(self, source: Source) -> None:
         """Families that are asked for at every scrape."""
         self._sources.append(source)
@@ -186,6 +194,20 @@ class RequestMetrics:
         yield from Family("apiserver_requested_deprecated_apis", "gauge", text, samples).lines()
         for name in ("apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"):
             yield from self._durations.lines(name, "How long requests took.", _labels)
+        ended = (
+            ({**_running(series), "code": str(code)}, each.count)
+            for (series, code), each in answered
+            if code in TERMINATIONS
+        )
+        text = "Requests that were turned away or given up in self-defence."
+        yield from Family("apiserver_request_terminations_total", "counter", text, ended).lines()
+        health = (({"name": name, "type": root}, float(ok)) for (name, root), ok in sorted(self._health.items()))
+        yield from Family("kubernetes_healthcheck", "gauge", "Whether a check passed when last asked.", health).lines()
+        checks = (
+            ({"name": name, "status": status, "type": root}, count)
+            for (name, status, root), count in sorted(self._health_checks.items())
+        )
+        yield from Family("kubernetes_healthchecks_total", "counter", "Health checks by their outcome.", checks).lines()
         running = ((_running(series), count) for series, count in sorted(self._long_running.items()))
         text = "Watches and streams under way."
         yield from Family("apiserver_longrunning_requests", "gauge", text, running).lines()

@@ -127,6 +127,23 @@ async def test_admission_tells_how_long_it_took(apiserver: RunningApiServer) -> 
     assert total(after["apiserver_requested_deprecated_apis"], resource="componentstatuses", version="v1") == 1
 
 
+async def test_health_checks_are_counted(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    for path in ("/readyz", "/livez/etcd", "/livez/etcd"):
+        assert (await rest.get(path)).status == 200
+    told = await scrape(rest)
+    assert total(told["kubernetes_healthcheck"], name="etcd", type="livez") == 1
+    assert total(told["kubernetes_healthchecks_total"], name="etcd", type="livez", status="success") == 2
+    assert total(told["kubernetes_healthchecks_total"], name="ping", type="readyz", status="success") >= 1
+
+
+async def test_requests_given_up_are_terminations(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    assert (await rest.get(f"{CONFIG_MAPS}?timeout=1ns")).status == 504
+    told = await scrape(rest)
+    assert total(told["apiserver_request_terminations_total"], resource="configmaps", verb="LIST", code="504") == 1
+
+
 async def test_made_up_names_do_not_become_labels(apiserver: RunningApiServer) -> None:
     rest, anybody = apiserver.rest(), apiserver.rest(USER_TOKEN)
 
