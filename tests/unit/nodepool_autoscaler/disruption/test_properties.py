@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodepool_autoscaler import names
-from nodepool_autoscaler.model import Budget
+from nodepool_autoscaler.disruption.controller import Options
+from nodepool_autoscaler.model import Budget, Offering
 from tests.unit.nodepool_autoscaler.disruption.town import Town, Work, pool
 from tests.unit.nodepool_autoscaler.scene import offering, offerings
 
 OFFERS = offerings(((1, 2), (2, 4), (4, 8), (8, 32)), zones=("a", "b"), capacity_types=(names.ON_DEMAND,))
+SPOT_TOO = offerings(((1, 2), (2, 4), (4, 8), (8, 32)), zones=("a", "b"))
 
 works = st.builds(
     Work,
@@ -27,19 +29,23 @@ budgets = st.sampled_from(
 
 @settings(max_examples=8, deadline=None)
 @given(
-    machines=st.lists(st.tuples(st.sampled_from(OFFERS), st.sampled_from(("default", "other"))), max_size=8),
+    machines=st.lists(
+        st.tuples(st.sampled_from(OFFERS), st.just("default")) | st.tuples(st.sampled_from(SPOT_TOO), st.just("other")),
+        max_size=8,
+    ),
+    gate=st.booleans(),
     listed=st.lists(works, max_size=3),
     limits=st.lists(budgets, min_size=1, max_size=2),
     drifted=st.booleans(),
 )
 def test_any_cluster_comes_to_rest(
-    machines: list[tuple[object, str]], listed: list[Work], limits: list[Budget], drifted: bool
+    machines: list[tuple[Offering, str]], gate: bool, listed: list[Work], limits: list[Budget], drifted: bool
 ) -> None:
     async def check() -> None:
-        pools = pool(budgets=tuple(limits)), pool("other", weight=10)
-        async with Town(*pools, offers=OFFERS, calm=100.0) as town:
+        pools = pool(budgets=tuple(limits)), pool("other", weight=10, requirements=())
+        async with Town(*pools, offers=SPOT_TOO, options=Options(spot_to_spot=gate), calm=100.0) as town:
             for offer, of in machines:
-                town.add(offer, of)  # type: ignore[arg-type]
+                town.add(offer, of)
             for number, work in enumerate(listed):
                 town.work[f"app-{number}"] = work
             await town.wait(99)
