@@ -77,7 +77,7 @@ def as_json(answer: Any) -> str:
 
 
 def _type_row(each: pb.InstanceType) -> Row:
-    return [each.name, each.cpu, each.memory, str(each.max_pods), f"{each.price_per_hour:.4f}"]
+    return [each.name, each.cpu, each.memory, str(each.max_pods), str(each.max_volumes), f"{each.price_per_hour:.4f}"]
 
 
 def _group_row(each: pb.Group) -> Row:
@@ -112,7 +112,7 @@ _SEE: Mapping[str, tuple[str, Callable[[argparse.Namespace], Any], tuple[str, ..
     "types": (
         "ListTypes",
         lambda options: pb.ListTypesRequest(),
-        ("NAME", "CPU", "MEMORY", "PODS", "$/HOUR"),
+        ("NAME", "CPU", "MEMORY", "PODS", "VOLUMES", "$/HOUR"),
         "types",
         _type_row,
     ),

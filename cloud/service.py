@@ -13,8 +13,10 @@ from cloud.engine import Engine
 from cloud.model import Autoscaling, Fault, Group, Instance, SpotMarket, Taint, instance_type
 from cloud.requests import NOTICE, Requests
 from cloud.volumes_engine import VolumeEngine
+from cloud.volumes_model import attach_limit
 from cloud.volumes_service import VolumeCalls
 from machinery import grpc as transport
+from machinery import quantity
 from machinery.errors import BadRequest, StatusError
 from proto.cloud.v1 import cloud_pb2 as pb
 
@@ -46,6 +48,7 @@ class CloudService(VolumeCalls):
                     memory=each.memory,
                     max_pods=each.maxPods,
                     price_per_hour=each.pricePerHour,
+                    max_volumes=attach_limit(quantity.milli(each.cpu) / 1000),
                 )
                 for each in found
             ],

@@ -29,6 +29,7 @@ class InstanceType(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     MAX_PODS_FIELD_NUMBER: _builtins.int
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MAX_VOLUMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     cpu: _builtins.str
     """quantity"""
@@ -37,6 +38,8 @@ class InstanceType(_message.Message):
     max_pods: _builtins.int
     price_per_hour: _builtins.float
     """on demand"""
+    max_volumes: _builtins.int
+    """output only"""
     def __init__(
         self,
         *,
@@ -45,10 +48,11 @@ class InstanceType(_message.Message):
         memory: _builtins.str = ...,
         max_pods: _builtins.int = ...,
         price_per_hour: _builtins.float = ...,
+        max_volumes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "max_pods", b"max_pods", "memory", b"memory", "name", b"name", "price_per_hour", b"price_per_hour"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "max_pods", b"max_pods", "max_volumes", b"max_volumes", "memory", b"memory", "name", b"name", "price_per_hour", b"price_per_hour"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 from api import resources
 from api.models import storage_v1
@@ -15,8 +19,8 @@ from client.informer import Informers
 from cloud.model import Health
 from cloud.volumes_media import FakeMedia
 from csi_controllers.app import loops
-from csi_controllers.driver import Driver
-from machinery.clock import RealClock
+from csi_controllers.driver import Driver, DriverError
+from machinery.clock import Clock, RealClock
 from machinery.errors import NotFound
 from tests.harness import block_storage
 from tests.integration.controller_manager import volumes as v
@@ -37,11 +41,32 @@ Obj = dict[str, Any]
 GIB = 1 << 30
 
 
+class Counted(Driver):
+    """A driver whose calls are noted, and fail where they shall."""
+
+    def __init__(self, address: str, timeout: float, clock: Clock) -> None:
+        super().__init__(address, timeout)
+        self._clock = clock
+        self.broken = ""
+        self.error = DriverError("INTERNAL", 13, "out of order")
+        self.loses_answers = False
+        self.calls: dict[str, list[float]] = defaultdict(list)
+
+    async def call(self, method: str, request: Any) -> Any:
+        self.calls[method].append(self._clock.monotonic())
+        if method == self.broken:
+            if self.loses_answers:
+                await super().call(method, request)
+            raise self.error
+        return await super().call(method, request)
+
+
 @dataclass
 class Site:
     cluster: Cluster
     cloud: block_storage.Driver
     disks: FakeMedia
+    driver: Counted
 
     @property
     def client(self) -> Client:
@@ -105,7 +130,7 @@ async def site(*, timeout: float = 10.0, **class_: Any) -> AsyncIterator[Site]:
         settings = {"delayed": True, "allowVolumeExpansion": True, "reclaimPolicy": "Delete", **class_}
         await client.create(v.storage_class("block", DRIVER, **settings))
         clock = RealClock(20.0)
-        driver = Driver(f"unix:{cloud.socket}", timeout)
+        driver = Counted(f"unix:{cloud.socket}", timeout, clock)
         ready = asyncio.Event()
         about = await driver.about()
         running = asyncio.ensure_future(
@@ -114,7 +139,7 @@ async def site(*, timeout: float = 10.0, **class_: Any) -> AsyncIterator[Site]:
         try:
             async with asyncio.timeout(20):
                 await ready.wait()
-            yield Site(cluster, cloud, disks)
+            yield Site(cluster, cloud, disks, driver)
         finally:
             assert not running.done(), running.result()
             running.cancel()
@@ -384,3 +409,93 @@ async def test_a_class_that_does_not_wait_gets_its_disk_at_once_and_secrets_are_
         annotations = volume["metadata"]["annotations"]
         assert annotations["volume.kubernetes.io/provisioner-deletion-secret-name"] == "cloud-data"
         assert s.disk(volume["spec"]["csi"]["volumeHandle"]).type == "ssd"
+
+
+async def test_a_claim_that_goes_while_its_disk_is_made_leaves_none_behind() -> None:
+    async with site() as s:
+        s.driver.broken, s.driver.loses_answers = "CreateVolume", True
+        s.driver.error = DriverError("DEADLINE_EXCEEDED", 4, "who knows")
+        await s.client.create(v.claim("data", "1Gi", "block"))
+        await v.told(s.cluster, "PersistentVolumeClaim", "data", "WaitForFirstConsumer")
+        await v.select_node(s.cluster, "data", "node-1")
+        _, message = await v.told(s.cluster, "PersistentVolumeClaim", "data", "ProvisioningFailed")
+        assert message.endswith("rpc error: code = DeadlineExceeded desc = who knows")
+        assert len(s.disks.sizes) == 1
+        await s.client.delete(v.CLAIMS, "data", v.NS)
+        await s.gone(v.CLAIMS, "data", v.NS)
+        s.driver.broken = ""
+        await eventually(lambda: _is(not s.disks.sizes), "the disk to go", timeout=20)
+        await eventually(lambda: _no_volumes(s), "no volume to be left", timeout=20)
+
+
+async def _no_volumes(s: Site) -> bool:
+    return not (await s.client.list(v.VOLUMES)).items
+
+
+async def test_a_place_without_room_is_given_up_and_the_scheduler_asked_again() -> None:
+    async with site() as s:
+        s.driver.broken = "CreateVolume"
+        s.driver.error = DriverError("RESOURCE_EXHAUSTED", 8, "no room")
+        await s.client.create(v.claim("data", "1Gi", "block"))
+        await v.told(s.cluster, "PersistentVolumeClaim", "data", "WaitForFirstConsumer")
+        await v.select_node(s.cluster, "data", "node-1")
+        chosen = "volume.kubernetes.io/selected-node"
+        await claim_where(s, lambda each: chosen not in each["metadata"].get("annotations", {}))
+        s.driver.broken = ""
+        await v.select_node(s.cluster, "data", "node-3")
+        claim = await v.claim_in(s.cluster, "Bound")
+        volume = await v.the_volume(s.cluster, claim["spec"]["volumeName"])
+        assert s.disk(volume["spec"]["csi"]["volumeHandle"]).zone == "local-b"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "CreateVolume",
+        "ControllerPublishVolume",
+        "ControllerExpandVolume",
+        "ControllerUnpublishVolume",
+        "DeleteVolume",
+    ],
+)
+async def test_what_fails_is_tried_ever_more_slowly_and_works_in_the_end(method: str) -> None:
+    """What a loop writes about a failure wakes the loop itself; that must not make it hot."""
+    async with site() as s:
+        calls = s.driver.calls[method]
+        if method == "CreateVolume":
+            s.driver.broken = method
+            await s.client.create(v.claim("data", "1Gi", "block"))
+            await v.told(s.cluster, "PersistentVolumeClaim", "data", "WaitForFirstConsumer")
+            await v.select_node(s.cluster, "data", "node-1")
+        else:
+            name = (await s.provisioned())["metadata"]["name"]
+            if method == "ControllerUnpublishVolume":
+                await s.attachment(volume=name)
+                await s.attached()
+            s.driver.broken = method
+            match method:
+                case "ControllerPublishVolume":
+                    await s.attachment(volume=name)
+                case "ControllerExpandVolume":
+                    await grow(s, "2Gi")
+                case "ControllerUnpublishVolume":
+                    await s.client.delete(ATTACHMENTS, "a1")
+                case "DeleteVolume":
+                    await s.client.delete(v.CLAIMS, "data", v.NS)
+        await eventually(lambda: _is(len(calls) >= 5), "five attempts", timeout=20)
+        pauses = [later - earlier for earlier, later in itertools.pairwise(calls[:5])]
+        assert all(pause >= least for pause, least in zip(pauses, (1, 2, 4, 8), strict=True)), pauses
+        s.driver.broken = ""
+        match method:
+            case "CreateVolume":
+                await v.claim_in(s.cluster, "Bound")
+            case "ControllerPublishVolume":
+                await s.attached()
+            case "ControllerExpandVolume":
+                await claim_where(
+                    s, lambda each: each["status"]["allocatedResourceStatuses"]["storage"] == "NodeResizePending"
+                )
+            case "ControllerUnpublishVolume":
+                await s.gone(ATTACHMENTS, "a1")
+            case "DeleteVolume":
+                await s.gone(v.VOLUMES, name)
