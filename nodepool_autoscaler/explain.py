@@ -116,13 +116,11 @@ class Explainer:
             decision.tables.append(table("Pods that do not fit:", ("POD", "WHY"), lines))
         made = [(claim, each) for claim, each in self._provisioner.made.items() if each.planned.pool.name == name]
         if made:
-            lines = [
+            late: list[list[object]] = [
                 [each.at, claim, len(each.planned.pods), str(each.planned.offerings[0]), f"{each.planned.price:.4f}"]
                 for claim, each in reversed(made[-10:])
             ]
-            decision.tables.append(
-                table("Claims made of late:", ("TIME", "CLAIM", "PODS", "CHEAPEST", "$/HOUR"), lines)
-            )
+            decision.tables.append(table("Claims made of late:", ("TIME", "CLAIM", "PODS", "CHEAPEST", "$/HOUR"), late))
         for extra in (self._memory.budgets_of(name), self._memory.commands_of(name)):
             if extra is not None:
                 decision.tables.append(extra)

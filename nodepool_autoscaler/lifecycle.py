@@ -385,10 +385,8 @@ def uninitialized(claim: NodeClaim, node: core_v1.Node) -> tuple[str, str]:
     there = {(key, effect): value for key, value, effect in node_facts.taints(node)}
     for each in claim.spec.startupTaints:
         if (each.key, each.effect) in there:
-            return (
-                "StartupTaintsExist",
-                f'StartupTaint "{_taint(each.key, each.value or "", each.effect)}" still exists',
-            )
+            told = _taint(each.key, there[each.key, each.effect], each.effect)
+            return "StartupTaintsExist", f'StartupTaint "{told}" still exists'
     for key, effect in _EPHEMERAL:
         if (key, effect) in there:
             told = _taint(key, there[key, effect], effect)
