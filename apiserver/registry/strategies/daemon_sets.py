@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.workloads import default_daemon_set
-from apiserver.registry.strategies.pod_warnings import template_warnings
+from apiserver.registry.strategies.workload_warnings import daemon_set_warnings
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.workloads import (
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 Obj = dict[str, Any]
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-
-
-def _warnings(obj: Obj, old: Obj | None) -> list[str]:
-    before = (old or {}).get("spec", {}).get("template")
-    return template_warnings(obj["spec"].get("template") or {}, before, "spec.template")
 
 
 class DaemonSetStrategy(Strategy):
@@ -47,7 +42,7 @@ class DaemonSetStrategy(Strategy):
         validate=validate_daemon_set,
         validate_update=validate_daemon_set_update,
         validate_status=validate_workload_status,
-        warnings=_warnings,
+        warnings=daemon_set_warnings,
     )
 
     def prepare_create(self, ctx: RequestContext, obj: Obj) -> None:

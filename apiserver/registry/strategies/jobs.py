@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.workloads import default_job
-from apiserver.registry.strategies.pod_warnings import template_warnings
+from apiserver.registry.strategies.workload_warnings import job_warnings
 from apiserver.registry.strategy import Rules, Strategy
 from apiserver.registry.validation.batch import (
     CONTROLLER_UID,
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from apiserver.registry.store import RequestContext
 
 Obj = dict[str, Any]
-
-
-def _warnings(obj: Obj, old: Obj | None) -> list[str]:
-    before = (old or {}).get("spec", {}).get("template")
-    return template_warnings(obj["spec"].get("template") or {}, before, "spec.template")
 
 
 def _successful(obj: Obj) -> str:
@@ -47,7 +42,7 @@ class JobStrategy(Strategy):
         validate=validate_job,
         validate_update=validate_job_update,
         validate_status=validate_job_status,
-        warnings=_warnings,
+        warnings=job_warnings,
         fields={"status.successful": _successful},
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.pod import default_pod
+from apiserver.registry.strategies.pod_creation import follow_profile_annotations, merge_label_keys
 from apiserver.registry.strategies.pod_warnings import pod_warnings
 from apiserver.registry.strategies.qos import qos_class
 from apiserver.registry.strategy import PartStrategy, Rules, StatusStrategy, Strategy
@@ -86,6 +87,8 @@ class PodStrategy(Strategy):
             gated: Obj = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": _GATED}
             gated |= {"lastProbeTime": None, "lastTransitionTime": obj["metadata"].get("creationTimestamp")}
             status["conditions"] = [gated]
+        merge_label_keys(obj)
+        ctx.warnings.extend(follow_profile_annotations(obj))
 
     def validate_create(self, ctx: RequestContext, obj: Obj) -> list[FieldError]:
         errors = super().validate_create(ctx, obj)

@@ -12,6 +12,7 @@ from apiserver.registry.defaults import extensions as extension_defaults
 from apiserver.registry.defaults import network as network_defaults
 from apiserver.registry.defaults import storage as storage_defaults
 from apiserver.registry.defaults import workloads as workload_defaults
+from apiserver.registry.strategies import workload_warnings
 from apiserver.registry.strategies.api_services import APIServiceStrategy
 from apiserver.registry.strategies.certificates import CertificateRequestStrategy
 from apiserver.registry.strategies.crds import CustomResourceDefinitionStrategy
@@ -20,7 +21,7 @@ from apiserver.registry.strategies.daemon_sets import DaemonSetStrategy
 from apiserver.registry.strategies.events import EventStrategy
 from apiserver.registry.strategies.jobs import JobStrategy
 from apiserver.registry.strategies.namespaces import NamespaceStrategy
-from apiserver.registry.strategies.pod_warnings import node_warnings, template_warnings
+from apiserver.registry.strategies.pod_warnings import node_warnings
 from apiserver.registry.strategies.pods import PodStrategy
 from apiserver.registry.strategies.services import ServiceStrategy
 from apiserver.registry.strategies.volumes import (
@@ -53,23 +54,6 @@ if TYPE_CHECKING:
 Obj = dict[str, Any]
 
 
-def _template_warnings(*path: str) -> Callable[[Obj, Obj | None], list[str]]:
-    """Warnings about the pod template at `path`."""
-
-    def at(obj: Obj | None) -> Obj:
-        for field in path:
-            obj = (obj or {}).get(field)
-        return obj or {}
-
-    return lambda obj, old: template_warnings(at(obj), at(old) if old is not None else None, ".".join(path))
-
-
-def _slice_warnings(obj: Obj, old: Obj | None) -> list[str]:
-    if obj.get("addressType") == "FQDN" and old is None:
-        return ["spec.addressType: FQDN endpoints are deprecated"]
-    return []
-
-
 def _spec_text(label: str) -> Callable[[Obj], str]:
     field = label.removeprefix("spec.")
     return lambda obj: str((obj.get("spec") or {}).get(field) or "")
@@ -82,8 +66,9 @@ _WEBHOOKS = Rules(
     allow_unconditional_update=False,
     default=extension_defaults.default_webhooks,
     validate=extensions.validate_webhooks,
+    validate_update=extensions.validate_webhooks_update,
 )
-_SPEC_TEMPLATE = _template_warnings("spec", "template")
+_NAMED_TEMPLATE = workload_warnings.of_template("spec", "template", named=True)
 
 _RULES: dict[tuple[str, str], Rules] = {
     ("apps", "deployments"): Rules(
@@ -96,7 +81,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=workloads.validate_deployment_update,
         validate_status=workloads.validate_workload_status,
         status_keeps=("labels",),
-        warnings=_SPEC_TEMPLATE,
+        warnings=_NAMED_TEMPLATE,
     ),
     ("apps", "replicasets"): Rules(
         passes=Passes(2, 1),
@@ -108,7 +93,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=workloads.validate_replica_set,
         validate_update=workloads.validate_replica_set_update,
         validate_status=workloads.validate_workload_status,
-        warnings=_SPEC_TEMPLATE,
+        warnings=_NAMED_TEMPLATE,
     ),
     ("apps", "statefulsets"): Rules(
         generation=True,
@@ -119,7 +104,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=workloads.validate_stateful_set,
         validate_update=workloads.validate_stateful_set_update,
         validate_status=workloads.validate_workload_status,
-        warnings=_SPEC_TEMPLATE,
+        warnings=workload_warnings.stateful_set_warnings,
     ),
     ("apps", "controllerrevisions"): Rules(
         passes=Passes(2, 1),
@@ -136,14 +121,14 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate=workloads.validate_replication_controller,
         validate_status=workloads.validate_workload_status,
         fields={"status.replicas": lambda obj: str((obj.get("status") or {}).get("replicas") or 0)},
-        warnings=_SPEC_TEMPLATE,
+        warnings=_NAMED_TEMPLATE,
     ),
     ("", "podtemplates"): Rules(
         generation=True,
         desired_state=("template",),
         default=workload_defaults.default_pod_template,
         validate=workloads.validate_pod_template,
-        warnings=_template_warnings("template"),
+        warnings=workload_warnings.of_template("template"),
     ),
     ("", "configmaps"): Rules(
         passes=Passes(2, 1),
@@ -175,6 +160,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         allow_create_on_update=True,
         default=core_defaults.default_endpoints,
         validate=endpoints.validate_endpoints,
+        warnings=endpoints.endpoints_warnings,
     ),
     ("discovery.k8s.io", "endpointslices"): Rules(
         passes=Passes(1, 1),
@@ -183,7 +169,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         default=core_defaults.default_endpoint_slice,
         validate=endpoints.validate_slice,
         validate_update=endpoints.validate_slice_update,
-        warnings=_slice_warnings,
+        warnings=endpoints.endpoint_slice_warnings,
     ),
     ("coordination.k8s.io", "leases"): Rules(
         allow_create_on_update=True,
@@ -213,6 +199,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=core.validate_priority_class_update,
     ),
     ("node.k8s.io", "runtimeclasses"): Rules(
+        warnings=storage_classes.runtime_class_warnings,
         passes=Passes(2, 1),
         allow_unconditional_update=False,
         validate=core.validate_runtime_class,
@@ -237,6 +224,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=network.validate_ingress_class_update,
     ),
     ("networking.k8s.io", "networkpolicies"): Rules(
+        warnings=network.network_policy_warnings,
         passes=Passes(2, 1),
         looks=2,
         generation=True,
@@ -286,6 +274,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_status=storage_classes.validate_attachment_status,
     ),
     ("storage.k8s.io", "csistoragecapacities"): Rules(
+        warnings=storage_classes.capacity_warnings,
         passes=Passes(2, 1),
         allow_unconditional_update=False,
         validate=storage_classes.validate_capacity,
@@ -425,7 +414,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         default=workload_defaults.default_cron_job,
         validate=batch.validate_cron_job,
         validate_update=batch.validate_cron_job_update,
-        warnings=_template_warnings("spec", "jobTemplate", "spec", "template"),
+        warnings=workload_warnings.cron_job_warnings,
     ),
 }
 _CLASSES: dict[tuple[str, str], type[Strategy]] = {

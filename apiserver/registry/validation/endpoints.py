@@ -4,6 +4,7 @@ import ipaddress
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.address_warnings import ip_form
 from apiserver.registry.validation.fields import check_enum, check_immutable, invalid_each
 from machinery.field_errors import FieldError
 
@@ -181,3 +182,31 @@ def _validate_slice_ports(ports: list[Obj], path: str) -> list[FieldError]:
 def validate_slice_update(new: Obj, old: Obj) -> list[FieldError]:
     """The address type stays."""
     return validate_slice(new) + check_immutable("addressType", new.get("addressType"), old.get("addressType"))
+
+
+def endpoints_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Oddly written addresses, unless the controller of endpoints copied them."""
+    if (obj["metadata"].get("labels") or {}).get("endpoints.kubernetes.io/managed-by") == "endpoint-controller":
+        return []
+    return [
+        text
+        for index, subset in enumerate(obj.get("subsets") or ())
+        for field in ("addresses", "notReadyAddresses")
+        for position, address in enumerate(subset.get(field) or ())
+        for text in ip_form(f"subsets[{index}].{field}[{position}].ip", address.get("ip") or "")
+    ]
+
+
+def endpoint_slice_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """A deprecated type, and oddly written addresses unless the controller of slices copied them."""
+    found: list[str] = []
+    if obj.get("addressType") == "FQDN":
+        if old is None:
+            found.append("spec.addressType: FQDN endpoints are deprecated")
+        return found
+    labels = obj["metadata"].get("labels") or {}
+    if labels.get("endpointslice.kubernetes.io/managed-by") != "endpointslice-controller.k8s.io":
+        for index, endpoint in enumerate(obj.get("endpoints") or ()):
+            for position, address in enumerate(endpoint.get("addresses") or ()):
+                found += ip_form(f"endpoints[{index}].addresses[{position}]", address)
+    return found

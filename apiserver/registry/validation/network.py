@@ -7,6 +7,7 @@ import ipaddress
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.address_warnings import cidr_form
 from apiserver.registry.validation.fields import (
     check_absolute_path,
     check_domain_prefixed_path,
@@ -160,6 +161,21 @@ def ingress_warnings(obj: Obj, old: Obj | None) -> list[str]:
     if old is None and "kubernetes.io/ingress.class" in (obj["metadata"].get("annotations") or {}):
         return ["annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"]
     return []
+
+
+def network_policy_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Oddly written blocks of addresses."""
+    spec = obj.get("spec") or {}
+    found: list[str] = []
+    for field, peers in (("ingress", "from"), ("egress", "to")):
+        for index, rule in enumerate(spec.get(field) or ()):
+            for position, peer in enumerate(rule.get(peers) or ()):
+                block, path = peer.get("ipBlock") or {}, f"spec.{field}[{index}].{peers}[{position}].ipBlock"
+                if block:
+                    found += cidr_form(f"{path}.cidr", block.get("cidr") or "")
+                for place, excepted in enumerate(block.get("except") or ()):
+                    found += cidr_form(f"{path}.except[{place}]", excepted)
+    return found
 
 
 def validate_ingress_class(obj: Obj) -> list[FieldError]:

@@ -212,22 +212,8 @@ def validate_spread(constraints: list[Obj], path: str) -> list[FieldError]:
         for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
             if (value := constraint.get(policy)) is not None and value not in ("Honor", "Ignore"):
                 errors.append(unsupported(f"{at}.{policy}", value, ("Honor", "Ignore")))
-        errors += _spread_label_keys(constraint, f"{at}.matchLabelKeys")
+        errors += _label_keys(constraint, at)
         errors += check_label_selector(f"{at}.labelSelector", constraint.get("labelSelector"))
-    return errors
-
-
-def _spread_label_keys(constraint: Obj, path: str) -> list[FieldError]:
-    if not (keys := constraint.get("matchLabelKeys")):
-        return []
-    selector = constraint.get("labelSelector")
-    errors = [] if selector is not None else [FieldError.forbidden(path, _NO_SELECTOR)]
-    known = set((selector or {}).get("matchLabels") or ())
-    known |= {each.get("key") for each in (selector or {}).get("matchExpressions") or ()}
-    for index, key in enumerate(keys):
-        errors += check_label_name(f"{path}[{index}]", key)
-        if key in known:
-            errors.append(FieldError.invalid(f"{path}[{index}]", key, _IN_BOTH))
     return errors
 
 

@@ -61,7 +61,8 @@ def _seccomp(profile: Obj, path: str) -> list[FieldError]:
     return errors
 
 
-def _app_armor(profile: Obj, path: str) -> list[FieldError]:
+def check_app_armor(profile: Obj, path: str) -> list[FieldError]:
+    """An AppArmorProfile; `path` is its own."""
     kind, local, at = profile.get("type") or "", profile.get("localhostProfile"), f"{path}.localhostProfile"
     if not kind:
         return [FieldError.required(f"{path}.type", "type is required when appArmorProfile is set")]
@@ -87,7 +88,7 @@ def _profiles(security: Obj, path: str) -> list[FieldError]:
     if (options := security.get("windowsOptions")) is not None:
         errors += validate_windows_options(options, f"{path}.windowsOptions")
     if (profile := security.get("appArmorProfile")) is not None:
-        errors += _app_armor(profile, f"{path}.appArmorProfile")
+        errors += check_app_armor(profile, f"{path}.appArmorProfile")
     return errors
 
 

@@ -3,10 +3,10 @@
 Called by the service strategy.
 """
 
-import ipaddress
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.address_warnings import cidr_form, ip_form
 from apiserver.registry.validation.endpoints import reserved_address
 from apiserver.registry.validation.fields import (
     check_enum,
@@ -372,33 +372,35 @@ def validate_balancer(ingress: list[Obj], path: str) -> list[FieldError]:
 
 
 def service_warnings(obj: Obj, old: Obj | None) -> list[str]:
-    """Fields that do nothing, or are on their way out."""
+    """Fields that do nothing, are on their way out or are oddly written."""
     spec = obj.get("spec") or {}
-    if old is not None and old.get("spec") == spec:
-        return []
+    kind, outer = spec.get("type"), spec.get("externalIPs") or []
+    headless = kind == "ClusterIP" and spec.get("clusterIP") == "None"
     found: list[str] = []
-    if is_headless(spec):
-        for field, name in (("loadBalancerIP", "loadBalancerIP"), ("externalIPs", "externalIPs")):
-            if spec.get(field):
-                found.append(f"spec.{name} is ignored for headless services")
+    if _TOPOLOGY_HINTS in (obj["metadata"].get("annotations") or {}):
+        found.append(f"annotation {_TOPOLOGY_HINTS} is deprecated, please use {_TOPOLOGY_MODE} instead")
+    if spec.get("clusterIP") not in (None, "", "None"):
+        for index, address in enumerate(spec.get("clusterIPs") or ()):
+            found += ip_form(f"spec.clusterIPs[{index}]", address)
+    if headless:
+        if spec.get("loadBalancerIP"):
+            found.append("spec.loadBalancerIP is ignored for headless services")
+        if outer:
+            found.append("spec.externalIPs is ignored for headless services")
         if spec.get("sessionAffinity") not in (None, "None"):
             found.append("spec.SessionAffinity is ignored for headless services")
-    elif spec.get("externalIPs"):
+    for index, address in enumerate(outer):
+        found += ip_form(f"spec.externalIPs[{index}]", address)
+    if outer and not headless and kind != "ExternalName":
         found.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
-    for index, address in enumerate(spec.get("externalIPs") or ()):
-        found += _form_warning(address, f"spec.externalIPs[{index}]")
-    if spec.get("type") != "ExternalName" and spec.get("externalName"):
+    if address := spec.get("loadBalancerIP"):
+        found += ip_form("spec.loadBalancerIP", address)
+    for index, block in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        found += cidr_form(f"spec.loadBalancerSourceRanges[{index}]", block)
+    if kind == "ExternalName" and outer:
+        found.append('spec.externalIPs is ignored when spec.type is "ExternalName"')
+    if kind != "ExternalName" and spec.get("externalName"):
         found.append('spec.externalName is ignored when spec.type is not "ExternalName"')
     if spec.get("trafficDistribution") == "PreferClose":
         found.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
     return found
-
-
-def _form_warning(address: str, path: str) -> list[str]:
-    try:
-        canonical = str(ipaddress.ip_address(address))
-    except ValueError:
-        return []
-    if canonical == address:
-        return []
-    return [f'{path}: IPv6 address "{address}" should be in RFC 5952 canonical format ("{canonical}")']

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from apiserver.registry.validation import names
+from apiserver.registry.validation.deprecations import claim_spec_warnings, node_term_warnings
 from apiserver.registry.validation.fields import (
     check_enum,
     check_immutable,
@@ -34,6 +35,21 @@ _NEWER_LABELS = {
     "beta.kubernetes.io/arch": "kubernetes.io/arch",
     "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
 }
+_OLD_SOURCES = {
+    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
+    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
+    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
+    "storageos": "deprecated in v1.22, non-functional in v1.25+",
+    "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
+    "rbd": "deprecated in v1.28, non-functional in v1.31+",
+}
+_MOUNT_OPTIONS = "volume.beta.kubernetes.io/mount-options"
+_MOUNTED_WITH_OPTIONS = frozenset(
+    (
+        "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "nfs", "rbd", "quobyte", "iscsi", "cinder", "cephfs",
+        "azureFile", "vsphereVolume", "azureDisk", "photonPersistentDisk",
+    )
+)  # fmt: skip
 _MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _VOLUME_MODES = ("Block", "Filesystem")
 
@@ -73,7 +89,11 @@ def validate_volume(obj: Obj) -> list[FieldError]:
     mode = spec.get("volumeMode")
     if mode is not None and mode not in _VOLUME_MODES:
         errors.append(unsupported("spec.volumeMode", mode, _VOLUME_MODES))
-    return errors + _validate_attributes(spec)
+    errors += _validate_attributes(spec)
+    if _MOUNT_OPTIONS in (obj["metadata"].get("annotations") or {}) and not _MOUNTED_WITH_OPTIONS & spec.keys():
+        detail = "may not specify mount options for this volume type"
+        errors.append(FieldError.forbidden(f"metadata.annotations.{_MOUNT_OPTIONS}", detail))
+    return errors
 
 
 def _validate_attributes(spec: Obj) -> list[FieldError]:
@@ -176,15 +196,22 @@ def volume_warnings(obj: Obj, old: Obj | None) -> list[str]:
     if "volume.beta.kubernetes.io/storage-class" in annotations:
         path = "metadata.annotations[volume.beta.kubernetes.io/storage-class]"
         found.append(f'{path}: deprecated since v1.8; use "storageClassName" attribute instead')
-    if "volume.beta.kubernetes.io/mount-options" in annotations:
-        path = "metadata.annotations[volume.beta.kubernetes.io/mount-options]"
+    if _MOUNT_OPTIONS in annotations:
+        path = f"metadata.annotations[{_MOUNT_OPTIONS}]"
         found.append(f'{path}: deprecated since v1.31; use "spec.mountOptions" instead')
     if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
         found.append(
             "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. "
             "Instead, the recommended approach is to use dynamic provisioning."
         )
-    return found
+    terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
+    for index, term in enumerate(terms):
+        found += node_term_warnings(term, f"spec.nodeAffinity.required.nodeSelectorTerms[{index}]")
+    return found + [
+        f"spec.{'storageOS' if source == 'storageos' else source}: {text}"
+        for source, text in _OLD_SOURCES.items()
+        if source in spec
+    ]
 
 
 def validate_claim(obj: Obj) -> list[FieldError]:
@@ -333,8 +360,4 @@ def claim_warnings(obj: Obj, old: Obj | None) -> list[str]:
     if "volume.beta.kubernetes.io/storage-class" in (obj["metadata"].get("annotations") or {}):
         path = "metadata.annotations[volume.beta.kubernetes.io/storage-class]"
         found.append(f'{path}: deprecated since v1.8; use "storageClassName" attribute instead')
-    amount = (((obj.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage")
-    if amount is not None and quantity.parse(amount).denominator != 1:
-        path = "spec.resources.requests[storage]"
-        found.append(f'{path}: fractional byte value "{amount}" is invalid, must be an integer')
-    return found
+    return found + claim_spec_warnings(obj.get("spec") or {}, "spec")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from apiserver.registry.validation import names
-from apiserver.registry.validation.deprecations import DEPRECATED_NODE_LABELS
+from apiserver.registry.validation.deprecations import DEPRECATED_NODE_LABELS, node_term_warnings
 from apiserver.registry.validation.fields import (
     check_enum,
     check_immutable,
@@ -100,6 +100,24 @@ def storage_class_warnings(obj: Obj, old: Obj | None) -> list[str]:
             if text := DEPRECATED_NODE_LABELS.get(expression.get("key") or ""):
                 found.append(f"allowedTopologies[{index}].matchLabelExpressions[{position}].key: {text}")
     return found
+
+
+def capacity_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Deprecated labels in the topology of a CSIStorageCapacity."""
+    topology = obj.get("nodeTopology") or {}
+    found: list[str] = node_term_warnings(topology, "nodeTopology")
+    for key in sorted(topology.get("matchLabels") or {}):
+        if text := DEPRECATED_NODE_LABELS.get(key):
+            found.append(f"nodeTopology.matchLabels.{key}: {text}")
+    return found
+
+
+def runtime_class_warnings(obj: Obj, old: Obj | None) -> list[str]:
+    """Deprecated labels where a RuntimeClass chooses nodes."""
+    chosen = sorted((obj.get("scheduling") or {}).get("nodeSelector") or {})
+    return [
+        f"scheduling.nodeSelector: {DEPRECATED_NODE_LABELS[key]}" for key in chosen if key in DEPRECATED_NODE_LABELS
+    ]
 
 
 def validate_csi_node(obj: Obj) -> list[FieldError]:

@@ -23,7 +23,7 @@ def _resource(kind: str) -> Any:
     return found
 
 
-def created(kind: str, obj: Obj) -> tuple[Obj, list[str]]:
+def created(kind: str, obj: Obj, ctx: RequestContext = CONTEXT) -> tuple[Obj, list[str]]:
     """`kind` as in "apps/v1 deployments": the object as it would be stored, and `field: text` of every finding."""
     resource = _resource(kind)
     strategy = strategy_for(resource)
@@ -35,8 +35,8 @@ def created(kind: str, obj: Obj) -> tuple[Obj, list[str]]:
         meta.setdefault("namespace", "default")
     strategy.canonicalize(obj)
     strategy.default(obj)
-    strategy.prepare_create(CONTEXT, obj)
-    return obj, [str(each) for each in strategy.validate_create(CONTEXT, obj)]
+    strategy.prepare_create(ctx, obj)
+    return obj, [str(each) for each in strategy.validate_create(ctx, obj)]
 
 
 def updated(kind: str, old: Obj, change: Obj, subresource: str = "") -> tuple[Obj, list[str]]:
@@ -49,6 +49,15 @@ def updated(kind: str, old: Obj, change: Obj, subresource: str = "") -> tuple[Ob
     strategy.default(new)
     strategy.prepare_update(CONTEXT, new, before)
     return new, [str(each) for each in strategy.validate_update(CONTEXT, new, before)]
+
+
+def warned(kind: str, obj: Obj, change: Obj | None) -> list[str]:
+    """The warnings about a new object, or about the change of it."""
+    ctx, strategy = RequestContext(UserInfo("tester")), strategy_for(_resource(kind))
+    if change is None:
+        stored = created(kind, obj, ctx)[0]
+        return ctx.warnings + strategy.warnings(stored)
+    return strategy.warnings(updated(kind, obj, change)[0], created(kind, obj)[0])
 
 
 def merged(obj: Any, change: Any) -> Any:
