@@ -66,6 +66,10 @@ def claims(cluster: Cluster) -> list[dict[str, Any]]:
     return cluster.items("nodeclaims")
 
 
+def types(cluster: Cluster) -> list[str]:
+    return sorted(each["metadata"]["labels"].get("node.kubernetes.io/instance-type", "") for each in claims(cluster))
+
+
 def running(cluster: Cluster, name: str, count: int) -> list[dict[str, Any]]:
     found = cluster.running(f"app={name}")
     return found if len(found) == count else []
@@ -99,6 +103,9 @@ def test_a_pod_that_waits_gets_a_machine_and_it_goes_with_the_pod(pools: Cluster
     pools.kubectl("delete", "node", claim["status"]["nodeName"], "--wait=false")  # the user's own: drained, replaced
     eventually(lambda: all(each["metadata"]["name"] != name for each in claims(pools)), "the end of the claim", 90)
     eventually(lambda: running(pools, "web", 2), "two pods again", 90)
+
+    deploy(pools, "web", 1)  # now two machines, or a large one, are too much
+    eventually(lambda: types(pools) == ["standard-1x1"] and running(pools, "web", 1), "the cheapest machine", 120)
 
     pools.kubectl("delete", "deployment", "web")
     eventually(lambda: not claims(pools), "no machine without pods", timeout=120)
