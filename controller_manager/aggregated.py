@@ -149,11 +149,13 @@ class Aggregated:
 
     async def discover(self) -> Discovered:
         """Ask anew, if any APIService leads to another server. Raises StatusError."""
+        found = Discovered()
+        if self._access is None:
+            return found
         wanted = frozenset(
             (each.spec.group, each.spec.version) for each in self.services.lister.list() if each.spec.service
         )
-        found = Discovered()
-        if self._access is not None and wanted:
+        if wanted:
             found = read_discovery(await self._access.discovery.get("/apis", accept=_DISCOVERY), wanted)
         silent = tuple(each for each in self.known if each.group_version in found.failed)
         self.known = (*found.resources, *silent)

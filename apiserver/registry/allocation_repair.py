@@ -8,7 +8,6 @@ writes are conditional.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from apiserver.registry.allocation_records import (
@@ -37,21 +36,21 @@ _log = log.get(__name__)
 
 
 def plan_repair(
-    held: Mapping[Value, Key], records: Mapping[Value, Record], now: datetime
+    held: Mapping[Value, Key], records: Mapping[Value, Record], clock: Clock
 ) -> tuple[dict[Value, Key], list[Value]]:
     """Which records to write, and which to remove. A user's own records are left alone."""
     missing = {value: key for value, key in held.items() if value not in records}
     stale = [
         value
         for value, record in records.items()
-        if record.ours and held.get(value) != record.owner and _is_old(record.created, now)
+        if record.ours and held.get(value) != record.owner and _is_old(record.created, clock)
     ]
     return missing, stale
 
 
-def _is_old(created: str, now: datetime) -> bool:
+def _is_old(created: str, clock: Clock) -> bool:
     try:
-        return now - parse_time(created) >= timedelta(seconds=GRACE)
+        return clock.elapsed(parse_time(created)) >= GRACE
     except ValueError:
         return True
 
@@ -80,7 +79,7 @@ class AllocationRepair:
         # The Services of after the records: what has been recorded meanwhile is not missing, and too young to be stale.
         held = dict(self._held())
         records = {value: read_record(value, each.value) for value, each in found.items()}
-        missing, stale = plan_repair(held, records, datetime.now(UTC))
+        missing, stale = plan_repair(held, records, self._clock)
         now = rfc3339(self._clock.now())
         for value, owner in missing.items():
             await self._store.create(record_key(value), write_record(value, owner, now))

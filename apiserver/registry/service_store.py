@@ -10,7 +10,6 @@ after a minute, upstream's time for servers that record first and write the Serv
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from apiserver.registry.accounting import Account
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GRACE = 60.0
-"""Real seconds that a record may wait for its Service."""
+"""Cluster seconds that a record may wait for its Service."""
 ATTEMPTS = 16
 
 
@@ -179,10 +178,9 @@ class RecordingStore:
         if found is not None and value in self._values(found.value):
             return True
         try:
-            age = datetime.now(UTC) - parse_time(record.created)
+            return self._clock.elapsed(parse_time(record.created)) < GRACE
         except ValueError:
             return False
-        return age.total_seconds() < GRACE
 
     async def _held(self, key: bytes, owner: Key, revision: int) -> frozenset[Value]:
         """The values of the stored Service at a revision; none when it is not that one that is stored."""

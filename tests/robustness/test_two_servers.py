@@ -53,7 +53,7 @@ async def test_no_value_is_given_twice(tmp_path: Path) -> None:
     etcd = EtcdServer(tmp_path)
     etcd.start()
     stores = [EtcdStore(etcd.target) for _ in range(2)]
-    kinds = [each for each in RESOURCES if each.plural in {"services", "ipaddresses"}]
+    kinds = [each for each in RESOURCES if each.plural in {"services", "ipaddresses", "servicecidrs"}]
     registries = [Registry(store, RealClock(), kinds) for store in stores]
     for registry in registries:
         connect_allocators(registry, "10.60.0.0/16")

@@ -18,7 +18,7 @@ from machinery.meta import ObjectKey
 
 
 def environment(objects: list[Any]) -> Any:
-    env = Mock(clock=VirtualClock(), options=Options(), client=AsyncMock())
+    env = Mock(clock=VirtualClock(), options=Options(), client=AsyncMock(), aggregated=None)
     informer = Mock(disconnects=0)
     informer.lister.list.return_value = objects
     informer.lister.by_index.return_value = []

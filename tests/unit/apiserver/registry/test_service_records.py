@@ -32,7 +32,7 @@ from apiserver.registry.store import DeleteOptions, ListOptions, Registry, Reque
 from apiserver.registry.strategies.services import ServiceStrategy, connect_allocators
 from apiserver.storage.interface import OnWrite, Store, prefix_end
 from apiserver.storage.memory import MemoryStore
-from machinery.clock import RealClock
+from machinery.clock import RealClock, VirtualClock
 from machinery.errors import Invalid, StatusError
 from machinery.meta import rfc3339
 
@@ -274,8 +274,8 @@ RECORDS = st.builds(Record, OWNERS, st.booleans(), st.sampled_from([OLD, YOUNG, 
 
 @given(st.dictionaries(VALUES, OWNERS), st.dictionaries(VALUES, RECORDS))
 def test_a_repair_never_takes_a_record_from_its_service(held: Any, records: Any) -> None:
-    now = datetime(2026, 1, 1, 1, 0, 30, tzinfo=UTC)
-    missing, stale = plan_repair(held, records, now)
+    clock = VirtualClock(datetime(2026, 1, 1, 1, 0, 30, tzinfo=UTC))
+    missing, stale = plan_repair(held, records, clock)
     assert missing == {value: owner for value, owner in held.items() if value not in records}
     for value in stale:
         assert records[value].ours and records[value].owner != held.get(value) and records[value].created != YOUNG
