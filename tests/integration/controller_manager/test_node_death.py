@@ -8,6 +8,7 @@ from api import resources
 from api.models import core_v1
 from client.client import key_of
 from controller_manager.environment import Options
+from controller_manager.node_ttl import ANNOTATION
 from machinery.clock import RealClock
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
 from tests.integration.controller_manager.test_workloads import EVENTS, NS, PODS, settled, web
@@ -30,6 +31,12 @@ async def test_pods_of_a_dead_node_are_replaced_and_it_may_come_back() -> None:
         await settled(cluster, 6)
         ranges = {each["spec"].get("podCIDR") for each in (await client.list(NODES)).items}
         assert ranges == {"10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"}
+
+        async def told() -> bool:
+            nodes = (await client.list(NODES)).items
+            return all((each["metadata"].get("annotations") or {}).get(ANNOTATION) == "0" for each in nodes)
+
+        await eventually(told, "how long kubelets may keep secrets")
 
         cluster.alive.discard("n2")
         died = time.monotonic()

@@ -14,6 +14,7 @@ from controller_manager.node_ipam import plan_range
 from controller_manager.node_lifecycle import taints
 from controller_manager.node_lifecycle.health import HealthRecords
 from controller_manager.node_lifecycle.zones import EvictionLimiter, ZoneState, plan_rates, zone_of, zone_state
+from controller_manager.node_ttl import STEPS, plan_step
 from controller_manager.pod_gc import plan_garbage
 from controller_manager.taint_eviction import plan_eviction, taint_age, tolerates
 from machinery.clock import VirtualClock
@@ -316,6 +317,22 @@ def test_ranges_never_overlap(taken: list[int]) -> None:
     found = plan_range(cluster, 24, [f"10.244.{each}.0/24" for each in taken])
     free = sorted(set(range(256)) - set(taken))
     assert found == (f"10.244.{free[0]}.0/24" if free else None)
+
+
+@pytest.mark.parametrize(
+    ("before", "nodes", "after"),
+    [
+        pytest.param(0, 100, 0, id="a small cluster"),
+        pytest.param(0, 101, 15, id="one node too many"),
+        pytest.param(1, 90, 15, id="at the edge it stays as it is"),
+        pytest.param(1, 89, 0, id="clearly small again"),
+        pytest.param(0, 5000, 300, id="many nodes at once"),
+        pytest.param(5, 3, 0, id="and all of them gone"),
+        pytest.param(4, 10_001, 600, id="the largest"),
+    ],
+)
+def test_how_long_secrets_may_be_kept(before: int, nodes: int, after: int) -> None:
+    assert STEPS[plan_step(before, nodes)].seconds == after
 
 
 def test_ranges_of_other_sizes_and_nonsense_are_respected() -> None:
