@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cloud import cost
 from tests.simulation.machines import NodeScaler
+from tests.simulation.pools import PoolScaler
 from tests.simulation.replicas import PERIOD, ReplicaScaler
 from tests.simulation.scenarios import Accident, Policy, Scenario
 from tests.simulation.site import CORES, Counters, Site
@@ -83,7 +84,9 @@ class Run:
         self.site.requests.set_market(0.0, scenario.interruptions, None, seed)
         self.site.reconcile()
         self.replicas = ReplicaScaler(self.site, policy.aim)
-        self.nodes = NodeScaler(self.site, policy.options)
+        self.nodes: NodeScaler | PoolScaler = (
+            PoolScaler(self.site, spot=policy.pool == "spot") if policy.pool else NodeScaler(self.site, policy.options)
+        )
         self.outcome = Outcome()
         self._accidents = sorted(scenario.accidents, key=lambda each: each.at)
         self._short_since: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cloud.model import ZONES, Group
 from cluster_autoscaler.options import GroupOptions, Options
@@ -46,6 +47,8 @@ class Policy:
     aim: Aim = field(default_factory=Aim)
     options: Options = field(default_factory=lambda: Options(balance_similar_node_groups=True))
     groups: Callable[[], list[Group]] = lambda: on_demand()
+    pool: Literal["", "on-demand", "spot"] = ""
+    """Machines of a NodePool, and of no group."""
 
 
 def group(name: str, zone: str, least: int, spot: bool = False) -> Group:
@@ -93,6 +96,13 @@ POLICIES = (
     Policy(
         "spot", "one machine on demand, all others on the spot market (expander `price`)", Aim(), PRICE, mostly_spot
     ),
+    Policy(
+        "node pool",
+        "a NodePool instead of node groups: the cheapest type that fits, consolidated after 30 s",
+        groups=list,
+        pool="on-demand",
+    ),
+    Policy("node pool, spot", "such a pool that may also buy spot machines", groups=list, pool="spot"),
 )
 
 _day = traffic.day(2, 14)

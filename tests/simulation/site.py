@@ -14,7 +14,8 @@ import msgspec
 from api import codec
 from api.models import core_v1, meta_v1
 from cloud.core import Core
-from cloud.model import Fault, Group, Health, State, node_labels, provider_id, standard_types
+from cloud.model import Fault, Group, Health, Instance, Outage, State, node_labels, provider_id, standard_types
+from cloud.orders import PREFIX, Orders
 from cloud.requests import Requests
 from cloud.template import template_node
 from cluster_autoscaler.node_facts import TO_BE_DELETED
@@ -71,6 +72,7 @@ class Site:
 
     seed: int = 1
     replicas: int = 2
+    boot: float = 60.0  # seconds, of machines that are ordered one by one
     version: int = 0
     clock: SimulatedClock = field(default_factory=SimulatedClock)
     snapshot: ClusterSnapshot = field(default_factory=ClusterSnapshot)
@@ -83,6 +85,7 @@ class Site:
     def __post_init__(self) -> None:
         self.core = Core(State("sim", 0.0, types=standard_types()))
         self.requests = Requests(self.core)
+        self._orders = Orders(self.core)
         self.framework = Framework(default_entries(), rng=random.Random(self.seed))
         self._starting: dict[str, float] = {}
         self._waiting: set[str] = set()
@@ -119,11 +122,12 @@ class Site:
 
     def template(self, group: Group) -> core_v1.Node:
         """The cloud's template of a node of the group."""
-        known = self._templates.get(group.name)
+        key = f"{group.name}/{group.type}"
+        known = self._templates.get(key)
         if known is None:
             plain = template_node(group, self.core.state.types[group.type], DISK)
             del plain["status"]["nodeInfo"]  # the typed model wants it whole
-            known = self._templates[group.name] = codec.decode(codec.encode(plain), core_v1.Node)
+            known = self._templates[key] = codec.decode(codec.encode(plain), core_v1.Node)
         return known
 
     # ---- time ----
@@ -203,21 +207,28 @@ class Site:
         for group in self.core.state.groups.values():
             if group.zones == [zone]:
                 self.requests.fail(group, Fault("out-of-capacity"))
+        self._orders.set_outage(Outage(zone=zone), over=False, now=self.now)
         self._changed()
         self.wake()
 
     def restore_zone(self, zone: str) -> None:
-        """Machines can be had there again."""
+        """Machines can be had there again, and those that nobody has taken away go on."""
         self.dead_zones.discard(zone)
+        for name, machine in self.machines.items():
+            if machine.lost is not None and self.core.state.instances[name].zone == zone:
+                machine.lost = None
+                self._recover(name)
         for group in self.core.state.groups.values():
             if group.zones == [zone]:
                 self.requests.fail(group, Fault())
+        self._orders.set_outage(Outage(zone=zone), over=True, now=self.now)
         self._changed()
 
     # ---- nodes ----
 
     def _join(self, name: str, machine: Machine) -> None:
-        group, instance = self.core.state.groups[machine.group], self.core.state.instances[name]
+        instance = self.core.state.instances[name]
+        group = self.core.state.groups.get(machine.group) or _single(instance)
         template = self.template(group)
         assert template.status is not None
         made = core_v1.Node(
@@ -235,14 +246,26 @@ class Site:
 
     def _lose(self, name: str) -> None:
         """The node lifecycle controller notices."""
-        node = self.nodes[name]
-        assert node.status is not None
-        unknown = [core_v1.NodeCondition(type="Ready", status="Unknown")]
-        self._set_node(msgspec.structs.replace(node, status=msgspec.structs.replace(node.status, conditions=unknown)))
+        self._set_ready(name, "Unknown")
         self._taint(name, UNREACHABLE, "NoExecute")
         for pod in [each for each in self._ready if self.home(each) == name]:
             self._ready.discard(pod)
             self._condition(self.pods[pod], "False")
+
+    def _recover(self, name: str) -> None:
+        """A kubelet reports again; pods that are still there answer again."""
+        if name not in self.nodes:
+            return
+        self._set_ready(name, "True")
+        self._untaint(name, UNREACHABLE)
+        for pod in [each for each in self.pods if self.home(each) == name and each not in self._starting]:
+            self._become_ready(self.pods[pod])
+
+    def _set_ready(self, name: str, status: str) -> None:
+        node = self.nodes[name]
+        assert node.status is not None
+        ready = [core_v1.NodeCondition(type="Ready", status=status)]
+        self._set_node(msgspec.structs.replace(node, status=msgspec.structs.replace(node.status, conditions=ready)))
 
     def _taint(self, name: str, key: str, effect: str) -> None:
         node = self.nodes.get(name)
@@ -259,6 +282,16 @@ class Site:
     def mark(self, name: str) -> None:
         """It is about to be taken away."""
         self._taint(name, TO_BE_DELETED, "NoSchedule")
+
+    def unmark(self, name: str) -> None:
+        """It stays after all."""
+        self._untaint(name, TO_BE_DELETED)
+
+    def _untaint(self, name: str, key: str) -> None:
+        node = self.nodes.get(name)
+        if node is not None and node.spec is not None:
+            taints = [each for each in node.spec.taints or () if each.key != key]
+            self._set_node(msgspec.structs.replace(node, spec=msgspec.structs.replace(node.spec, taints=taints)))
 
     def _set_node(self, node: core_v1.Node) -> None:
         assert node.metadata is not None and node.metadata.name is not None
@@ -358,3 +391,11 @@ class Site:
 
     def _changed(self) -> None:
         self.version += 1
+
+
+def _single(instance: Instance) -> Group:
+    """The group of which a machine that was ordered by itself would be."""
+    spot = instance.spot
+    return Group(
+        instance.group, instance.type, 0, 1, 1, PREFIX, hollow=instance.hollow, spot=spot, zones=[instance.zone]
+    )
