@@ -76,7 +76,7 @@ def consolidate(
     *,
     spot_to_spot: bool,
 ) -> Command | str:
-    """The command, or why there is none."""
+    """The command, or why there is none. The prices of all candidates are known."""
     outcome = simulation.outcome
     if simulation.problems:
         return simulation.told
@@ -85,8 +85,6 @@ def consolidate(
         return command
     if len(outcome.claims) > 1:
         return f"Can't remove without creating {len(outcome.claims)} candidates"
-    if any(each.state.offering is None for each in candidates):
-        return "Can't replace a node whose price is not known"
     (planned,) = outcome.claims
     limit = command.before
     try:

@@ -17,7 +17,7 @@ from nodepool_autoscaler.disruption.candidates import BLOCKED, UNCONSOLIDATABLE,
 from nodepool_autoscaler.disruption.commands import Command, ConsolidationType
 from nodepool_autoscaler.disruption.consolidation import Simulate, consolidate
 from nodepool_autoscaler.model import DisruptionReason
-from nodepool_autoscaler.names import CONSOLIDATABLE
+from nodepool_autoscaler.names import CONSOLIDATABLE, INSTANCE_TYPE
 from nodepool_autoscaler.names import DRIFTED as DRIFTED_CONDITION
 
 MULTI_TIMEOUT: Final = 60.0
@@ -138,6 +138,9 @@ class _Underutilized:
         self._spot_to_spot = spot_to_spot
 
     def wants(self, candidate: Candidate) -> bool | str:
+        claim = candidate.state.claim
+        if candidate.state.offering is None and claim is not None:
+            return f'Instance Type "{claim.labels.get(INSTANCE_TYPE, "")}" not found'  # so that its price is not known
         disabled = _disabled(candidate)
         if not disabled and candidate.pool.consolidation_policy != "WhenEmptyOrUnderutilized":
             disabled = f'NodePool "{candidate.pool.name}" has non-empty consolidation disabled'

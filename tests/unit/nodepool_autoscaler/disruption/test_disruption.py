@@ -1,9 +1,13 @@
 """Disruption as a whole, on virtual time."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from machinery.errors import Conflict, ServiceUnavailable
 from nodepool_autoscaler import names
 from nodepool_autoscaler.disruption.controller import Options
 from nodepool_autoscaler.model import Budget
@@ -228,8 +232,6 @@ async def test_an_interrupted_machine_is_drained_at_once() -> None:
         taint = core_v1.Taint(key="nanokube.io/spot-interruption", value="terminating", effect="NoSchedule")
         node = msgspec.structs.replace(state.node, spec=msgspec.structs.replace(state.node.spec, taints=[taint]))
         town.scene.snapshot.set_node(node)
-        from dataclasses import replace
-
         town.states[name] = replace(state, node=node)
         await town.wait(60)
         assert name not in town.nodes and len(town.running()) == 1
@@ -366,3 +368,107 @@ async def test_drift_does_not_wait_for_pods_whose_drain_ends_anyway(grace: float
         if not goes:
             assert "Pdb prevents pod evictions (PodDisruptionBudget=[default/web])" in town.reasons("DisruptionBlocked")
         town.wrong.clear()  # what is asked here is just that
+
+
+def unmarked(town: Town, name: str) -> bool:
+    state = town.states[name]
+    assert state.node is not None and state.node.spec is not None and state.claim is not None
+    return not state.node.spec.taints and names.DISRUPTION_REASON not in state.claim.conditions
+
+
+async def test_a_conflict_while_marking_is_no_failure() -> None:
+    async with Town() as town:
+        name = town.add(SMALL)
+        town.fails[f"mark {name}"] = [Conflict("somebody was faster")] * 3
+        await town.wait(60)
+        assert town.nodes == []
+
+
+async def test_a_node_that_cannot_be_marked_is_left_out_of_a_deletion() -> None:
+    async with Town() as town:
+        names_ = [town.add(SMALL) for _ in range(3)]
+        town.fails[f"mark {names_[1]}"] = [ServiceUnavailable("not now")]
+        await town.wait(22)
+        assert town.nodes == [names_[1]] and names_[1] not in town.disruption.queue.busy
+        await town.wait(60)
+        assert town.nodes == []
+
+
+async def test_a_node_that_cannot_be_marked_is_not_replaced() -> None:
+    async with Town() as town:
+        name = town.add(LARGE)
+        town.work["web"] = Work(1, cpu="1500m", memory="3Gi")
+        town.fails[f"mark {name}"] = [ServiceUnavailable("not now")] * 50
+        await town.wait(200)
+        assert town.nodes == [name] and unmarked(town, name) and not town.disruption.queue.busy
+
+
+async def test_a_deletion_is_tried_until_it_is_done() -> None:
+    async with Town() as town:
+        name = town.add(SMALL)
+        town.fails[f"delete {name}"] = [ServiceUnavailable("not now")] * 8
+        await town.wait(200)
+        assert town.nodes == []
+
+
+async def test_a_deletion_that_never_works_leaves_the_node_as_it_was() -> None:
+    async with Town() as town:
+        name = town.add(SMALL)
+        town.fails[f"delete {name}"] = [ServiceUnavailable("not now")] * 10_000
+        town.fails[f"unmark {name}"] = [ServiceUnavailable("not now")] * 3
+        await town.wait(640)
+        tried = town.disruption.memory.tried[0].outcome
+        assert tried.startswith("failed: command reached timeout")
+        assert town.nodes == [name]
+
+
+async def test_a_process_that_ends_leaves_no_task_behind() -> None:
+    async with Town() as town:
+        town.add(LARGE)
+        town.work["web"] = Work(1, cpu="1500m", memory="3Gi")
+        town.boots = False
+        await town.wait(60)
+        assert town.disruption.queue.busy
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_pool_that_is_gone_disrupts_nothing() -> None:
+    async with Town(pool(), pool("other")) as town:
+        town.add(SMALL, "other")
+        town.scene.pools = town.scene.pools[:1]
+        await town.wait(100)
+        assert len(town.nodes) == 1
+        assert "NodePool not found (NodePool=other)" in town.reasons("DisruptionBlocked")
+
+
+async def test_a_node_of_a_type_that_the_cloud_has_no_more_may_only_go() -> None:
+    async with Town() as town:
+        name = town.add(LARGE)
+        town.states[name] = replace(town.states[name], offering=None)
+        town.work["web"] = Work(1, cpu="1500m", memory="3Gi")
+        await town.wait(10)
+        assert town.claim(name).conditions[names.DRIFTED].reason == "InstanceTypeNotFound"  # type: ignore[union-attr]
+        await town.wait(200)
+        assert town.types == ["m-2x4"] and {reason for _, _, reason in town.ended} == {"Drifted"}
+
+
+async def test_what_has_no_price_is_not_consolidated() -> None:
+    async with Town(pool(consolidation_policy="WhenEmptyOrUnderutilized"), offers=()) as town:
+        name = town.add(LARGE)
+        town.states[name] = replace(town.states[name], offering=None)
+        town.work["web"] = Work(1)
+        await town.wait(60)
+        assert 'Instance Type "m-8x32" not found' in town.reasons("Unconsolidatable")
+        assert names.DRIFTED not in town.claim(name).conditions  # type: ignore[union-attr]
+        assert town.nodes == [name]
+
+
+async def test_series_are_published_as_they_appear() -> None:
+    found: dict[str, Callable[[], float]] = {}
+    async with Town() as town:
+        town.disruption.metrics.expose(lambda name, read: found.__setitem__(name, read))
+        assert found['karpenter_voluntary_disruption_consolidation_timeouts_total{consolidation_type="multi"}']() == 0
+        town.add(SMALL)
+        await town.wait(60)
+        lost = 'karpenter_nodeclaims_disrupted_total{reason="empty",nodepool="default",capacity_type="on-demand"}'
+        assert found[lost]() == 1

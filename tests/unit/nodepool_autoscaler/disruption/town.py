@@ -13,7 +13,7 @@ import msgspec
 
 from api.models import core_v1, meta_v1
 from machinery.clock import VirtualClock
-from machinery.errors import ServiceUnavailable
+from machinery.errors import ServiceUnavailable, StatusError
 from machinery.selectors import LabelSelector
 from nodepool_autoscaler import names
 from nodepool_autoscaler.disruption.blocking import PodBudget
@@ -32,7 +32,7 @@ from nodepool_autoscaler.model import (
     World,
 )
 from nodepool_autoscaler.simulation import Simulator
-from nodepool_autoscaler.solver import Solver, movable
+from nodepool_autoscaler.solver import movable
 from scheduler.framework import node_facts
 from scheduler.framework.pod_info import PodInfo
 from tests.unit.nodepool_autoscaler.scene import ON_DEMAND, Scene, offerings
@@ -82,6 +82,8 @@ class Town:
         """Seconds until disruption begins."""
         self.boots = True
         self.refuses_launches = False
+        self.fails: dict[str, list[StatusError]] = {}
+        """Errors of coming calls, by verb and name of the node: `mark node-1`."""
         self.cost = 0.0
         """Dollars so far."""
         self._nominated: dict[str, float] = {}
@@ -167,7 +169,7 @@ class Town:
         return found
 
     def solve(self, world: World, pods: Sequence[PodInfo], *, without: Collection[str] = ()) -> Outcome:
-        return Solver(self.scene.snapshot).solve(world, pods, without=without)
+        return self.scene.solver.solve(world, pods, without=without)
 
     # --- Hands -------------------------------------------------------------------------------------------------------
 
@@ -184,13 +186,19 @@ class Town:
         self.states[name] = replace(state, node=node, claim=replace(state.claim, **changes))
         self.disruption.upkeep.wake()
 
+    def _fail(self, call: str) -> None:
+        if self.fails.get(call):
+            raise self.fails[call].pop(0)
+
     async def mark(self, state: NodeState, reason: DisruptionReason) -> None:
+        self._fail(f"mark {state.name}")
         self._watch(state, reason)
         assert state.claim is not None
         conditions = {**self.states[state.name].claim.conditions, names.DISRUPTION_REASON: Condition("True", reason)}  # type: ignore[union-attr]
         self._change(state.name, True, conditions=conditions)
 
     async def unmark(self, state: NodeState) -> None:
+        self._fail(f"unmark {state.name}")
         if state.name in self.states:
             conditions = dict(self.states[state.name].claim.conditions)  # type: ignore[union-attr]
             conditions.pop(names.DISRUPTION_REASON, None)
@@ -206,6 +214,7 @@ class Town:
         self._nominated |= dict.fromkeys([*placed.values(), *launched], until)
 
     async def delete_claim(self, claim: Claim) -> None:
+        self._fail(f"delete {claim.name}")
         if claim.name in self.states:
             known = self.states[claim.name].claim
             assert known is not None
