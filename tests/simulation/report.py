@@ -35,9 +35,9 @@ cluster autoscaler's counting and planning (`cluster_autoscaler`, every 10 s) or
 about: traffic that is shared evenly by all pods that are Ready (each requests and may use one core), metrics that are
 one scrape old, machines that boot for {BOOT:g} s ({TYPE} in groups) and join in {JOIN:g} s, pods that are Ready
 {START:g} s after they got a node, kubelets that are missed after 50 s, and failed machines that the cloud replaces
-after {HEAL:g} s in groups, and not at all in pools. Pods have neither a disruption budget nor a topology spread constraint: what is packed
-onto one machine or into one zone goes down with it. Time is counted in steps of 5 s. Every number is the same in every
-run.
+after {HEAL:g} s in groups, and not at all in pools. Pods have neither a disruption budget nor a topology spread
+constraint: what is packed onto one machine or into one zone goes down with it. Time is counted in steps of 5 s. Every
+number is the same in every run.
 
 * **$ a day**: what all machines cost, at the spot price where they are spot machines.
 * **minutes too short**: the share of minutes in which, at some moment, the demand was more than Ready pods could take:
