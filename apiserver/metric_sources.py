@@ -6,6 +6,7 @@ Connected once by `apiserver.assembly`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
 from typing import Any
@@ -46,6 +47,23 @@ def _timed(
             observe((operation, kind), perf_counter() - began)
 
     return timed
+
+
+class StoreSize:
+    """The size of the store's database, asked for before each scrape."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._bytes: int | None = None
+
+    async def ask(self) -> None:
+        self._bytes = None
+        with contextlib.suppress(StoreError):
+            self._bytes = await self._store.size()
+
+    def families(self) -> Iterator[Family]:
+        samples = [({"storage_cluster_id": "etcd-0"}, float(self._bytes))] if self._bytes is not None else []
+        yield Family("apiserver_storage_size_bytes", "gauge", "Bytes that the store's database takes.", samples)
 
 
 def in_flight(counted: InFlight) -> Source:
@@ -208,6 +226,9 @@ def connect(
 ) -> None:
     """Everything there is."""
     time_store(store, metrics)
+    size = StoreSize(store)
+    metrics.ask_before(size.ask)
+    metrics.add(size.families)
     for source in (
         in_flight(counted),
         stored_objects(registry),

@@ -7,12 +7,14 @@ sources (`add`), see `apiserver.metric_sources`.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import resource as limits
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,6 +26,7 @@ STORE_BUCKETS = (*_COMMON, 20.0, 30.0, 60.0)
 # (verb, group, version, resource, subresource, scope)
 Series = tuple[str, str, str, str, str, str]
 Labels = Mapping[str, str]
+QUESTION_SECONDS = 1.0
 Row = list[float]
 READS = frozenset({"GET", "LIST"})
 TERMINATIONS = frozenset({429, 504})
@@ -150,6 +153,7 @@ class RequestMetrics:
         self._health_checks: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._long_running: defaultdict[Series, int] = defaultdict(int)
         self._sources: list[Source] = []
+        self._questions: list[Callable[[], Awaitable[None]]] = []
         self._started = time.time()
 
     def observe(self, series: Series, code: int, seconds: float, size: int = 0) -> None:
@@ -177,6 +181,17 @@ class RequestMetrics:
     def add(self, source: Source) -> None:
         """Families that are asked for at every scrape."""
         self._sources.append(source)
+
+    def ask_before(self, question: Callable[[], Awaitable[None]]) -> None:
+        """Something to await before every scrape, such as a figure that another process knows."""
+        self._questions.append(question)
+
+    async def refresh(self) -> None:
+        """Ask whoever has to be asked; who does not answer soon is left out."""
+        for question in self._questions:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUESTION_SECONDS):
+                    await question()
 
     def text(self) -> str:
         """Everything, as Prometheus reads it."""

@@ -129,6 +129,9 @@ class RecordingStore:
     async def watch(self, prefix: bytes, after: int) -> StoreWatch:
         return await self._store.watch(prefix, after)
 
+    async def size(self) -> int:
+        return await self._store.size()
+
     async def compact(self, revision: int) -> None:
         await self._store.compact(revision)
 

@@ -141,6 +141,7 @@ class SystemHandlers:
         await self._json(request, discovery.version())
 
     async def _metrics_text(self, request: Request) -> None:
+        await self._metrics.refresh()
         body = self._metrics.text().encode()
         await send_bytes(request, 200, body, content_type=METRICS_TYPE)
 

@@ -76,6 +76,7 @@ class EtcdStore:
                 ("KV", "Txn", etcd_pb2.TxnResponse),
                 ("KV", "Compact", etcd_pb2.CompactionResponse),
                 ("Lease", "LeaseGrant", etcd_pb2.LeaseGrantResponse),
+                ("Maintenance", "Status", etcd_pb2.StatusResponse),
                 ("Watch", "Watch", etcd_pb2.WatchResponse),
             )
         }
@@ -113,6 +114,9 @@ class EtcdStore:
     async def current_revision(self) -> int:
         response = await self._read("Range", self._messages.RangeRequest(key=NOT_A_KEY, count_only=True))
         return int(response.header.revision)
+
+    async def size(self) -> int:
+        return int((await self._read("Status", self._messages.StatusRequest())).dbSize)
 
     async def compact(self, revision: int) -> None:
         try:

@@ -148,6 +148,9 @@ class Store(Protocol):
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; compacting what is compacted is no error."""
 
+    async def size(self) -> int:
+        """Bytes that the database takes."""
+
     async def close(self) -> None:
         """Release connections."""
 

@@ -99,6 +99,10 @@ class MemoryStore:
         self._watches.add(watch)
         return watch
 
+    async def size(self) -> int:
+        self._check_open()
+        return sum(len(key) + sum(len(each.value or b"") for each in found) for key, found in self._versions.items())
+
     async def compact(self, revision: int) -> None:
         self._check_open()
         if revision > self._revision:

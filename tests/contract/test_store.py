@@ -128,6 +128,11 @@ async def test_keys_beside_are_written_with_it_or_not_at_all(store: Store) -> No
     ]
 
 
+async def test_it_tells_its_size(store: Store) -> None:
+    assert (await store.create(key("a"), b"x" * 5000)).ok
+    assert await store.size() > 5000
+
+
 async def test_get_tells_the_revision(store: Store) -> None:
     made = await store.create(key("a"), b"1")
     other = await store.create(key("b"), b"1")

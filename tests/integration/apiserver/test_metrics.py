@@ -71,6 +71,7 @@ async def test_metrics_count_what_happens(apiserver: RunningApiServer) -> None:
     }
     for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
         assert total(after[name]) > 0
+    assert total(after["apiserver_storage_size_bytes"], storage_cluster_id="etcd-0") > 1000
     assert total(after["kubernetes_build_info"], major="1", minor="36") == 1
 
 
