@@ -78,6 +78,7 @@ class Cluster:
         self.catalog = catalog
         self._clock = clock
         self.snapshot = ClusterSnapshot()
+        self._solver = Solver(self.snapshot)
         self.pods: Informer[core_v1.Pod] = informers.informer(core_v1.Pod, field_selector=PODS)
         self.nodes: Informer[core_v1.Node] = informers.informer(core_v1.Node)
         self.pools: Informer[NodePool] = informers.informer(POOLS)
@@ -272,7 +273,8 @@ class Cluster:
 
     def solve(self, world: World, pods: Sequence[PodInfo], *, without: Collection[str] = ()) -> Outcome:
         """See `Solver.solve`."""
-        return Solver(self.snapshot, self.daemons.lister.list()).solve(world, pods, without=without)
+        self._solver.set_daemons(self.daemons.lister.list())
+        return self._solver.solve(world, pods, without=without)
 
 
 def is_ours(claim: NodeClaim) -> bool:

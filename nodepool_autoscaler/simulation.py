@@ -108,11 +108,15 @@ def daemon_pod(daemon: apps_v1.DaemonSet) -> core_v1.Pod | None:
 class Simulator:
     """Over one snapshot, with the pods that every new node gets."""
 
-    def __init__(self, snapshot: ClusterSnapshot, daemons: Iterable[apps_v1.DaemonSet] = ()) -> None:
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
         entries = [PluginEntry(entry.plugin, points=_POINTS) for entry in default_entries()]
         self.framework = Framework(entries)
         self._alone = Framework([each for each in entries if each.plugin.name not in _AMONG_PODS])
+        self._daemons: list[core_v1.Pod] = []
+
+    def set_daemons(self, daemons: Iterable[apps_v1.DaemonSet]) -> None:
+        """Those whose pods every new node may get."""
         self._daemons = [pod for daemon in daemons if (pod := daemon_pod(daemon)) is not None]
 
     def feasible(self, info: PodInfo) -> BoolArray:

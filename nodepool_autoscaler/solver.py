@@ -48,11 +48,16 @@ def in_order(pods: Iterable[PodInfo]) -> list[PodInfo]:
 
 
 class Solver:
-    """Over one snapshot, which holds the real nodes and the pods on them."""
+    """Over one snapshot, which holds the real nodes and the pods on them. To be kept: making one is not cheap."""
 
     def __init__(self, snapshot: ClusterSnapshot, daemons: Iterable[apps_v1.DaemonSet] = ()) -> None:
         self._snapshot = snapshot
-        self._daemons = tuple(daemons)
+        self._simulator = Simulator(snapshot)
+        self.set_daemons(daemons)
+
+    def set_daemons(self, daemons: Iterable[apps_v1.DaemonSet]) -> None:
+        """Those whose pods new nodes may get."""
+        self._simulator.set_daemons(daemons)
 
     def solve(self, world: World, pods: Sequence[PodInfo], *, without: Collection[str] = ()) -> Outcome:
         """`pods`: those to be placed. `without`: names of NodeStates that are taken away; the pods that would have to
@@ -61,7 +66,7 @@ class Solver:
         moving = [info for each in world.nodes if each.name in without for info in movable(each)]
         self._snapshot.fork()
         try:
-            return _Solving(Simulator(self._snapshot, self._daemons), world, without).run([*pods, *moving])
+            return _Solving(self._simulator, world, without).run([*pods, *moving])
         finally:
             self._snapshot.revert()
 

@@ -61,6 +61,7 @@ class Scene:
 
     def __init__(self, *pools: Pool, offers: Sequence[Offering] | None = None) -> None:
         self.snapshot = ClusterSnapshot()
+        self.solver = Solver(self.snapshot)
         self.pools = list(pools) or [Pool("default", node_class="real", requirements=(ON_DEMAND,))]
         self.offers = tuple(offers) if offers is not None else offerings()
         self.states: dict[str, NodeState] = {}
@@ -128,7 +129,8 @@ class Scene:
         del self.states[name]
 
     def solve(self, *pods: PodInfo, without: Collection[str] = ()) -> Outcome:
-        return Solver(self.snapshot, self.daemons).solve(self.world, pods, without=without)
+        self.solver.set_daemons(self.daemons)
+        return self.solver.solve(self.world, pods, without=without)
 
     def launch(self, planned: PlannedClaim) -> str:
         """The cheapest offering becomes a node with the pods."""
