@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from apiserver.audit.auditor import Auditor
+from apiserver.expressions.compiling import COMPILATIONS, EVALUATIONS
 from apiserver.flowcontrol.control import FlowControl
 from apiserver.metrics import Family, HistogramFamily, RequestMetrics, Source, Told
 from apiserver.registry.admission_times import AdmissionTimes
@@ -182,6 +183,12 @@ def watches(streams: WatchStreams) -> Source:
     return families
 
 
+def expressions() -> Iterator[Told]:
+    read, prefix = _labelled(), "apiserver_cel"
+    yield HistogramFamily(f"{prefix}_compilation_duration_seconds", "How long CEL took to compile.", COMPILATIONS, read)
+    yield HistogramFamily(f"{prefix}_evaluation_duration_seconds", "How long CEL took to evaluate.", EVALUATIONS, read)
+
+
 def _labelled(*names: str) -> Callable[[tuple[str, ...]], dict[str, str]]:
     return lambda key: dict(zip(names, key, strict=True))
 
@@ -229,6 +236,7 @@ def connect(
     size = StoreSize(store)
     metrics.ask_before(size.ask)
     metrics.add(size.families)
+    metrics.add(expressions)
     for source in (
         in_flight(counted),
         stored_objects(registry),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -136,6 +137,33 @@ async def test_health_checks_are_counted(apiserver: RunningApiServer) -> None:
     assert total(told["kubernetes_healthcheck"], name="etcd", type="livez") == 1
     assert total(told["kubernetes_healthchecks_total"], name="etcd", type="livez", status="success") == 2
     assert total(told["kubernetes_healthchecks_total"], name="ping", type="readyz", status="success") >= 1
+
+
+async def test_expressions_are_timed(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    before = await scrape(rest)
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "object.data.timed == '1'"}]}
+    hooks = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    assert (await rest.post(f"{hooks}ies", {"metadata": {"name": "timed"}, "spec": spec})).status == 201
+    binding = {"policyName": "timed", "validationActions": ["Deny"]}
+    assert (await rest.post(f"{hooks}ybindings", {"metadata": {"name": "timed"}, "spec": binding})).status == 201
+
+    async def refused() -> bool:
+        return (await rest.post(CONFIG_MAPS, {"metadata": {"generateName": "m"}, "data": {"timed": "2"}})).status == 422
+
+    async with asyncio.timeout(10):
+        while not await refused():
+            pass
+    after = await scrape(rest)
+
+    def grown(metric: str, **labels: str) -> float:
+        return total(after[metric], **labels) - total(before.get(metric, {}), **labels)
+
+    assert grown("apiserver_cel_compilation_duration_seconds_count") >= 1
+    assert grown("apiserver_cel_evaluation_duration_seconds_count") >= 1
+    checks = {"policy": "timed", "policy_binding": "timed", "enforcement_action": "deny"}
+    assert grown("apiserver_validating_admission_policy_check_total", **checks) == 1
 
 
 async def test_requests_given_up_are_terminations(apiserver: RunningApiServer) -> None:
