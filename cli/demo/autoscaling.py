@@ -223,21 +223,26 @@ class AutoscalingStory:
         return Look(seen=", ".join(names) or "no new Node")
 
     def _tainted(self, *keys: str) -> Look:
-        for node in self._view.nodes():
+        nodes = self._view.nodes()
+        for node in nodes:
             name = node["metadata"]["name"]
             for taint in (node.get("spec") or {}).get("taints") or ():
                 if taint["key"] in keys:
                     self._leaving = name, (node["spec"].get("providerID") or "").rpartition("/")[2] or name
-                    events = [
-                        each["message"]
-                        for reason in ("ScaleDown", "ScaleDownEmpty")
-                        for each in self._view.events("kube-system", reason)
-                        if f'"{name}"' in each["message"]
-                    ]
-                    told = f"event: {events[-1]}" if events and taint["key"] == LEAVING else "little is requested there"
+                    told = self._removal(name) if taint["key"] == LEAVING else "little is requested there"
                     return Look(f"Node {name} has taint {taint['key']}:{taint['effect']}; {told}")
-        machines = ", ".join(sorted(node["metadata"]["name"] for node in self._view.nodes()))
-        return Look(seen=f"no such taint on {machines}")
+        names = sorted(node["metadata"]["name"] for node in nodes)
+        if self._leaving[0] and self._leaving[0] not in names:
+            return Look(f"Node {self._leaving[0]} is gone already; {self._removal(self._leaving[0])}")
+        return Look(seen=f"no such taint on {', '.join(names)}")
+
+    def _removal(self, node: str) -> str:
+        """What the cluster autoscaler said of it."""
+        for reason in ("ScaleDown", "ScaleDownEmpty"):
+            for event in reversed(self._view.events("kube-system", reason)):
+                if f'"{node}"' in event["message"]:
+                    return f"event {reason}: {event['message']}"
+        return "no event yet"
 
     def _node_gone(self) -> Look:
         names = sorted(node["metadata"]["name"] for node in self._view.nodes())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.demo import command, workload
-from cli.demo.autoscaling import AutoscalingStory
+from cli.demo.autoscaling import CANDIDATE, LEAVING, AutoscalingStory
 from cli.demo.load import Load
 from cli.demo.timeline import Look, NotSeen, Timeline
 from cli.errors import CommandError
@@ -156,6 +156,33 @@ def test_a_story_without_pods_ends_with_the_step_that_did_not_come(timeline: Tim
     story.end()
     kinds = [each["kind"] for each in view.made]
     assert kinds == ["Namespace", "Deployment", "Service", "HorizontalPodAutoscaler"]
+
+
+class Shrinking(Deaf):
+    """A cluster whose nodes are what a test says."""
+
+    def __init__(self, *nodes: Obj) -> None:
+        super().__init__()
+        self.there = list(nodes)
+
+    def nodes(self) -> list[Obj]:
+        return self.there
+
+    def events(self, namespace: str, reason: str) -> list[Obj]:
+        return [{"message": 'Scale-down: removing node "b", …'}] if reason == "ScaleDown" else []
+
+
+def test_a_node_that_goes_between_two_looks_is_not_missed(timeline: Timeline) -> None:
+    tainted = node("b", taints=[{"key": CANDIDATE, "effect": "PreferNoSchedule"}])
+    view = Shrinking(node("a"), tainted)
+    story = AutoscalingStory(view, timeline, "demo", 10.0)
+    assert "no such taint on a, b" in story._tainted(LEAVING).seen
+    assert "little is requested there" in story._tainted(CANDIDATE, LEAVING).evidence
+    assert story._tainted(LEAVING).seen
+    view.there = [node("a"), node("b", taints=[{"key": LEAVING, "effect": "NoSchedule"}])]
+    assert 'event ScaleDown: Scale-down: removing node "b"' in story._tainted(LEAVING).evidence
+    view.there = [node("a")]
+    assert "Node b is gone already; event ScaleDown" in story._tainted(LEAVING).evidence
 
 
 def test_load_counts_answers_failures_and_who_answered() -> None:
