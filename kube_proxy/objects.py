@@ -48,6 +48,9 @@ class ServiceSpec(msgspec.Struct):
     ports: list[Port] | None = None
     sessionAffinity: str = "None"
     sessionAffinityConfig: AffinityConfig | None = None
+    internalTrafficPolicy: str | None = None
+    externalTrafficPolicy: str | None = None
+    healthCheckNodePort: int = 0
 
 
 class Ingress(msgspec.Struct):

@@ -36,11 +36,24 @@ class ServicePort:
     affinity_seconds: int = 0
     restricted_ips: tuple[str, ...] = ()  # of external_ips: only `sources` may use them
     sources: tuple[str, ...] = ()
+    internal_local: bool = False  # only endpoints of this machine serve the cluster IP
+    external_local: bool = False  # … and connections that come from outside the cluster
+    local_endpoints: tuple[Endpoint, ...] = ()  # those of this machine; empty unless one of the two asks for them
 
     @property
     def id(self) -> str:
         """A chain suffix: stable, short, legal in nft."""
         return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+    @property
+    def wants_local(self) -> bool:
+        """Whether some connections may only go to endpoints of this machine."""
+        return self.internal_local or self.external_local
+
+    @property
+    def all_endpoints(self) -> tuple[Endpoint, ...]:
+        """Whatever a connection may be sent to."""
+        return tuple(dict.fromkeys((*self.endpoints, *self.local_endpoints)))
 
     @property
     def is_restricted(self) -> bool:
@@ -51,6 +64,28 @@ class ServicePort:
     def addresses(self) -> tuple[str, ...]:
         """`ip . proto . port` elements by which connections are recognised."""
         return tuple(f"{ip} . {self.protocol} . {self.port}" for ip in (self.cluster_ip, *self.external_ips))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to choose among endpoints, and the prefixes of what it needs in the table."""
+
+    chain: str
+    sticky: str
+    target: str
+    local: bool
+
+    def of(self, service: ServicePort) -> tuple[Endpoint, ...]:
+        """The endpoints to choose from."""
+        return service.local_endpoints if self.local else service.endpoints
+
+    def wanted(self, service: ServicePort) -> bool:
+        """Whether the Service needs it."""
+        return service.wants_local or not self.local
+
+
+ANY = Choice("ep", "st", "to", False)
+LOCAL = Choice("lo", "sl", "tl", True)
 
 
 @dataclass(frozen=True)
@@ -106,65 +141,84 @@ table ip {config.table} {{
 """
 
 
-def _chain(table: str, service: ServicePort) -> Iterable[str]:
+def _chain(table: str, service: ServicePort, kind: Choice) -> Iterable[str]:
     """The chain that sends a connection to one of the endpoints."""
-    chain = f"ep_{service.id}"
+    endpoints = kind.of(service)
+    chain = f"{kind.chain}_{service.id}"
     yield f"add chain ip {table} {chain}"
     yield f"flush chain ip {table} {chain}"
-    count = len(service.endpoints)
+    count = len(endpoints)
     if not count:
         return
     if service.affinity_seconds:
-        numbered = list(enumerate(service.endpoints))
+        numbered = list(enumerate(endpoints))
         for number, endpoint in numbered:
-            sticky = f"st_{service.id}_{number}"
+            sticky, target_chain = f"{kind.sticky}_{service.id}_{number}", f"{kind.target}_{service.id}_{number}"
             timeout = f"flags dynamic,timeout; timeout {service.affinity_seconds}s;"
             yield f"add set ip {table} {sticky} {{ type ipv4_addr; {timeout} }}"
-            yield f"add chain ip {table} to_{service.id}_{number}"
-            yield f"flush chain ip {table} to_{service.id}_{number}"
+            yield f"add chain ip {table} {target_chain}"
+            yield f"flush chain ip {table} {target_chain}"
             target = f"meta l4proto {service.protocol} dnat to {endpoint.ip}:{endpoint.port}"
-            yield f"add rule ip {table} to_{service.id}_{number} update @{sticky} {{ ip saddr }} {target}"
+            yield f"add rule ip {table} {target_chain} update @{sticky} {{ ip saddr }} {target}"
         for number, _ in numbered:
-            yield f"add rule ip {table} {chain} ip saddr @st_{service.id}_{number} goto to_{service.id}_{number}"
-        choices = ", ".join(f"{number} : goto to_{service.id}_{number}" for number, _ in numbered)
+            known = f"ip saddr @{kind.sticky}_{service.id}_{number}"
+            yield f"add rule ip {table} {chain} {known} goto {kind.target}_{service.id}_{number}"
+        choices = ", ".join(f"{number} : goto {kind.target}_{service.id}_{number}" for number, _ in numbered)
         yield f"add rule ip {table} {chain} numgen random mod {count} vmap {{ {choices} }}"
         return
-    choices = ", ".join(f"{number} : {each.ip} . {each.port}" for number, each in enumerate(service.endpoints))
+    choices = ", ".join(f"{number} : {each.ip} . {each.port}" for number, each in enumerate(endpoints))
     random = f"numgen random mod {count} map {{ {choices} }}"
     yield f"add rule ip {table} {chain} meta l4proto {service.protocol} dnat ip addr . port to {random}"
 
 
 def _entry(config: TableConfig, service: ServicePort) -> Iterable[str]:
-    """The chain before it, which marks what must be masqueraded."""
-    table = config.table
-    yield f"add chain ip {table} cl_{service.id}"
-    yield f"flush chain ip {table} cl_{service.id}"
-    yield f"add rule ip {table} cl_{service.id} ip saddr != {config.cluster_cidr} jump mark_masquerade"
-    yield f"add rule ip {table} cl_{service.id} goto ep_{service.id}"
+    """The chains before it, which mark what must be masqueraded."""
+    table, id_ = config.table, service.id
+    yield f"add chain ip {table} cl_{id_}"
+    yield f"flush chain ip {table} cl_{id_}"
+    yield f"add rule ip {table} cl_{id_} ip saddr != {config.cluster_cidr} jump mark_masquerade"
+    yield f"add rule ip {table} cl_{id_} goto {'lo' if service.internal_local else 'ep'}_{id_}"
     if _has_outer(service):
-        yield f"add chain ip {table} np_{service.id}"
-        yield f"flush chain ip {table} np_{service.id}"
-        yield f"add rule ip {table} np_{service.id} jump mark_masquerade"
-        yield f"add rule ip {table} np_{service.id} goto ep_{service.id}"
+        yield f"add chain ip {table} np_{id_}"
+        yield f"flush chain ip {table} np_{id_}"
+        if service.external_local:
+            # Pods and this machine are not outside: they may use every endpoint. Whoever is keeps its address.
+            yield f"add rule ip {table} np_{id_} ip saddr {config.cluster_cidr} goto ep_{id_}"
+            yield f"add rule ip {table} np_{id_} fib saddr type local jump mark_masquerade"
+            yield f"add rule ip {table} np_{id_} fib saddr type local goto ep_{id_}"
+            yield f"add rule ip {table} np_{id_} goto lo_{id_}"
+        else:
+            yield f"add rule ip {table} np_{id_} jump mark_masquerade"
+            yield f"add rule ip {table} np_{id_} goto ep_{id_}"
     if service.is_restricted:
-        yield f"add chain ip {table} lb_{service.id}"
-        yield f"flush chain ip {table} lb_{service.id}"
+        yield f"add chain ip {table} lb_{id_}"
+        yield f"flush chain ip {table} lb_{id_}"
         others = f"ip saddr != {{ {', '.join(service.sources)} }} " if service.sources else ""
-        yield f"add rule ip {table} lb_{service.id} {others}drop"
-        yield f"add rule ip {table} lb_{service.id} goto np_{service.id}"
+        yield f"add rule ip {table} lb_{id_} {others}drop"
+        yield f"add rule ip {table} lb_{id_} goto np_{id_}"
 
 
 def _elements(service: ServicePort) -> Iterable[tuple[str, str, str]]:
-    """(map, key, verdict) by which the Service is found."""
-    used = bool(service.endpoints)
+    """(map, key, verdict) by which the Service is found.
+
+    Where endpoints exist, but none that may be used, packets are dropped, as upstream: a refusal would say that the
+    Service is down.
+    """
+    used, here = bool(service.endpoints), bool(service.local_endpoints)
     ips = (service.cluster_ip, *service.external_ips)
     for number, (ip, address) in enumerate(zip(ips, service.addresses, strict=True)):
         prefix = "cl" if number == 0 else "lb" if ip in service.restricted_ips else "np"
-        target = f"{prefix}_{service.id}"
-        yield ("service_ips", address, f"goto {target}") if used else ("no_endpoints", address, "goto refuse")
+        local = service.internal_local if number == 0 else service.external_local
+        if used and (here or not local or number):
+            yield "service_ips", address, f"goto {prefix}_{service.id}"
+        if not used or (local and not here):
+            yield "no_endpoints", address, "drop" if used else "goto refuse"
     if service.node_port:
         key = f"{service.protocol} . {service.node_port}"
-        yield ("node_ports", key, f"goto np_{service.id}") if used else ("no_endpoint_node_ports", key, "goto refuse")
+        if used:
+            yield "node_ports", key, f"goto np_{service.id}"
+        if not used or (service.external_local and not here):
+            yield "no_endpoint_node_ports", key, "drop" if used else "goto refuse"
 
 
 def _has_outer(service: ServicePort) -> bool:
@@ -195,15 +249,18 @@ def without_conflicts(wanted: Mapping[str, ServicePort]) -> dict[str, ServicePor
 
 
 def _hairpins(services: Iterable[ServicePort]) -> set[str]:
-    return {each.ip for service in services for each in service.endpoints if each.local}
+    return {each.ip for service in services for each in service.all_endpoints if each.local}
 
 
-def _affinity_leftovers(table: str, old: ServicePort, keep: int) -> Iterable[str]:
-    if old.affinity_seconds:
-        for number in range(keep, len(old.endpoints)):
-            yield f"flush chain ip {table} to_{old.id}_{number}"
-            yield f"delete chain ip {table} to_{old.id}_{number}"
-            yield f"delete set ip {table} st_{old.id}_{number}"
+def _affinity_leftovers(table: str, old: ServicePort, new: ServicePort | None) -> Iterable[str]:
+    for kind in (ANY, LOCAL):
+        if not (old.affinity_seconds and kind.wanted(old)):
+            continue
+        kept = new is not None and new.affinity_seconds and kind.wanted(new)
+        for number in range(len(kind.of(new)) if kept and new is not None else 0, len(kind.of(old))):
+            yield f"flush chain ip {table} {kind.target}_{old.id}_{number}"
+            yield f"delete chain ip {table} {kind.target}_{old.id}_{number}"
+            yield f"delete set ip {table} {kind.sticky}_{old.id}_{number}"
 
 
 def transaction(
@@ -227,14 +284,16 @@ def transaction(
             gone.setdefault(name, []).append(key)
         for name, key, verdict in _elements(service):
             added.setdefault(name, []).append(f"{key} : {verdict}")
-        chains += [*_chain(table, service), *_entry(config, service)]
+        chains += [line for kind in (ANY, LOCAL) if kind.wanted(service) for line in _chain(table, service, kind)]
+        chains += _entry(config, service)
         if previous is not None:
             if previous.is_restricted and not service.is_restricted:
                 cleanup += [f"{verb} chain ip {table} lb_{service.id}" for verb in ("flush", "delete")]
             if _has_outer(previous) and not _has_outer(service):
                 cleanup += [f"{verb} chain ip {table} np_{service.id}" for verb in ("flush", "delete")]
-            keep = len(service.endpoints) if service.affinity_seconds else 0
-            cleanup += _affinity_leftovers(table, previous, keep)
+            if previous.wants_local and not service.wants_local:
+                cleanup += [f"{verb} chain ip {table} lo_{service.id}" for verb in ("flush", "delete")]
+            cleanup += _affinity_leftovers(table, previous, service)
     local, was_local = _hairpins(new.values()), _hairpins(before.values())
     if was_local - local:
         gone["hairpins"] = [f"{ip} . {ip}" for ip in sorted(was_local - local)]
@@ -251,13 +310,15 @@ def transaction(
 def _removal(table: str, service: ServicePort) -> Iterable[str]:
     """Chains that point to others go first."""
     prefixes = ["cl_", "np_", "ep_"] if _has_outer(service) else ["cl_", "ep_"]
+    if service.wants_local:
+        prefixes.append("lo_")
     if service.is_restricted:
         prefixes.insert(0, "lb_")
     for prefix in prefixes:
         yield f"flush chain ip {table} {prefix}{service.id}"
     for prefix in prefixes:
         yield f"delete chain ip {table} {prefix}{service.id}"
-    yield from _affinity_leftovers(table, service, 0)
+    yield from _affinity_leftovers(table, service, None)
 
 
 def stale_udp(old: Mapping[str, ServicePort], new: Mapping[str, ServicePort]) -> list[tuple[str, int, str]]:
@@ -265,6 +326,6 @@ def stale_udp(old: Mapping[str, ServicePort], new: Mapping[str, ServicePort]) ->
     found = []
     for name, before in old.items():
         if before.protocol == "udp":
-            now = {each.ip for each in new[name].endpoints} if name in new else set()
-            found += [(before.cluster_ip, before.port, each.ip) for each in before.endpoints if each.ip not in now]
+            now = {each.ip for each in new[name].all_endpoints} if name in new else set()
+            found += [(before.cluster_ip, before.port, each.ip) for each in before.all_endpoints if each.ip not in now]
     return found

@@ -14,7 +14,7 @@ from client.informer import EventHandler, Informer
 from kube_proxy.dataplane import Dataplane, DataplaneError
 from kube_proxy.objects import Conditions, EndpointSlice, Hints, Node, Port, Service, SliceEndpoint
 from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction, without_conflicts
-from kube_proxy.topology import ZONE, Candidate, Place, usable
+from kube_proxy.topology import ZONE, Candidate, Place, local, usable
 from machinery import log
 from machinery.clock import Clock
 from machinery.log import kv
@@ -106,19 +106,26 @@ def ports_of(service: Service, slices: Sequence[EndpointSlice], place: Place) ->
     balanced = [each.ip for each in ingress if each.ipMode != "Proxy" and _is_ipv4(each.ip)]
     external = [*(spec.externalIPs or ()), *balanced]
     found = {}
+    # The host is no node: as a balancer in front of the machines it may send connections to any of them.
+    internal = spec.internalTrafficPolicy == "Local" and bool(place.node)
+    outer = spec.externalTrafficPolicy == "Local" and bool(place.node)
     for port in spec.ports or ():
+        candidates = list(candidates_of(slices, port, place.node))
         name = f"{service.metadata.namespace}/{service.metadata.name}:{port.name or port.port}/{port.protocol}"
         found[name] = ServicePort(
             name=name,
             cluster_ip=spec.clusterIP,
             protocol=port.protocol.lower(),
             port=port.port,
-            endpoints=usable(candidates_of(slices, port, place.node), place),
+            endpoints=usable(candidates, place),
             node_port=port.nodePort,
             external_ips=tuple(dict.fromkeys(ip for ip in external if _is_ipv4(ip))),
             affinity_seconds=affinity,
             restricted_ips=tuple(balanced) if spec.loadBalancerSourceRanges else (),
             sources=sources_of(spec.loadBalancerSourceRanges or ()),
+            internal_local=internal,
+            external_local=outer,
+            local_endpoints=local(candidates) if internal or outer else (),
         )
     return found
 

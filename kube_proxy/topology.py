@@ -44,6 +44,13 @@ def usable(candidates: Iterable[Candidate], place: Place) -> tuple[Endpoint, ...
     return tuple(sorted(chosen, key=lambda each: (each.ip, each.port)))
 
 
+def local(candidates: Iterable[Candidate]) -> tuple[Endpoint, ...]:
+    """The endpoints of this machine that a connection may go to now, sorted: hints say nothing about them."""
+    here = [each for each in candidates if each.endpoint.local]
+    chosen = {each.endpoint for each in here if each.ready} or {each.endpoint for each in here if each.draining}
+    return tuple(sorted(chosen, key=lambda each: (each.ip, each.port)))
+
+
 def _close(ready: Sequence[Candidate], place: Place) -> Sequence[Candidate]:
     """Those of the ready endpoints that are meant for this node, or else for this zone, or else all."""
     if all(each.nodes for each in ready):

@@ -22,6 +22,10 @@ EMPTY = ServicePort("a/e:1/TCP", "10.96.0.6", "tcp", 1, (), 30002)
 BALANCED = ServicePort(
     **{**vars(PLAIN), "external_ips": ("10.251.0.1", "10.9.9.9"), "restricted_ips": ("10.251.0.1",)},
 )
+BOTH = {"internal_local": True, "external_local": True, "external_ips": ("10.251.0.1",), "node_port": 30003}
+NEAR = ServicePort(**{**vars(PLAIN), **BOTH, "local_endpoints": PLAIN.endpoints[:1]})
+FAR = ServicePort(**{**vars(NEAR), "local_endpoints": ()})
+STICKY_NEAR = ServicePort(**{**vars(NEAR), "affinity_seconds": 60, "local_endpoints": PLAIN.endpoints})
 NARROW = ServicePort(**{**vars(BALANCED), "sources": ("10.0.0.0/9", "192.0.2.7/32")})
 STATES = [
     (),
@@ -36,6 +40,16 @@ STATES = [
     (ServicePort(**{**vars(STICKY), "endpoints": ()}), ServicePort(**{**vars(EMPTY), "endpoints": PLAIN.endpoints})),
     (ServicePort(**{**vars(STICKY), "affinity_seconds": 0}), NODE_PORT),
     (STICKY,),
+    (NEAR,),
+    (FAR, STICKY),
+    (STICKY_NEAR,),
+    (ServicePort(**{**vars(STICKY_NEAR), "local_endpoints": PLAIN.endpoints[1:]}),),
+    (ServicePort(**{**vars(STICKY_NEAR), "internal_local": False, "external_local": False, "local_endpoints": ()}),),
+    (STICKY_NEAR,),
+    (ServicePort(**{**vars(FAR), "endpoints": ()}),),
+    (NEAR,),
+    (PLAIN,),
+    (STICKY_NEAR,),
     (),
 ]
 
@@ -80,7 +94,7 @@ async def test_every_step_between_states_is_accepted(dataplane: FakeDataplane | 
         before = after
     if isinstance(dataplane, Namespaced):
         left = dataplane.nft("list", "table", "ip", "nanokube").stdout
-        assert not any(prefix in left for prefix in ("ep_", "st_", "lb_", "np_")), left
+        assert not any(prefix in left for prefix in ("ep_", "st_", "lb_", "np_", "lo_", "sl_", "tl_")), left
         assert "elements" not in left, left
 
 

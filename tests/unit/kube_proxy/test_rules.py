@@ -28,6 +28,73 @@ def test_a_change_names_only_its_own_chains() -> None:
     assert "delete table" not in text
 
 
+HERE, THERE = Endpoint("10.244.1.2", 8080, local=True), Endpoint("10.244.2.2", 8080)
+NEAR = ServicePort(
+    "default/near:80/TCP",
+    "10.96.0.8",
+    "tcp",
+    80,
+    (HERE, THERE),
+    30080,
+    ("10.251.0.1",),
+    internal_local=True,
+    external_local=True,
+    local_endpoints=(HERE,),
+)
+
+
+def lines_of(service: ServicePort) -> list[str]:
+    return transaction(CONFIG, {}, table(service)).splitlines()
+
+
+def test_a_local_policy_chooses_among_endpoints_of_this_machine() -> None:
+    lines = lines_of(NEAR)
+    assert f"add rule ip nanokube cl_{NEAR.id} goto lo_{NEAR.id}" in lines
+    assert any(f" lo_{NEAR.id} " in line and "10.244.1.2" in line and "10.244.2.2" not in line for line in lines)
+    outside = [line.partition(f" np_{NEAR.id} ")[2] for line in lines if f"rule ip nanokube np_{NEAR.id} " in line]
+    assert outside == [
+        f"ip saddr 10.244.0.0/16 goto ep_{NEAR.id}",
+        "fib saddr type local jump mark_masquerade",
+        f"fib saddr type local goto ep_{NEAR.id}",
+        f"goto lo_{NEAR.id}",
+    ], "who comes from outside keeps its address, pods and this machine may use all endpoints"
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        pytest.param({}, {}, id="an endpoint is here"),
+        pytest.param(
+            {"local_endpoints": ()},
+            {"10.96.0.8 . tcp . 80": "drop", "10.251.0.1 . tcp . 80": "drop", "tcp . 30080": "drop"},
+            id="only elsewhere: dropped",
+        ),
+        pytest.param(
+            {"local_endpoints": (), "internal_local": False},
+            {"10.251.0.1 . tcp . 80": "drop", "tcp . 30080": "drop"},
+            id="the cluster IP uses all",
+        ),
+        pytest.param(
+            {"local_endpoints": (), "external_local": False},
+            {"10.96.0.8 . tcp . 80": "drop"},
+            id="connections from outside use all",
+        ),
+        pytest.param(
+            {"local_endpoints": (), "endpoints": ()},
+            dict.fromkeys(("10.96.0.8 . tcp . 80", "10.251.0.1 . tcp . 80", "tcp . 30080"), "goto refuse"),
+            id="nowhere: refused",
+        ),
+    ],
+)
+def test_what_a_local_policy_leaves_without_endpoints(change: dict[str, object], refused: dict[str, str]) -> None:
+    found: dict[str, str] = {}
+    for line in lines_of(ServicePort(**{**vars(NEAR), **change})):
+        if line.startswith("add element ip nanokube no_endpoint"):
+            pairs = line.partition("{ ")[2].removesuffix(" }").split(", ")
+            found |= dict(pair.split(" : ") for pair in pairs)
+    assert found == refused
+
+
 def test_a_service_without_endpoints_is_refused() -> None:
     empty = ServicePort("default/web:80/TCP", "10.96.0.7", "tcp", 80)
     text = transaction(CONFIG, table(WEB), table(empty))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kube_proxy.objects import (
@@ -119,3 +121,21 @@ def test_addresses_of_another_family_stay_out_of_the_table() -> None:
     assert [each.external_ips for each in found.values()] == [("192.0.2.1",)]
     assert not is_proxied(Service(Metadata("web", "default"), ServiceSpec(clusterIP="fd00::1")))
     assert endpoints_of([slice_of(endpoint("fd00::2"))], Port(80), "") == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "node", "flags"),
+    [
+        pytest.param({}, "worker-1", (False, False), id="cluster"),
+        pytest.param({"internalTrafficPolicy": "Local"}, "worker-1", (True, False), id="internal"),
+        pytest.param({"externalTrafficPolicy": "Local"}, "worker-1", (False, True), id="external"),
+        pytest.param(
+            {"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"}, "", (False, False), id="the host"
+        ),
+    ],
+)
+def test_traffic_policies(spec: dict[str, Any], node: str, flags: tuple[bool, bool]) -> None:
+    service = Service(Metadata("web", "default"), ServiceSpec(clusterIP="10.96.0.1", ports=[Port(80)], **spec))
+    (found,) = ports_of(service, [slice_of(READY)], Place(node)).values()
+    assert (found.internal_local, found.external_local) == flags
+    assert bool(found.local_endpoints) == any(flags)

@@ -23,7 +23,7 @@ from kube_proxy.objects import (
 )
 from kube_proxy.rules import Endpoint, TableConfig
 from kube_proxy.services import ServiceReconciler
-from kube_proxy.topology import ZONE, Candidate, Place, usable
+from kube_proxy.topology import ZONE, Candidate, Place, local, usable
 from machinery.clock import RealClock
 from machinery.meta import ObjectKey
 
@@ -90,6 +90,24 @@ def at(number: int, *, zones: str = "", nodes: str = "", ready: bool = True, dra
 )
 def test_hints(candidates: list[Candidate], place: Place, chosen: str) -> None:
     assert [each.ip.removeprefix("10.0.0.") for each in usable(candidates, place)] == chosen.split()
+
+
+@pytest.mark.parametrize(
+    ("states", "chosen"),
+    [
+        pytest.param("ready ready/far", "1", id="those of this machine"),
+        pytest.param("draining ready ready/far", "2", id="ready ones before those that are going"),
+        pytest.param("draining ready/far", "1", id="those that are going when no other is here"),
+        pytest.param("broken ready/far", "", id="nobody here"),
+    ],
+)
+def test_endpoints_of_this_machine(states: str, chosen: str) -> None:
+    candidates = []
+    for number, text in enumerate(states.split(), 1):
+        state, _, far = text.partition("/")
+        endpoint = Endpoint(f"10.0.0.{number}", 80, local=not far)
+        candidates.append(Candidate(endpoint, state == "ready", state == "draining", zones=frozenset("b")))
+    assert [each.ip.removeprefix("10.0.0.") for each in local(candidates)] == chosen.split()
 
 
 class Cache:
