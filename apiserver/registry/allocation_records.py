@@ -61,14 +61,13 @@ def record_key(value: Value) -> bytes:
     """Where the record of a value is."""
     if isinstance(value, str):
         return ADDRESSES + str(ipaddress.ip_address(value)).encode()
-    protocol, port = value
-    return PORTS + f"{port}/{protocol}".encode()
+    return PORTS + str(value).encode()
 
 
 def recorded_port(key: bytes) -> Value | None:
     """The node port of a record's key; None when it is none."""
-    port, slash, protocol = key.removeprefix(PORTS).decode("utf-8", "replace").partition("/")
-    return (protocol, int(port)) if slash and port.isdecimal() else None
+    port = key.removeprefix(PORTS)
+    return int(port) if port.isdigit() else None
 
 
 def write_record(value: Value, owner: Key, now: str) -> bytes:

@@ -21,12 +21,12 @@ class AllocationError(ValueError):
 
 
 class PortAllocator:
-    """Node ports by protocol. Random ones come from above the static band, which is left to explicit requests."""
+    """Node ports; a number is one Service's, whatever the protocol. Random ones come from above the static band."""
 
     def __init__(self, low: int = 30000, high: int = 32767, rng: random.Random | None = None) -> None:
         self.low, self.high = low, high
         self._rng = rng or random.Random()
-        self._taken: dict[tuple[str, int], int] = {}
+        self._taken: set[int] = set()
         size = high - low + 1
         self._static = min(max(16, size // 32), 128) if size > 16 else 0
 
@@ -34,23 +34,21 @@ class PortAllocator:
         """Forget everything."""
         self._taken.clear()
 
-    def hold(self, protocol: str, port: int) -> None:
+    def hold(self, port: int) -> None:
         """Take note of a stored service's port."""
-        key = (protocol, port)
-        self._taken[key] = self._taken.get(key, 0) + 1
+        self._taken.add(port)
 
-    def reserve(self, protocol: str, port: int) -> None:
+    def reserve(self, port: int) -> None:
         """Take this very port."""
         if not self.low <= port <= self.high:
             valid = f"The range of valid ports is {self.low}-{self.high}"
             raise AllocationError(f"provided port is not in the valid range. {valid}")
-        if (protocol, port) in self._taken:
+        if port in self._taken:
             raise AllocationError("provided port is already allocated")
-        self.hold(protocol, port)
+        self.hold(port)
 
-    def next(self, protocols: Iterable[str]) -> int:
-        """A port that is free for all the protocols; it is taken for each."""
-        wanted = tuple(protocols)
+    def next(self) -> int:
+        """A port that is free; it is taken."""
         for low, high in ((self.low + self._static, self.high), (self.low, self.low + self._static - 1)):
             size = high - low + 1
             if size <= 0:
@@ -58,20 +56,14 @@ class PortAllocator:
             start = self._rng.randrange(size)
             for step in range(size):
                 port = low + (start + step) % size
-                if all((protocol, port) not in self._taken for protocol in wanted):
-                    for protocol in wanted:
-                        self.hold(protocol, port)
+                if port not in self._taken:
+                    self.hold(port)
                     return port
         raise AllocationError("range is full")
 
-    def release(self, protocol: str, port: int) -> None:
+    def release(self, port: int) -> None:
         """Give a port back."""
-        key = (protocol, port)
-        count = self._taken.get(key, 0)
-        if count > 1:
-            self._taken[key] = count - 1
-        else:
-            self._taken.pop(key, None)
+        self._taken.discard(port)
 
 
 class AddressAllocator:
@@ -210,7 +202,7 @@ def _version(cidr: str) -> int:
 
 
 Key = tuple[str, str]  # namespace and name of a service
-Value = str | tuple[str, int]  # an address, or a node port with its protocol
+Value = str | int  # an address, or a node port
 
 
 class Changes(Protocol):
@@ -308,7 +300,7 @@ class ServiceAllocators:
             if isinstance(value, str):
                 self.addresses.release(value)
             else:
-                self.ports.release(*value)
+                self.ports.release(value)
 
     def _take_over(self, key: Key, service: Obj | None) -> None:
         before = self._stored.pop(key, frozenset())
@@ -325,7 +317,7 @@ class ServiceAllocators:
         if isinstance(value, str):
             self.addresses.hold(value)
         else:
-            self.ports.hold(*value)
+            self.ports.hold(value)
 
     def values_of(self, service: Obj) -> frozenset[Value]:
         """What a stored service holds of the values given out here."""
@@ -342,12 +334,10 @@ def addresses_of(service: Obj) -> list[str]:
     return [address for address in found if address and address != "None"]
 
 
-def ports_of(service: Obj) -> list[tuple[str, int]]:
-    """The node ports a stored service holds, with their protocols."""
+def ports_of(service: Obj) -> list[int]:
+    """The node ports a stored service holds, each once."""
     spec = service.get("spec") or {}
-    found = [
-        (port.get("protocol") or "TCP", port["nodePort"]) for port in spec.get("ports") or () if port.get("nodePort")
-    ]
+    found = [port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort")]
     if health := spec.get("healthCheckNodePort"):
-        found.append(("TCP", health))
-    return found
+        found.append(health)
+    return list(dict.fromkeys(found))

@@ -6,6 +6,7 @@ sets `allocators` before it serves.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,7 @@ class ServiceStrategy(Strategy):
         self.allocators.load()
         self._release(addresses_of(obj), ports_of(obj))
 
-    def _release(self, addresses: list[str], ports: list[tuple[str, int]]) -> None:
+    def _release(self, addresses: list[str], ports: list[int]) -> None:
         self.allocators.give_back((*addresses, *ports))
 
     def _allocate(self, new: Obj, old: Obj | None) -> Finish:
@@ -151,13 +152,13 @@ class ServiceStrategy(Strategy):
         held_addresses = addresses_of(old) if old else []
         held_ports = ports_of(old) if old else []
         got_addresses: list[str] = []
-        got_ports: list[tuple[str, int]] = []
+        got_ports: list[int] = []
         spec = new["spec"]
         findings = _plan_families(spec, old["spec"] if old else None, self.allocators.addresses.family)
         if not findings:
             findings = self._take_address(spec, held_addresses, got_addresses)
         if not findings:
-            findings = self._take_ports(spec, held_ports, got_ports)
+            findings = self._take_ports(spec, held_ports if old else None, got_ports)
         if findings:
             self._release(got_addresses, got_ports)
             raise invalid("Service", new["metadata"].get("name", ""), "", findings)
@@ -194,47 +195,60 @@ class ServiceStrategy(Strategy):
             return [FieldError.invalid("spec.clusterIPs", wanted, str(error))]
         return []
 
-    def _take_ports(self, spec: Obj, held: list[tuple[str, int]], got: list[tuple[str, int]]) -> list[FieldError]:
-        ports = self.allocators.ports
-        if needs_node_ports(spec):
-            chosen: dict[int, int] = {}  # service port → node port: TCP and UDP of one port share it
+    def _take_ports(self, spec: Obj, held: list[int] | None, got: list[int]) -> list[FieldError]:
+        """`held`: by the service until now; None when it is new."""
+        if spec.get("type") in ("NodePort", "LoadBalancer"):
+            take = self._take_new if held is None else self._take_changed
             for index, port in enumerate(spec.get("ports") or ()):
-                protocol = port.get("protocol") or "TCP"
                 try:
-                    if port.get("nodePort"):
-                        wanted = (protocol, port["nodePort"])
-                        if wanted not in held or wanted in got:
-                            ports.reserve(*wanted)
-                            got.append(wanted)
-                    else:
-                        port["nodePort"] = self._next_port(protocol, chosen.get(port.get("port") or 0), got)
+                    take(port, spec, held or [], got)
                 except AllocationError as error:
                     path = f"spec.ports[{index}].nodePort"
                     return [FieldError.invalid(path, port.get("nodePort") or 0, str(error))]
-                chosen.setdefault(port.get("port") or 0, port["nodePort"])
-        if needs_health_port(spec):
-            health = spec.get("healthCheckNodePort")
-            try:
-                if not health:
-                    spec["healthCheckNodePort"] = health = ports.next(["TCP"])
-                    got.append(("TCP", health))
-                elif ("TCP", health) not in held:
-                    ports.reserve("TCP", health)
-                    got.append(("TCP", health))
-            except AllocationError as error:
-                return [FieldError.invalid("spec.healthCheckNodePort", health or 0, str(error))]
+        return self._take_health_port(spec, held or [], got) if needs_health_port(spec) else []
+
+    def _take_new(self, port: Obj, spec: Obj, held: list[int], got: list[int]) -> None:
+        """The entries of one port (TCP and UDP) share a number; no others may have the same."""
+        own = port.get("nodePort")
+        before = itertools.takewhile(lambda each: each is not port, spec["ports"])
+        shared = next((each["nodePort"] for each in before if _same_port(each, port) and each.get("nodePort")), None)
+        if shared is not None and own in (None, 0, shared):
+            port["nodePort"] = shared
+            return
+        if not own and needs_node_ports(spec):
+            asked = (each["nodePort"] for each in spec["ports"] if _same_port(each, port) and each.get("nodePort"))
+            own = next(asked, None)
+            port["nodePort"] = own or self.allocators.ports.next()
+        if own:
+            self.allocators.ports.reserve(own)
+        if port.get("nodePort"):
+            got.append(port["nodePort"])
+
+    def _take_changed(self, port: Obj, spec: Obj, held: list[int], got: list[int]) -> None:
+        own = port.get("nodePort")
+        if not own and needs_node_ports(spec):
+            port["nodePort"] = self.allocators.ports.next()
+            got.append(port["nodePort"])
+        elif own and own not in held and own not in got:
+            self.allocators.ports.reserve(own)
+            got.append(own)
+
+    def _take_health_port(self, spec: Obj, held: list[int], got: list[int]) -> list[FieldError]:
+        ports, health = self.allocators.ports, spec.get("healthCheckNodePort")
+        try:
+            if not health:
+                spec["healthCheckNodePort"] = health = ports.next()
+                got.append(health)
+            elif health not in held:
+                ports.reserve(health)
+                got.append(health)
+        except AllocationError as error:
+            return [FieldError.invalid("spec.healthCheckNodePort", health or 0, str(error))]
         return []
 
-    def _next_port(self, protocol: str, shared: int | None, got: list[tuple[str, int]]) -> int:
-        ports = self.allocators.ports
-        if shared is not None:
-            try:
-                ports.reserve(protocol, shared)
-            except AllocationError:
-                shared = None
-        number = shared if shared is not None else ports.next([protocol])
-        got.append((protocol, number))
-        return number
+
+def _same_port(one: Obj, other: Obj) -> bool:
+    return bool(one.get("port") == other.get("port"))
 
 
 def _plan_families(spec: Obj, old: Obj | None, family: str) -> list[FieldError]:

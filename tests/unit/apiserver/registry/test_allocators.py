@@ -59,22 +59,21 @@ def test_no_port_is_given_twice(actions: list[str], seed: int) -> None:
     held: list[int] = []
     for action in actions:
         if action == "next" and len(held) < 40:
-            port = allocator.next(["TCP"])
+            port = allocator.next()
             assert port not in held
             assert 30000 <= port <= 30039
             held.append(port)
         elif action == "release" and held:
-            allocator.release("TCP", held.pop())
+            allocator.release(held.pop())
 
 
-def test_one_port_serves_two_protocols() -> None:
+def test_a_port_is_given_once() -> None:
     allocator = PortAllocator()
-    allocator.reserve("TCP", 31000)
-    allocator.reserve("UDP", 31000)
+    allocator.reserve(31000)
     with pytest.raises(AllocationError, match="provided port is already allocated"):
-        allocator.reserve("TCP", 31000)
+        allocator.reserve(31000)
     with pytest.raises(AllocationError, match="The range of valid ports is 30000-32767"):
-        allocator.reserve("TCP", 80)
+        allocator.reserve(80)
 
 
 class Stored:
@@ -108,10 +107,10 @@ def test_the_index_is_built_from_stored_services() -> None:
     for address in ("10.96.0.9", "10.96.0.10"):
         with pytest.raises(AllocationError):
             allocators.addresses.reserve(address)
-    for protocol, port in (("UDP", 31000), ("TCP", 31001)):
+    for port in (31000, 31001):
         with pytest.raises(AllocationError):
-            allocators.ports.reserve(protocol, port)
-    allocators.ports.reserve("TCP", 31000)
+            allocators.ports.reserve(port)
+    allocators.ports.reserve(31002)
 
 
 @pytest.mark.parametrize("forgotten", [0, 100])
@@ -126,9 +125,9 @@ def test_services_of_other_servers_are_taken_over(forgotten: int) -> None:
         allocators.addresses.reserve("10.96.0.9")
     stored.put("theirs", {"clusterIPs": ["10.96.0.9"], "ports": [{"nodePort": 31001}], "type": "NodePort"})
     allocators.load()
-    allocators.ports.reserve("TCP", 31000)
+    allocators.ports.reserve(31000)
     with pytest.raises(AllocationError):
-        allocators.ports.reserve("TCP", 31001)
+        allocators.ports.reserve(31001)
     stored.put("theirs", None)
     allocators.load()
     allocators.addresses.reserve("10.96.0.9")

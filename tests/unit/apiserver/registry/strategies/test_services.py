@@ -76,7 +76,7 @@ def is_free(rules: ServiceStrategy, address: str) -> bool:
 def test_a_failed_write_gives_everything_back(rules: ServiceStrategy) -> None:
     obj = create(rules, service(type="NodePort", clusterIP="10.96.5.5"), done=False)
     assert is_free(rules, "10.96.5.5")
-    rules.allocators.ports.reserve("TCP", obj["spec"]["ports"][0]["nodePort"])
+    rules.allocators.ports.reserve(obj["spec"]["ports"][0]["nodePort"])
 
 
 def test_a_refused_port_gives_the_address_back(rules: ServiceStrategy) -> None:
@@ -105,7 +105,7 @@ def test_type_changes_take_and_return_ports(rules: ServiceStrategy) -> None:
     assert "nodePort" not in plain["spec"]["ports"][0]
     assert "externalTrafficPolicy" not in plain["spec"]
     assert plain["spec"]["clusterIP"] == old["spec"]["clusterIP"]
-    rules.allocators.ports.reserve("TCP", number)
+    rules.allocators.ports.reserve(number)
 
 
 def test_external_name_returns_the_address(rules: ServiceStrategy) -> None:
@@ -130,6 +130,44 @@ def test_tcp_and_udp_of_one_port_share_a_node_port(rules: ServiceStrategy) -> No
     obj = create(rules, service(type="NodePort", ports=ports))
     first, second = (port["nodePort"] for port in obj["spec"]["ports"])
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        pytest.param([(53, "TCP", 0), (53, "UDP", 30053)], [30053, 30053], id="told by a later entry"),
+        pytest.param([(53, "TCP", 30053), (53, "UDP", 0)], [30053, 30053], id="told by an earlier one"),
+        pytest.param([(53, "TCP", 30053), (53, "UDP", 30054)], [30053, 30054], id="different ones"),
+        pytest.param([(53, "TCP", 30053), (53, "UDP", 30053)], [30053, 30053], id="the same"),
+        pytest.param([(53, "TCP", 30053), (54, "UDP", 30053)], None, id="the same for two ports"),
+    ],
+)
+def test_entries_of_one_port(
+    rules: ServiceStrategy, given: list[tuple[int, str, int]], wanted: list[int] | None
+) -> None:
+    ports = [{"name": f"p{n}", "port": p, "protocol": t, "nodePort": own} for n, (p, t, own) in enumerate(given)]
+    obj = service(type="NodePort", ports=ports)
+    if wanted is None:
+        with pytest.raises(Invalid, match=r"spec.ports\[1\].nodePort: Invalid value: 30053: provided port is already"):
+            create(rules, obj)
+        rules.allocators.ports.reserve(30053)
+        return
+    assert [port["nodePort"] for port in create(rules, obj)["spec"]["ports"]] == wanted
+
+
+def test_a_node_port_is_one_services_whatever_the_protocol(rules: ServiceStrategy) -> None:
+    create(rules, service(type="NodePort", ports=[{"port": 80, "nodePort": 30080}]))
+    other = service("other", type="NodePort", ports=[{"port": 80, "nodePort": 30080, "protocol": "UDP"}])
+    with pytest.raises(Invalid, match="provided port is already allocated"):
+        create(rules, other)
+
+
+def test_a_load_balancer_without_node_ports_may_still_ask_for_one(rules: ServiceStrategy) -> None:
+    ports = [{"name": "a", "port": 80, "nodePort": 30080}, {"name": "b", "port": 81}]
+    obj = create(rules, service(type="LoadBalancer", allocateLoadBalancerNodePorts=False, ports=ports))
+    assert [port.get("nodePort") for port in obj["spec"]["ports"]] == [30080, None]
+    with pytest.raises(AllocationError):
+        rules.allocators.ports.reserve(30080)
 
 
 @pytest.fixture
