@@ -182,10 +182,11 @@ def _entry(config: TableConfig, service: ServicePort) -> Iterable[str]:
         yield f"add chain ip {table} np_{id_}"
         yield f"flush chain ip {table} np_{id_}"
         if service.external_local:
-            # Pods and this machine are not outside: they may use every endpoint. Whoever is keeps its address.
-            yield f"add rule ip {table} np_{id_} ip saddr {config.cluster_cidr} goto ep_{id_}"
-            yield f"add rule ip {table} np_{id_} fib saddr type local jump mark_masquerade"
-            yield f"add rule ip {table} np_{id_} fib saddr type local goto ep_{id_}"
+            # Pods and this machine are not outside: they may use every endpoint, whose answers must come back here.
+            # Whoever is outside keeps its address.
+            for inside in (f"ip saddr {config.cluster_cidr}", "fib saddr type local"):
+                yield f"add rule ip {table} np_{id_} {inside} jump mark_masquerade"
+                yield f"add rule ip {table} np_{id_} {inside} goto ep_{id_}"
             yield f"add rule ip {table} np_{id_} goto lo_{id_}"
         else:
             yield f"add rule ip {table} np_{id_} jump mark_masquerade"

@@ -53,6 +53,7 @@ def test_a_local_policy_chooses_among_endpoints_of_this_machine() -> None:
     assert any(f" lo_{NEAR.id} " in line and "10.244.1.2" in line and "10.244.2.2" not in line for line in lines)
     outside = [line.partition(f" np_{NEAR.id} ")[2] for line in lines if f"rule ip nanokube np_{NEAR.id} " in line]
     assert outside == [
+        "ip saddr 10.244.0.0/16 jump mark_masquerade",
         f"ip saddr 10.244.0.0/16 goto ep_{NEAR.id}",
         "fib saddr type local jump mark_masquerade",
         f"fib saddr type local goto ep_{NEAR.id}",
