@@ -6,8 +6,8 @@ messages, made by `volumes.csi.messages`. Secrets in them are never logged.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
 
 from machinery import grpc as transport
 from proto.csi.v1 import csi_pb2 as csi
@@ -15,7 +15,6 @@ from proto.csi.v1 import csi_pb2 as csi
 if TYPE_CHECKING:
     import grpc.aio
 
-T = TypeVar("T")
 CALL_SECONDS: Final = 120.0
 """Real seconds, upstream's csiTimeout."""
 _NAMES: Final = {"CANCELLED": "Canceled", "OK": "OK"}
@@ -55,46 +54,50 @@ class CsiClient:
     async def close(self) -> None:
         await self._channel.close()
 
-    async def _ask(self, call: Awaitable[T]) -> T:
+    async def _ask(self, method: str, request: Any) -> Any:
         import grpc
 
         try:
-            return await call
+            return await getattr(self._node, method)(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise CsiError(go_code(error.code().name), error.details() or "") from error
+        except grpc.aio.UsageError as error:  # the driver has left
+            raise CsiError("Unavailable", str(error)) from error
+        except asyncio.CancelledError:
+            # Closing the channel of a driver that leaves looks like the caller's end: only the second may end it.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise CsiError("Canceled", "the driver has left") from None
 
     async def info(self) -> csi.NodeGetInfoResponse:
-        answer: csi.NodeGetInfoResponse = await self._ask(
-            self._node.NodeGetInfo(csi.NodeGetInfoRequest(), timeout=CALL_SECONDS)
-        )
+        answer: csi.NodeGetInfoResponse = await self._ask("NodeGetInfo", csi.NodeGetInfoRequest())
         return answer
 
     async def abilities(self) -> frozenset[str]:
         """The capabilities of the node service by name."""
         answer: csi.NodeGetCapabilitiesResponse = await self._ask(
-            self._node.NodeGetCapabilities(csi.NodeGetCapabilitiesRequest(), timeout=CALL_SECONDS)
+            "NodeGetCapabilities", csi.NodeGetCapabilitiesRequest()
         )
         kinds = csi.NodeServiceCapability.RPC.Type
         known = set(kinds.values())
         return frozenset(kinds.Name(each.rpc.type) for each in answer.capabilities if each.rpc.type in known)
 
     async def stage(self, request: csi.NodeStageVolumeRequest) -> None:
-        await self._ask(self._node.NodeStageVolume(request, timeout=CALL_SECONDS))
+        await self._ask("NodeStageVolume", request)
 
     async def unstage(self, handle: str, path: str) -> None:
         request = csi.NodeUnstageVolumeRequest(volume_id=handle, staging_target_path=path)
-        await self._ask(self._node.NodeUnstageVolume(request, timeout=CALL_SECONDS))
+        await self._ask("NodeUnstageVolume", request)
 
     async def publish(self, request: csi.NodePublishVolumeRequest) -> None:
-        await self._ask(self._node.NodePublishVolume(request, timeout=CALL_SECONDS))
+        await self._ask("NodePublishVolume", request)
 
     async def unpublish(self, handle: str, path: str) -> None:
         request = csi.NodeUnpublishVolumeRequest(volume_id=handle, target_path=path)
-        await self._ask(self._node.NodeUnpublishVolume(request, timeout=CALL_SECONDS))
+        await self._ask("NodeUnpublishVolume", request)
 
     async def expand(self, request: csi.NodeExpandVolumeRequest) -> int:
         """The size in bytes that the driver tells, 0 when it tells none."""
-        answer: csi.NodeExpandVolumeResponse = await self._ask(
-            self._node.NodeExpandVolume(request, timeout=CALL_SECONDS)
-        )
+        answer: csi.NodeExpandVolumeResponse = await self._ask("NodeExpandVolume", request)
         return answer.capacity_bytes
