@@ -6,5 +6,6 @@ driver will do; and keeps nothing that it could not find again in the API server
 
     provisioner.py  claims -> volumes, and their end;  topology.py  where they may be;  parameters.py  what classes say
     attacher.py     VolumeAttachments;  resync.py  what the driver says of them;  resizer.py  claims that grow
-    driver.py       the driver over gRPC;  retries.py  patience;  nodes.py  what is read of nodes;  app.py  the process
+    driver.py       the driver over gRPC;  retries.py  patience;  nodes.py  what is read of nodes
+    app.py          the process;  metrics.py  what it tells of itself
 """

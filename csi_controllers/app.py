@@ -6,8 +6,7 @@ import argparse
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Final
 
 from client.backoff import Backoff
@@ -17,12 +16,14 @@ from client.informer import Informers
 from client.leases import LeaderElector
 from csi_controllers.attacher import Attacher
 from csi_controllers.driver import About, Driver, DriverError
+from csi_controllers.metrics import CallMetrics, expose
 from csi_controllers.provisioner import Provisioner
 from csi_controllers.resizer import Resizer
 from csi_controllers.resync import Resync
 from machinery import component
 from machinery.clock import Clock
 from machinery.component import ComponentContext
+from machinery.health import HealthServer
 from machinery.log import kv
 
 NAME: Final = "csi-controllers"
@@ -57,23 +58,29 @@ async def loops(
     driver: Driver,
     about: About,
     default_fstype: str = "",
-    on_synced: Callable[[], None] = lambda: None,
+    health: HealthServer | None = None,
 ) -> None:
-    """Everything the driver can do is done until cancelled; `on_synced` is called when the caches are filled."""
+    """Everything the driver can do is done until cancelled; `health` is told of it."""
     provisioning = EventRecorder(client, clock, about.name)
     resizing = EventRecorder(client, clock, f"external-resizer {about.name}")
     provisioner = Provisioner(client, informers, clock, provisioning, driver, about, default_fstype)
     attacher = Attacher(client, informers, clock, driver, about)
     resizer = Resizer(client, informers, clock, resizing, driver, about)
+    controllers = (provisioner.controller, attacher.controller, resizer.controller)
+    if health is not None:
+        driver.observe = CallMetrics(health, about.name).observe
+        for each in controllers:
+            expose(health, each)
 
     async def synced() -> None:
         await informers.wait_synced()
-        on_synced()
+        if health is not None:
+            health.ready("informers-synced")
 
     async with asyncio.TaskGroup() as group:
         for work in (informers.run(), synced(), provisioning.run(), resizing.run()):
             group.create_task(work)
-        for controller in (provisioner.controller, attacher.controller, resizer.controller):
+        for controller in controllers:
             group.create_task(controller.run())
         group.create_task(Resync(informers, clock, driver, about, attacher).run())
 
@@ -100,8 +107,7 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
     informers = Informers(client, clock)
 
     async def work() -> None:
-        ready = partial(context.health.ready, "informers-synced")
-        await loops(client, clock, informers, driver, about, args.default_fstype, ready)
+        await loops(client, clock, informers, driver, about, args.default_fstype, context.health)
 
     if args.leader_elect:
         identity = f"{socket.gethostname()}_{os.getpid()}"

@@ -7,6 +7,8 @@ events and objects. Secrets are never logged.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,11 +23,11 @@ _INFEASIBLE: Final = frozenset(("INVALID_ARGUMENT", "OUT_OF_RANGE", "NOT_FOUND",
 
 
 class DriverError(Exception):
-    """A call that failed. `code` is gRPC's name of it."""
+    """A call that failed. `code` is gRPC's name of its code, `name` as Go writes it."""
 
     def __init__(self, code: str, number: int, details: str) -> None:
-        name = "Canceled" if code == "CANCELLED" else "".join(part.capitalize() for part in code.split("_"))
-        super().__init__(f"rpc error: code = {name} desc = {details}")
+        self.name = "Canceled" if code == "CANCELLED" else "".join(part.capitalize() for part in code.split("_"))
+        super().__init__(f"rpc error: code = {self.name} desc = {details}")
         self.code = code
         self.number = number
         self.details = details
@@ -60,6 +62,8 @@ class Driver:
     def __init__(self, address: str, timeout: float) -> None:
         self._channel = transport.channel(address)
         self._timeout = timeout
+        self.observe: Callable[[str, str, float], None] = lambda method, code, seconds: None
+        """Told of every call of the controller service: method, gRPC's name of its code, real seconds."""
 
     async def close(self) -> None:
         await self._channel.close()
@@ -90,7 +94,14 @@ class Driver:
         """A call of the controller service."""
         from proto.csi.v1 import csi_pb2_grpc
 
-        return await self._ask(csi_pb2_grpc.ControllerStub(self._channel), method, request, self._timeout)
+        started, code = time.monotonic(), "OK"
+        try:
+            return await self._ask(csi_pb2_grpc.ControllerStub(self._channel), method, request, self._timeout)
+        except DriverError as error:
+            code = error.name
+            raise
+        finally:
+            self.observe(method, code, time.monotonic() - started)
 
     @staticmethod
     async def _ask(stub: Any, method: str, request: Any, timeout: float) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from linux import loop
-from tests.harness.nanokube import STATE, Cluster, brought_up, eventually
+from tests.harness.nanokube import STATE, Cluster, brought_up, eventually, traces
 
 ATTACHMENTS = "volumeattachments.storage.k8s.io"
 GIB = 1 << 30
@@ -23,6 +23,7 @@ def disks(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     """Three workers with a block driver; a dead one is given up within seconds."""
     made = Cluster("e2e-disks", tmp_path_factory.mktemp("home"))
     yield from brought_up(made, "--workers", "3", "--time-scale", "20", "--block-volumes")
+    assert traces(made) == []
 
 
 def container(command: str) -> dict[str, Any]:

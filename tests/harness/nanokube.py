@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -158,6 +159,10 @@ def traces(cluster: Cluster) -> list[str]:
             continue
         if f"({cluster.name})" in line or f"{cluster.root}/" in line:
             found.append(line)
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if f"{cluster.root}/" in backing.read_text():
+                found.append(str(backing))
     if cluster.root.exists():
         found.append(str(cluster.root))
     return found

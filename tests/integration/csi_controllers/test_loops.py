@@ -22,6 +22,7 @@ from csi_controllers.app import loops
 from csi_controllers.driver import Driver, DriverError
 from machinery.clock import Clock, RealClock
 from machinery.errors import NotFound
+from machinery.health import HealthServer
 from tests.harness import block_storage
 from tests.integration.controller_manager import volumes as v
 from tests.integration.controller_manager.hollow import Cluster, eventually, running_cluster
@@ -67,6 +68,7 @@ class Site:
     cloud: block_storage.Driver
     disks: FakeMedia
     driver: Counted
+    health: HealthServer
 
     @property
     def client(self) -> Client:
@@ -131,15 +133,13 @@ async def site(*, timeout: float = 10.0, **class_: Any) -> AsyncIterator[Site]:
         await client.create(v.storage_class("block", DRIVER, **settings))
         clock = RealClock(20.0)
         driver = Counted(f"unix:{cloud.socket}", timeout, clock)
-        ready = asyncio.Event()
+        health = HealthServer("")
+        health.ready("informers-synced", False)
         about = await driver.about()
-        running = asyncio.ensure_future(
-            loops(client, clock, Informers(client, clock), driver, about, "ext4", ready.set)
-        )
+        running = asyncio.ensure_future(loops(client, clock, Informers(client, clock), driver, about, "ext4", health))
         try:
-            async with asyncio.timeout(20):
-                await ready.wait()
-            yield Site(cluster, cloud, disks, driver)
+            await eventually(lambda: _is(health.is_ready), "the caches", timeout=20)
+            yield Site(cluster, cloud, disks, driver, health)
         finally:
             assert not running.done(), running.result()
             running.cancel()
@@ -221,6 +221,9 @@ async def test_a_failed_attachment_says_why_and_works_later() -> None:
         await s.attachment(volume=name)
         found = await s.attachment_where("a1", lambda each: each["status"].get("attachError"))
         assert found["status"]["attached"] is False
+        told = s.health._answer("/metrics")[1]
+        publish = 'method_name="/csi.v1.Controller/ControllerPublishVolume"'
+        assert any(publish in line and 'grpc_status_code="Internal"' in line for line in told.splitlines())
         error = found["status"]["attachError"]
         assert error["message"].startswith("rpc error: code = Internal desc = ")
         assert error["errorCode"] == 13
