@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from apiserver.registry import autoscaler_versions
+from apiserver.registry.validation.events import validate_strictly
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
@@ -64,19 +65,6 @@ def event_from_storage(obj: Obj, current: Obj | None) -> Obj:
     return {key: value for key, value in shown.items() if value != "" or key not in _UNSAID}
 
 
-def check_new_event(event: Obj) -> list[FieldError]:
-    """What events.k8s.io demands beyond v1: a time, a known type, nothing of what it has deprecated."""
-    errors = [] if event.get("eventTime") else [FieldError.required("eventTime")]
-    kind = event.get("type") or ""
-    if kind not in ("Normal", "Warning"):
-        errors.append(FieldError.invalid("type", "", f"has invalid value: {kind}"))
-    given = [field for field in ("firstTimestamp", "lastTimestamp", "count") if event.get(field)]
-    source = event.get("source") or {}
-    if source.get("component") or source.get("host"):
-        given.append("source")
-    return errors + [FieldError.invalid(field, "", "needs to be unset") for field in given]
-
-
 EVENTS = Conversion(
     event_to_storage,
     event_from_storage,
@@ -87,7 +75,7 @@ EVENTS = Conversion(
         "reportingController": "reportingComponent",
         "type": "type",
     },
-    check_new_event,
+    validate_strictly,
 )
 
 

@@ -71,6 +71,8 @@ class _StatusStrategy(StatusStrategy):
                 **kept,
                 **({"conditions": status["conditions"]} if "conditions" in status else {}),
             }
+        else:
+            _keep_decisions(status, before)
         known = {item.get("type"): item for item in before.get("conditions") or ()}
         now = rfc3339(datetime.now(UTC))
         for condition in status.get("conditions") or ():
@@ -86,3 +88,14 @@ class _StatusStrategy(StatusStrategy):
         errors = validate_conditions(conditions, "status.conditions")
         errors += validate_decision(conditions, before.get("conditions") or [], approval=self._approval)
         return errors + validate_certificate(status.get("certificate") or "", before.get("certificate") or "")
+
+
+def _keep_decisions(status: Obj, before: Obj) -> None:
+    """A signer changes nothing of conditions that are the approver's; as many as there were stay as they were."""
+    conditions = status.get("conditions") or []
+    for kind in ("Approved", "Denied"):
+        old = [item for item in before.get("conditions") or () if item.get("type") == kind]
+        places = [index for index, item in enumerate(conditions) if item.get("type") == kind]
+        if len(old) == len(places):
+            for index, item in zip(places, old, strict=True):
+                conditions[index] = dict(item)

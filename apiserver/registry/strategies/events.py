@@ -3,14 +3,20 @@
 Looked up through `strategy_for`. How long events live belongs to storage.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apiserver.registry.defaults.core import default_event
 from apiserver.registry.strategy import Rules, Strategy
-from apiserver.registry.validation.core import validate_event, validate_event_update
+from apiserver.registry.validation.events import validate_event, validate_strict_update
 from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.names import any_name
+from machinery.field_errors import FieldError
+
+if TYPE_CHECKING:
+    from apiserver.registry.store import RequestContext
 
 Obj = dict[str, Any]
 _INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -38,7 +44,6 @@ class EventStrategy(Strategy):
         default=default_event,
         passes=Passes(1, 1),
         validate=validate_event,
-        validate_update=validate_event_update,
         fields={
             **{f"involvedObject.{field}": _involved(field) for field in _INVOLVED},
             "reason": _plain("reason"),
@@ -48,3 +53,8 @@ class EventStrategy(Strategy):
         },
         lifetime=3600.0,  # upstream's --event-ttl
     )
+
+    def validate_update(self, ctx: RequestContext, new: Obj, old: Obj) -> list[FieldError]:
+        errors = super().validate_update(ctx, new, old)
+        strict = ctx.asked is not None and ctx.asked.group == "events.k8s.io"
+        return errors + validate_strict_update(new, old) if strict else errors

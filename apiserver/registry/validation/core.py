@@ -229,42 +229,6 @@ def validate_node_change(new: Obj, old: Obj) -> list[FieldError]:
     return errors
 
 
-def validate_event(obj: Obj) -> list[FieldError]:
-    """The namespace is that of the object (default for cluster-scoped ones); new-style events are complete."""
-    meta, regarding = obj["metadata"], obj.get("involvedObject") or {}
-    namespace, about = meta.get("namespace") or "", regarding.get("namespace") or ""
-    errors: list[FieldError] = []
-    if about:
-        if about != namespace:
-            detail = "does not match event.namespace"
-            errors.append(FieldError.invalid("involvedObject.namespace", about, detail))
-    elif namespace not in ("default", "", "kube-system"):
-        errors.append(FieldError.invalid("involvedObject.namespace", about, "does not match event.namespace"))
-    if obj.get("eventTime"):
-        for field, shown in (("reportingComponent", "reportingController"), ("reportingInstance", "reportingInstance")):
-            if not obj.get(field):
-                errors.append(FieldError.required(shown))
-            elif len(obj[field]) > 128:
-                errors.append(FieldError.invalid(shown, "", "can have at most 128 characters"))
-        for field in ("action", "reason"):
-            if not obj.get(field):
-                errors.append(FieldError.required(field))
-            elif len(obj[field]) > 128:
-                errors.append(FieldError.invalid(field, "", "can have at most 128 characters"))
-        if len(obj.get("message") or "") > 1024:
-            errors.append(FieldError.invalid("message", "", "can have at most 1024 characters"))
-    return errors
-
-
-def validate_event_update(new: Obj, old: Obj) -> list[FieldError]:
-    """Old-style events may change; new-style ones only in their series."""
-    errors = validate_event(new)
-    if old.get("eventTime"):
-        for field in ("involvedObject", "reason", "message", "eventTime", "type", "reportingComponent", "action"):
-            errors += check_immutable(field, new.get(field), old.get(field))
-    return errors
-
-
 def validate_lease(obj: Obj) -> list[FieldError]:
     """Positive duration, counted transitions."""
     spec = obj.get("spec") or {}

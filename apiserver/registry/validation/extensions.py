@@ -3,6 +3,7 @@
 Called by the rules of those kinds in the strategy table.
 """
 
+import base64
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -179,7 +180,8 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
     if service is None:
         if spec.get("caBundle"):
             detail = "local APIServices may not have a caBundle"
-            errors.append(FieldError.invalid("spec.caBundle", f"{len(spec['caBundle'])} bytes", detail))
+            size = len(base64.b64decode(spec["caBundle"]))
+            errors.append(FieldError.invalid("spec.caBundle", f"{size} bytes", detail))
         if spec.get("insecureSkipTLSVerify"):
             detail = "local APIServices may not have insecureSkipTLSVerify"
             errors.append(FieldError.invalid("spec.insecureSkipTLSVerify", True, detail))
@@ -187,6 +189,9 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
     for field in ("namespace", "name"):
         if not service.get(field):
             errors.append(FieldError.required(f"spec.service.{field}"))
+    port = service.get("port", 443)
+    if texts := names.port_number(port):
+        errors.append(FieldError.invalid("spec.service.port", port, f"port is not valid: {', '.join(texts)}"))
     if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
         detail = "may not be true if caBundle is present"
         errors.append(FieldError.invalid("spec.insecureSkipTLSVerify", True, detail))

@@ -266,7 +266,12 @@ def test_a_daemon_set_counts_its_templates() -> None:
 
 def test_certificate_requests_tell_who_asked_and_are_decided_by_approval() -> None:
     rules = strategy("certificatesigningrequests", "certificates.k8s.io")
-    request = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K"
+    request = (
+        "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUg4d013SUJBREFBTUNvd0JRWURLMlZ3QXlFQVJHN2l0aDAzS1VN"
+        "T2t2aXdKdXN6MldSNW1iMHpXUDR3NzVLWQpKWUhGSFpHZ0FEQUZCZ01yWlhBRFFRQzdRdFNrcHZQekhNK1d6UCtldjgydXhVS01t"
+        "dkovdk1YcmptR1pzemZSCkRCUE9UZjE5dFE5YTU0UmlKU0pjUFZwNVJIS3g3a2tNRis5L1c5U0JmT1FOCi0tLS0tRU5EIENFUlRJ"
+        "RklDQVRFIFJFUVVFU1QtLS0tLQo="
+    )
     obj: Obj = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "c"}}
     obj["spec"] = {"request": request, "signerName": "example.com/a", "usages": ["client auth"], "username": "root"}
     old = created(rules, obj)
@@ -282,6 +287,9 @@ def test_certificate_requests_tell_who_asked_and_are_decided_by_approval() -> No
     approval.prepare_update(ctx(), approved, old)
     assert approval.validate_update(ctx(), approved, old) == []
     assert approved["status"]["conditions"][0]["lastUpdateTime"]
+    signed = {**copied(approved), "status": {"conditions": [{"type": "Approved", "status": "True", "reason": "Mine"}]}}
+    status.prepare_update(ctx(), signed, approved)
+    assert signed["status"]["conditions"] == approved["status"]["conditions"]
     undone = {**copied(approved), "status": {"conditions": [{"type": "Denied", "status": "True"}]}}
     approval.prepare_update(ctx(), undone, approved)
     assert [finding.text for finding in approval.validate_update(ctx(), undone, approved)] == [
