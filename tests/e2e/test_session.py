@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.harness.nanokube import Cluster, eventually, is_ready
 
 # Ends at once on SIGTERM, which httpd as process 1 would ignore for the whole grace period.
@@ -52,6 +54,13 @@ def test_pods_reach_each_other_and_the_service(cluster: Cluster, namespace: str)
         return names <= seen
 
     eventually(all_seen, "every pod to answer through the ClusterIP")
+    home = pods[0]["spec"]["nodeName"]
+    near = {pod["metadata"]["name"] for pod in pods if pod["spec"]["nodeName"] == home}
+    for policy in ({"trafficDistribution": "PreferSameNode"}, {"internalTrafficPolicy": "Local"}):
+        cluster.kubectl("patch", "service", "web", "-n", namespace, "-p", json.dumps({"spec": policy}))
+        eventually(lambda: answers() == near, f"answers from {home} alone: {policy}")
+        undone = {"trafficDistribution": None, "internalTrafficPolicy": "Cluster"}
+        cluster.kubectl("patch", "service", "web", "-n", namespace, "-p", json.dumps({"spec": undone}))
 
 
 def test_the_host_reaches_the_service(cluster: Cluster, namespace: str) -> None:
