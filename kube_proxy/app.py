@@ -10,6 +10,7 @@ from client.client import add_client_flags, client_from_args
 from client.informer import Informers
 from kube_proxy import objects
 from kube_proxy.dataplane import NftDataplane
+from kube_proxy.health_checks import HealthChecks
 from kube_proxy.routes import RouteReconciler
 from kube_proxy.rules import TableConfig
 from kube_proxy.services import BY_SERVICE, ServiceReconciler, by_service
@@ -19,6 +20,7 @@ from machinery.component import ComponentContext
 
 async def _serve(context: ComponentContext, args: argparse.Namespace) -> None:
     client = client_from_args(args, context.clock, field_manager="kube-proxy")
+    health_checks = HealthChecks()
     try:
         informers = Informers(client, context.clock)
         config = TableConfig(
@@ -33,6 +35,7 @@ async def _serve(context: ComponentContext, args: argparse.Namespace) -> None:
             NftDataplane(),
             context.clock,
             args.node_name,
+            health_checks,
         )
         routes = RouteReconciler(nodes, context.clock, args.node_name)
         context.health.metric("kubeproxy_sync_proxy_rules_total", lambda: services.syncs)
@@ -53,6 +56,7 @@ async def _serve(context: ComponentContext, args: argparse.Namespace) -> None:
 
         await context.until_stopped(work())
     finally:
+        await health_checks.close()
         await client.close()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from client.informer import EventHandler, Informer
 from kube_proxy.dataplane import Dataplane, DataplaneError
+from kube_proxy.health_checks import Answer, HealthChecks
 from kube_proxy.objects import Conditions, EndpointSlice, Hints, Node, Port, Service, SliceEndpoint
 from kube_proxy.rules import Endpoint, ServicePort, TableConfig, stale_udp, transaction, without_conflicts
 from kube_proxy.topology import ZONE, Candidate, Place, local, usable
@@ -130,6 +131,16 @@ def ports_of(service: Service, slices: Sequence[EndpointSlice], place: Place) ->
     return found
 
 
+def health_check_of(service: Service, slices: Sequence[EndpointSlice], place: Place) -> dict[int, Answer]:
+    """By port, what a load balancer is told that asks whether this machine has ready endpoints; pure."""
+    spec = service.spec
+    if spec is None or not spec.healthCheckNodePort or spec.externalTrafficPolicy != "Local" or not place.node:
+        return {}
+    found = [each for port in spec.ports or () for each in candidates_of(slices, port, place.node)]
+    ready = {each.endpoint.ip for each in found if each.ready and each.endpoint.local}
+    return {spec.healthCheckNodePort: Answer(service.metadata.namespace, service.metadata.name, len(ready))}
+
+
 class ServiceReconciler:
     """Collects changed Services and applies them together: whatever changes while `nft` runs goes into the next run."""
 
@@ -142,6 +153,7 @@ class ServiceReconciler:
         dataplane: Dataplane,
         clock: Clock,
         node: str = "",
+        health_checks: HealthChecks | None = None,
     ) -> None:
         self._config = config
         self._services = services
@@ -150,6 +162,8 @@ class ServiceReconciler:
         self._clock = clock
         self._nodes = nodes
         self._place = Place(node)
+        self._health_checks = health_checks or HealthChecks()
+        self._checks: dict[ObjectKey, dict[int, Answer]] = {}
         self._dirty: set[ObjectKey] = set()
         self._changed = asyncio.Event()
         self._wanted: dict[str, ServicePort] = {}
@@ -204,9 +218,13 @@ class ServiceReconciler:
         for key in self._dirty:
             for name in self._names.pop(key, ()):
                 self._wanted.pop(name, None)
+            self._checks.pop(key, None)
             service = self._services.lister.get(key)
             if service is not None:
-                ports = ports_of(service, self._slices.lister.by_index(BY_SERVICE, str(key)), self._place)
+                slices = self._slices.lister.by_index(BY_SERVICE, str(key))
+                if checks := health_check_of(service, slices, self._place):
+                    self._checks[key] = checks
+                ports = ports_of(service, slices, self._place)
                 self._names[key] = tuple(ports)
                 self._wanted.update(ports)
         self._dirty.clear()
@@ -232,6 +250,9 @@ class ServiceReconciler:
                 backoff = min(backoff * 2, LAST_BACKOFF)
                 continue
             backoff = FIRST_BACKOFF
+            await self._health_checks.set(
+                {port: each for found in self._checks.values() for port, each in found.items()}
+            )
             synced.set()
 
     async def _sync(self) -> None:
