@@ -167,6 +167,15 @@ def test_not_every_machine_can_have_a_volume(instance: str, error: type[StatusEr
     assert made.attachment is None
 
 
+def test_a_machine_that_was_added_by_hand_is_in_the_first_zone() -> None:
+    w = world()
+    w.sights["by-hand"] = "working"
+    w.attached(instance="by-hand")
+    far = w.volume("far", zone="local-b")
+    with pytest.raises(BadRequest, match="instance by-hand in zone local-a"):
+        w.core.attach(far, "by-hand", w.now)
+
+
 def test_a_machine_has_only_so_many_slots() -> None:
     w = world()
     volumes = [w.volume(f"v{number}") for number in range(9)]
