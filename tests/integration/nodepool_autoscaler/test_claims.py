@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from api.models import core_v1, policy_v1
+from api.models import core_v1, policy_v1, storage_v1
 from machinery.errors import Invalid, StatusError
 from nodepool_autoscaler import names
 from nodepool_autoscaler.objects import CLAIMS, NODE_CLAIMS, NODE_POOLS
-from nodepool_autoscaler.provider import ProviderError
-from tests.integration.nodepool_autoscaler.site import Site, pool, running_site, until
+from nodepool_autoscaler.provider import Order, ProviderError
+from tests.integration.nodepool_autoscaler import site as sites
+from tests.integration.nodepool_autoscaler.site import Site, running_site, until
+
+
+def pool(**spec: Any) -> dict[str, Any]:
+    """One that never disrupts."""
+    return sites.pool(**{"disruption": {"consolidateAfter": "Never"}, **spec})
 
 
 @pytest.fixture
@@ -288,3 +295,100 @@ async def test_defaults_and_immutability(site: Site) -> None:
     (claim,) = await site.initialized()
     with pytest.raises(StatusError, match="spec is immutable"):
         await site.client.patch(NODE_CLAIMS, claim.name, {"spec": {"expireAfter": "1h"}})
+
+
+async def test_a_cloud_that_launches_something_else_is_not_believed(site: Site) -> None:
+    honest, wrong = site.provider.launch, next(each for each in site.provider.offered if each.key[0] == "m-16x64")
+    lies = 2
+
+    async def lie(order: Order) -> Any:
+        nonlocal lies
+        machine, refused = await honest(order)
+        if lies:
+            lies -= 1
+            machine = replace(machine, key=wrong.key)
+            site.provider.there[machine.name] = machine
+        return machine, refused
+
+    site.join = False
+    site.provider.launch = lie  # type: ignore[method-assign]
+    made = pool()
+    smalls = {"key": names.INSTANCE_TYPE, "operator": "In", "values": ["m-1x2", "m-2x4"]}
+    made["spec"]["template"]["spec"]["requirements"].append(smalls)
+    await site.client.create(made, resource=NODE_POOLS)
+    await site.waiting("web")
+
+    async def told() -> bool:
+        found = [claim.condition("Launched") for claim in await site.claims()]
+        return any(each is not None and "was not asked for" in each.message for each in found)
+
+    await until(told)
+
+    async def launched() -> bool:
+        return any(claim.is_true(names.LAUNCHED) for claim in await site.claims())
+
+    await until(launched)
+    assert [each.key[0] for each in site.provider.there.values()] == ["m-1x2"]  # what was wrong is gone again
+
+
+async def test_a_claim_of_the_users_own_is_launched_and_lives_without_a_pool(site: Site) -> None:
+    own = {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodeClaim",
+        "metadata": {"name": "mine"},
+        "spec": {
+            "nodeClassRef": {"group": "cloud.nanokube.io", "kind": "NanokubeNodeClass", "name": "default"},
+            "requirements": [{"key": names.ZONE, "operator": "In", "values": ["c"]}],
+            "resources": {"requests": {"cpu": "3"}},
+        },
+    }
+    await site.client.create(own, resource=NODE_CLAIMS)
+    (claim,) = await site.initialized()
+    labels = claim.metadata.labels or {}
+    assert (labels[names.INSTANCE_TYPE], labels[names.ZONE], labels[names.CAPACITY_TYPE]) == ("m-4x8", "c", "spot")
+    await site.client.delete(NODE_CLAIMS, "mine")
+    await site.settled()
+
+
+async def test_volumes_are_detached_before_the_machine_goes(site: Site) -> None:
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    attachment: Any = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "VolumeAttachment",
+        "metadata": {"name": "a"},
+        "spec": {
+            "attacher": "example.com",
+            "nodeName": claim.status.nodeName,
+            "source": {"persistentVolumeName": "disk"},
+        },
+    }
+    await site.client.create(attachment)
+    await site.client.delete(core_v1.Pod, "web", "default", grace_period_seconds=0)
+    await site.client.delete(CLAIMS, claim.name)
+
+    async def waits() -> bool:
+        found = await site.claims()
+        condition = found[0].condition("VolumesDetached") if found else None
+        return condition is not None and condition.reason == "AwaitingVolumeDetachment"
+
+    await until(waits)
+    assert site.provider.there
+    assert "disk" in await site.told(claim.status.nodeName, "AwaitingVolumeDetachment")
+    await site.client.delete(storage_v1.VolumeAttachment, "a")
+    await site.settled()
+
+
+async def test_a_pod_that_must_not_be_disrupted_holds_the_drain(site: Site) -> None:
+    await site.client.create(pool(), resource=NODE_POOLS)
+    await site.waiting("web")
+    (claim,) = await site.initialized()
+    await site.bind("web", claim.status.nodeName)
+    note = {"metadata": {"annotations": {names.DO_NOT_DISRUPT: "true"}}}
+    await site.client.patch(core_v1.Pod, "web", note, "default")
+    await site.client.delete(CLAIMS, claim.name)
+    await site.told(claim.status.nodeName, "FailedDraining")
+    assert (await site.client.list(core_v1.Pod)).items[0].metadata.deletionTimestamp is None  # type: ignore[union-attr]
+    await site.client.patch(core_v1.Pod, "web", {"metadata": {"annotations": None}}, "default")
+    await site.settled()

@@ -254,6 +254,37 @@ def test_daemons_take_their_share() -> None:
     assert claim.instance_types[0] == "m-2x4" and claim.requests["cpu"] == 1500 and claim.requests["pods"] == 2
 
 
+def test_a_volume_decides_about_the_zone() -> None:
+    scene = Scene()
+    volume = core_v1.PersistentVolume(
+        metadata=meta_v1.ObjectMeta(name="disk"),
+        spec=core_v1.PersistentVolumeSpec(
+            accessModes=["ReadWriteOnce"],
+            nodeAffinity=core_v1.VolumeNodeAffinity(
+                required=core_v1.NodeSelector(nodeSelectorTerms=[term(expression(names.ZONE, "In", "c"))])
+            ),
+            claimRef=core_v1.ObjectReference(namespace="default", name="data"),
+        ),
+    )
+    claim = core_v1.PersistentVolumeClaim(
+        metadata=meta_v1.ObjectMeta(
+            name="data", namespace="default", annotations={"pv.kubernetes.io/bind-completed": "yes"}
+        ),
+        spec=core_v1.PersistentVolumeClaimSpec(volumeName="disk"),
+        status=core_v1.PersistentVolumeClaimStatus(phase="Bound"),
+    )
+    scene.snapshot.volumes.set_volume("disk", volume)
+    scene.snapshot.volumes.set_claim(("default", "data"), claim)
+    source = core_v1.PersistentVolumeClaimVolumeSource(claimName="data")
+    pods = [scene.pod("db", volumes=[core_v1.Volume(name="data", persistentVolumeClaim=source)]), scene.pod("web")]
+    (made,) = scene.solve(*pods).claims
+    assert {each.zone for each in made.offerings} == {"c"} and len(made.pods) == 2
+    lost = scene.pod(
+        "lost", volumes=[core_v1.Volume(name="data", persistentVolumeClaim=type(source)(claimName="none"))]
+    )
+    assert "none" in scene.solve(lost).errors["lost"]
+
+
 def test_flexibility_that_a_pool_insists_on() -> None:
     least = demand(names.INSTANCE_TYPE, "Exists", least=3)
     scene = Scene(Pool("default", node_class="real", requirements=(least, ON_DEMAND)))
