@@ -18,7 +18,7 @@ from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
 from client.listers import BY_NODE, pod_node
 from controller_manager.endpoints.hints import CannotShare, by_cpu, capacity, hint_shares, zone_ratios
-from controller_manager.endpoints.pods import ZONE, follow_pods, has_endpoints, selected, selects, service_key
+from controller_manager.endpoints.pods import ZONE, counts, follow_pods, has_endpoints, selected, selects, service_key
 from controller_manager.endpoints.slice_plan import (
     MANAGED_BY,
     MANAGER,
@@ -87,7 +87,7 @@ class EndpointSliceController:
             for service in self._services.lister.list():
                 if by_cpu(service):
                     self.controller.enqueue(key_of(service))
-        if new is None or _zone(old) == _zone(new):
+        if new is None or (old is not None and _zone(old) == _zone(new)):
             return
         for pod in self._pods.lister.by_index(BY_NODE, new.metadata.name or ""):
             for service in self._services.lister.list(pod.metadata.namespace):
@@ -106,7 +106,7 @@ class EndpointSliceController:
         pods = selected(service, self._pods.lister.list(key.namespace))
         moment = self._times.of(key, service, pods)
         hint = self._sharing(service, existing) if by_cpu(service) else None
-        changes = plan_slices(service, pods, self._node, existing, hint=hint)
+        changes = plan_slices(service, self._on_known_nodes(service, pods), self._node, existing, hint=hint)
         for each in (*changes.create, *changes.update):
             annotate(each["metadata"], moment)
         try:
@@ -120,6 +120,22 @@ class EndpointSliceController:
             self._events.event(service, WARNING, "FailedToUpdateEndpointSlices", message)
             raise
         return DONE
+
+    def _on_known_nodes(self, service: core_v1.Service, pods: Sequence[core_v1.Pod]) -> Sequence[core_v1.Pod]:
+        """Without pods whose node is gone (or not seen yet: its coming queues the Service). Upstream's rule."""
+        if service.spec.publishNotReadyAddresses:
+            return pods
+        known = []
+        for pod in pods:
+            name = pod.spec.nodeName
+            if not name or self._node(name) is not None:
+                known.append(pod)
+            elif any(counts(pod, family, with_terminating=True) for family in service.spec.ipFamilies or ["IPv4"]):
+                key = key_of(service)
+                why = f"skipping Pod {pod.metadata.name} for Service {key}: Node {name} Not Found"
+                message = f"Error updating Endpoint Slices for Service {key}: {why}"
+                self._events.event(service, WARNING, "FailedToUpdateEndpointSlices", message)
+        return known
 
     def _sharing(self, service: core_v1.Service, existing: Sequence[Slice]) -> Hint:
         hinted = any(endpoint.get("hints") for each in existing for endpoint in each.get("endpoints") or ())

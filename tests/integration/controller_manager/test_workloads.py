@@ -246,6 +246,28 @@ async def test_endpoints_follow_readiness() -> None:
             subresource="status",
         )
         await eventually(lambda: ready(2), "the unready pod out of service")
+        spec = {"nodeName": "ghost", "containers": [{"name": "main", "image": "busybox"}]}
+        meta = {"name": "stray", "namespace": NS, "labels": {"app": "web"}}
+        await cluster.client.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        status = {"podIP": "10.9.9.9", "podIPs": [{"ip": "10.9.9.9"}], "phase": "Running"}
+        await cluster.client.patch(PODS, "stray", {"status": status}, NS, subresource="status")
+
+        async def skipped() -> bool:
+            events = (await cluster.client.list(EVENTS, NS)).items
+            return any(each["reason"] == "FailedToUpdateEndpointSlices" for each in events)
+
+        await eventually(skipped, "the pod of a node that is not there to be left out")
+
+        async def addresses() -> list[str]:
+            return [each["addresses"][0] for one in await slices() for each in one.get("endpoints") or ()]
+
+        assert "10.9.9.9" not in await addresses()
+        await cluster.add_node("ghost")
+
+        async def joined() -> bool:
+            return "10.9.9.9" in await addresses()
+
+        await eventually(joined, "it to join when its node comes")
         await cluster.client.delete(resources.of(core_v1.Service), "web", NS)
 
         async def gone() -> bool:
