@@ -279,6 +279,8 @@ class Changing(Creating):
         meta = body.get("metadata") or {}
         if (meta.get("name") or "") != name:
             raise BadRequest("name in URL does not match name in Binding object")
+        if not name:
+            raise BadRequest("Name parameter required.")
         uid = meta.get("uid")
 
         def build(current: Obj) -> Obj:

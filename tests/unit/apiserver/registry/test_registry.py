@@ -362,6 +362,11 @@ async def test_a_binding_of_another_name(pods: ResourceStore, meta: Any) -> None
         await pods.create(ctx(), "ns", binding, name="web", subresource="binding")
 
 
+async def test_a_binding_in_the_older_spelling_names_its_pod(pods: ResourceStore) -> None:
+    with pytest.raises(BadRequest, match="Name parameter required"):
+        await pods.bind(ctx(), "ns", "", {"metadata": {}, "target": {"kind": "Node", "name": "alpha"}})
+
+
 async def test_binding(pods: ResourceStore) -> None:
     await pods.create(ctx(), "ns", pod())
     binding = {"metadata": {"name": "web", "annotations": {"x": "y"}}, "target": {"kind": "Node", "name": "alpha"}}
