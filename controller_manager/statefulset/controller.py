@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from api.models import apps_v1, core_v1
-from client.client import key_of
+from client.client import PatchType, key_of
 from client.controller import DONE, Controller, Result
 from client.events import NORMAL, WARNING
 from client.informer import EventHandler, Informer
@@ -24,6 +24,7 @@ from controller_manager.history import History, Revision, template_of
 from controller_manager.objects import (
     ORPHANS,
     controller_of,
+    is_terminating,
     orphan_namespace,
     plan_claims,
     status_patch,
@@ -112,6 +113,7 @@ class StatefulSetController:
         failure: StatusError | None = None
         wait: float | None = None
         try:
+            await self._keep_identity(set_, pods)
             await self._keep_claims(set_, pods)  # first: a pod that goes for good must own its claim while it lives
             wait = await self._act(set_, step, current, update)
         except StatusError as error:
@@ -196,6 +198,23 @@ class StatefulSetController:
             self._events.event(set_, WARNING, "FailedDelete", f"delete {subject} failed error: {error.message}")
             raise
         self._events.event(set_, NORMAL, "SuccessfulDelete", f"delete {subject} successful")
+
+    async def _keep_identity(self, set_: Set, pods: Sequence[Pod]) -> None:
+        """Give pods back the labels that tell which they are, should somebody have taken them."""
+        for ordinal, pod in plan.sort_out(set_, pods).wanted.items():
+            wanted = identity.labels_of(set_, ordinal)
+            if is_terminating(pod) or wanted.items() <= (pod.metadata.labels or {}).items():
+                continue
+            key, patch = key_of(pod), {"metadata": {"uid": pod.metadata.uid, "labels": wanted}}
+            subject = f"Pod {key.name} in StatefulSet {set_.metadata.name}"
+            try:
+                await self._client.patch(Pod, key.name, patch, key.namespace, type=PatchType.STRATEGIC)
+            except (NotFound, Conflict):
+                continue
+            except StatusError as error:
+                self._events.event(set_, WARNING, "FailedUpdate", f"update {subject} failed error: {error.message}")
+                raise
+            self._events.event(set_, NORMAL, "SuccessfulUpdate", f"update {subject} successful")
 
     # Claims
 

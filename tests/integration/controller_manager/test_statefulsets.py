@@ -118,6 +118,13 @@ async def test_names_labels_claims_and_order() -> None:
         await settled(cluster, 1)
         assert list(await pods_of(cluster)) == ["web-0"]
         assert len((await cluster.client.list(CLAIMS, NS)).items) == 3, "claims are retained"
+        name = "statefulset.kubernetes.io/pod-name"
+        await cluster.client.patch(PODS, "web-1", {"metadata": {"labels": {name: "another"}}}, NS)
+
+        async def restored() -> bool:
+            return bool((await pods_of(cluster))["web-1"]["metadata"]["labels"][name] == "web-1")
+
+        await eventually(restored, "the label that names the pod")
 
 
 async def test_a_rolling_update_goes_down_from_the_top_and_back() -> None:
