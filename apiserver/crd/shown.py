@@ -12,7 +12,7 @@ from typing import Any
 Json = Mapping[str, Any]
 
 # Field of the struct, key of the document, what stands there when nothing is set.
-_SCHEMA: tuple[tuple[str, str, Any], ...] = (
+SCHEMA_FIELDS: tuple[tuple[str, str, Any], ...] = (
     ("ID", "id", ""),
     ("Schema", "$schema", ""),
     ("Ref", "$ref", None),
@@ -85,12 +85,13 @@ def shown_versions(versions: Sequence[Json]) -> list[dict[str, Any]]:
 
 def _validation(schema: Json | None) -> dict[str, Any] | None:
     found = (schema or {}).get("openAPIV3Schema")
-    return {"OpenAPIV3Schema": _schema(found)} if isinstance(found, dict) else None
+    return {"OpenAPIV3Schema": shown_schema(found)} if isinstance(found, dict) else None
 
 
-def _schema(schema: Json) -> dict[str, Any]:
+def shown_schema(schema: Json) -> dict[str, Any]:
+    """A schema as struct."""
     made: dict[str, Any] = {}
-    for name, key, empty in _SCHEMA:
+    for name, key, empty in SCHEMA_FIELDS:
         value = schema.get(key)
         made[name] = empty if value is None else _value(name, value)
     return made
@@ -99,16 +100,16 @@ def _schema(schema: Json) -> dict[str, Any]:
 def _value(name: str, value: Any) -> Any:
     match name:
         case "Properties" | "PatternProperties" | "Definitions":
-            return {key: _schema(child) for key, child in sorted(value.items())}
+            return {key: shown_schema(child) for key, child in sorted(value.items())}
         case "AllOf" | "OneOf" | "AnyOf":
-            return [_schema(child) for child in value]
+            return [shown_schema(child) for child in value]
         case "Not":
-            return _schema(value)
+            return shown_schema(value)
         case "Items":
-            return {"Schema": _schema(value), "JSONSchemas": None}
+            return {"Schema": shown_schema(value), "JSONSchemas": None}
         case "AdditionalProperties" | "AdditionalItems":
             given = isinstance(value, dict)
-            return {"Allows": True if given else value, "Schema": _schema(value) if given else None}
+            return {"Allows": True if given else value, "Schema": shown_schema(value) if given else None}
         case "XValidations":
             return [_rule(rule) for rule in value]
     return value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apiserver.crd.tidy import tidied
 from apiserver.registry.defaults.extensions import default_crd
 from apiserver.registry.strategy import Rules, Strategy
-from apiserver.registry.validation.crds import validate_crd, validate_crd_update
+from apiserver.registry.validation.crds import validate_crd, validate_crd_status, validate_crd_update
 from apiserver.registry.validation.metadata import Passes
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class CustomResourceDefinitionStrategy(Strategy):
         passes=Passes(standard=False),
         validate=validate_crd,
         validate_update=validate_crd_update,
+        validate_status=validate_crd_status,
     )
 
     def canonicalize(self, obj: Obj) -> None:
