@@ -6,6 +6,7 @@ machine offers no loop devices. All functions block and raise OSError.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -73,6 +74,24 @@ def mount_filesystem(device: str, target: str, kind: str, options: Iterable[str]
     mount.mount(device, target, kind, flags, ",".join(data) or None)
     if kind == "xfs" and not flags & mount.MS_RDONLY:
         loop.grow_xfs(target, loop.size(device))
+
+
+def grow_idle(device: str, target: str, options: Iterable[str], *, read_only: bool) -> None:
+    """Let an ext4 that is mounted at `target` and nowhere else fill its device, by unmounting it for a moment.
+
+    So it grows where the kernel does not let us grow it while it is mounted. Whoever uses it keeps it as it is.
+    """
+    if read_only or filesystem(device) != "ext4" or _ext_size(device) >= loop.size(device):
+        return
+    if mount.mounts_of(Path(device).stat().st_rdev, "/") != [os.path.realpath(target)]:
+        return
+    try:
+        mount.umount(target, 0)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return
+        raise
+    mount_filesystem(device, target, "ext4", options, read_only=False)
 
 
 def parse_options(options: Iterable[str]) -> tuple[int, list[str]]:

@@ -132,6 +132,10 @@ class Node(csi_pb2_grpc.NodeServicer):
             if not is_block and disks.is_read_only(str(target)) != read_only:
                 raise CsiError("ALREADY_EXISTS", f"volume {request.volume_id} is published at {target} for other use")
             return
+        if not is_block and not disks.is_folder(disk):
+            staged_read_only = rules.is_read_only(request.volume_capability)
+            options = request.volume_capability.mount.mount_flags
+            disks.grow_idle(disk, source, options, read_only=staged_read_only)
         if is_block:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             target.touch()
