@@ -119,10 +119,10 @@ async def test_names_labels_claims_and_order() -> None:
         assert list(await pods_of(cluster)) == ["web-0"]
         assert len((await cluster.client.list(CLAIMS, NS)).items) == 3, "claims are retained"
         name = "statefulset.kubernetes.io/pod-name"
-        await cluster.client.patch(PODS, "web-1", {"metadata": {"labels": {name: "another"}}}, NS)
+        await cluster.client.patch(PODS, "web-0", {"metadata": {"labels": {name: "another"}}}, NS)
 
         async def restored() -> bool:
-            return bool((await pods_of(cluster))["web-1"]["metadata"]["labels"][name] == "web-1")
+            return bool((await pods_of(cluster))["web-0"]["metadata"]["labels"][name] == "web-0")
 
         await eventually(restored, "the label that names the pod")
 
