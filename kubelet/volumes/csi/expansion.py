@@ -51,9 +51,15 @@ class Expansion:
         self._node = node
         self._tell = tell
         self._backoffs: dict[str, Backoff] = {}
+        self._not_here: set[str] = set()  # volumes that cannot grow while they are mounted on this node
 
     async def follow(self, pod: core_v1.Pod, volume: CsiVolume, claim: str, path: Path, staging: str) -> None:
-        """Look whether a volume in use has grown; failures are told, and tried again ever later."""
+        """Look whether a volume in use has grown; failures are told, and tried again ever later.
+
+        Not what its driver says to be in the way of its use here: that is tried when it is mounted the next time.
+        """
+        if volume.unique in self._not_here:
+            return
         backoff = self._backoffs.setdefault(volume.unique, Backoff(initial=FIRST_RETRY, maximum=LAST_RETRY))
         now = self._clock.monotonic()
         if now < backoff.due(backoff.updated):
@@ -66,10 +72,9 @@ class Expansion:
             if found is not None:
                 await self._expand(pod, volume, found, path, staging)
         except (CsiError, VolumeError) as error:
-            text = f'NodeExpandVolume.NodeExpandVolume failed for volume "{volume.name}" : {error}'
-            for about in (pod, found):
-                if about is not None:
-                    self._tell(about, "Warning", "VolumeResizeFailed", text)
+            self._told(volume, error, pod, found)
+            if _is_in_use(error):
+                self._not_here.add(volume.unique)
         except (StatusError, UnknownDriver) as error:
             _log.info("Failed to look at claim", extra=kv(claim=claim, error=error))
         else:
@@ -78,13 +83,27 @@ class Expansion:
         backoff.advance(now, now)
 
     async def catch_up(self, pod: core_v1.Pod, volume: CsiVolume, claim: Claim, path: Path, staging: str) -> None:
-        """The same for a volume that has just been mounted. Raises VolumeError: the pod waits."""
+        """The same for a volume that has just been mounted. Raises VolumeError: the pod waits.
+
+        It does not wait for what can be done only while nobody uses the volume (upstream's FailedPrecondition).
+        """
+        self._not_here.discard(volume.unique)
         try:
             if self._drivers.get(volume.driver).expands:
                 await self._expand(pod, volume, claim, path, staging)
         except (CsiError, UnknownDriver, StatusError, VolumeError) as error:
+            if _is_in_use(error):
+                self._not_here.add(volume.unique)
+                self._told(volume, error, pod, claim)
+                return
             text = "MountVolume.Setup failed while expanding volume"
             raise VolumeError(f'{text} for volume "{volume.name}" : {error}') from error
+
+    def _told(self, volume: CsiVolume, error: Exception, *about: object) -> None:
+        text = f'NodeExpandVolume.NodeExpandVolume failed for volume "{volume.name}" : {error}'
+        for each in about:
+            if each is not None:
+                self._tell(each, "Warning", "VolumeResizeFailed", text)
 
     async def _expand(self, pod: core_v1.Pod, volume: CsiVolume, claim: Claim, path: Path, staging: str) -> None:
         source = await self._reader.volume(volume.name)
@@ -112,6 +131,10 @@ class Expansion:
         text = f'MountVolume.NodeExpandVolume succeeded for volume "{volume.name}" {self._node}'
         for about in (pod, claim):
             self._tell(about, "Normal", "FileSystemResizeSuccessful", text)
+
+
+def _is_in_use(error: Exception) -> bool:
+    return isinstance(error, CsiError) and error.code == "FailedPrecondition"
 
 
 def is_behind(claim: Claim, volume: Volume) -> bool:

@@ -336,6 +336,32 @@ async def test_a_volume_in_use_grows(fast_site: Site) -> None:
         await v.told("data", "FileSystemResizeSuccessful", text)
 
 
+async def test_what_grows_only_while_nobody_uses_it_keeps_no_pod_waiting(fast_site: Site) -> None:
+    site = fast_site
+    async with volumes_of(site) as v:
+        await v.driver_object(attachRequired=False)
+        await v.volume()
+        await site.create("web", MOUNTED, **USES_CLAIM)
+        await site.phase("web", "Running")
+        v.driver.failures["expand"] = [("FAILED_PRECONDITION", "it is in use")] * 2
+        await site.client.patch(core_v1.PersistentVolume, "pv-1", {"spec": {"capacity": {"storage": "2Gi"}}})
+        text = (
+            'NodeExpandVolume.NodeExpandVolume failed for volume "pv-1" : rpc error: code = FailedPrecondition desc = '
+        )
+        await v.told("data", "VolumeResizeFailed", f"{text}it is in use")
+        for attempts in (2, 3):
+            await site.client.delete(core_v1.Pod, "web", "default")
+            await site.gone("web")
+            await site.create("web", MOUNTED, **USES_CLAIM)
+            await site.phase("web", "Running")
+            assert len(v.driver.asked("expand")) == attempts, "once each time that it is mounted"
+
+        async def grown() -> bool:
+            return bool((await site.client.get(CLAIMS, "data", "default"))["status"]["capacity"] == {"storage": "2Gi"})
+
+        await until(grown, "the claim to grow")
+
+
 async def test_a_kubelet_that_was_killed_leaves_nothing_mounted(site: Site) -> None:
     async with volumes_of(site) as v:
         await v.volume()
