@@ -17,6 +17,7 @@ from kubelet.pod import config as configs
 from kubelet.pod import events as ev
 from kubelet.pod.calls import forgiving
 from kubelet.pod.container_work import ContainerWork
+from kubelet.pod.slot import Kind
 from kubelet.probes.hooks import run_hook
 from kubelet.records import ContainerRecord
 from kubelet.volumes.payload import VolumeError
@@ -136,6 +137,8 @@ class Starting(ContainerWork):
         await shared.services_synced()
         service_env = environment.service_variables(shared.services.list(), namespace, links=links)
         variables = environment.build(pod, spec, sources, self._of.facts(), service_env)
+        if slot.kind is Kind.EPHEMERAL and spec.volumeMounts:  # it may be the first to use a volume
+            await shared.volumes.set_up(pod, self._of.facts())
         mounts = shared.volumes.mounts(pod, spec, variables)
         devices = shared.volumes.devices(pod, spec)
         taken = {mount.container_path for mount in mounts}

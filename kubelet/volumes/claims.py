@@ -53,30 +53,33 @@ class ClaimVolumes:
         namespace = pod.metadata.namespace or ""
         try:
             claim = await self._claim(pod, volume, namespace, name)
+            found = await self._bound(claim)
+            _check_mode(pod, volume, found)
         except VolumeError as error:
             raise VolumeError(
                 f"Unable to attach or mount volumes: unmounted volumes=[{volume.name}], unattached volumes=[], failed "
-                f"to process volumes=[{volume.name}]: error processing PVC {namespace}/{name}: {error}"
+                f"to process volumes=[{volume.name}]: {error}"
             ) from error
-        found = await self._bound(claim)
         self._check_place(found)
-        _check_mode(pod, volume, found)
         source = volume.persistentVolumeClaim
         return Found(claim, found, bool(source is not None and source.readOnly))
 
     async def _claim(self, pod: core_v1.Pod, volume: core_v1.Volume, namespace: str, name: str) -> Claim:
+        lead = f"error processing PVC {namespace}/{name}: "
         try:
             claim = await self._reader.claim(namespace, name)
         except StatusError as error:
-            raise VolumeError(f"failed to fetch PVC from API server: {error.message}") from error
+            raise VolumeError(f"{lead}failed to fetch PVC from API server: {error.message}") from error
         if claim is None:
-            raise VolumeError(f'failed to fetch PVC from API server: persistentvolumeclaims "{name}" not found')
+            raise VolumeError(f'{lead}failed to fetch PVC from API server: persistentvolumeclaims "{name}" not found')
+        if claim.metadata.deletionTimestamp is not None:
+            raise VolumeError(f"{lead}PVC is being deleted")
+        if claim.status is None or claim.status.phase != "Bound":
+            raise VolumeError(f"{lead}PVC is not bound")
+        if not claim.spec.volumeName:
+            raise VolumeError(f"{lead}PVC has empty pvc.Spec.VolumeName")
         if volume.ephemeral is not None and not rules.is_for_pod(pod, claim):
             raise VolumeError(rules.not_for_pod(pod, claim))
-        if claim.metadata.deletionTimestamp is not None:
-            raise VolumeError("PVC is being deleted")
-        if claim.status is None or claim.status.phase != "Bound" or not claim.spec.volumeName:
-            raise VolumeError("PVC is not bound")
         return claim
 
     async def _bound(self, claim: Claim) -> Volume:
@@ -84,12 +87,16 @@ class ClaimVolumes:
         try:
             volume = await self._reader.volume(name)
         except StatusError as error:
-            raise VolumeError(f'failed to get PV "{name}" from API server: {error.message}') from error
+            raise VolumeError(f"failed to fetch PV {name} from API server: {error.message}") from error
         if volume is None:
-            raise VolumeError(f'failed to get PV "{name}" from API server: persistentvolumes "{name}" not found')
+            raise VolumeError(f'failed to fetch PV {name} from API server: persistentvolumes "{name}" not found')
         ref = volume.spec.claimRef
-        if ref is None or ref.uid != claim.metadata.uid:
-            raise VolumeError(f'PersistentVolume "{name}" is bound to another claim')
+        if ref is None:
+            why = "it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
+            raise VolumeError(f"found PV object {name} but {why}")
+        if ref.uid != claim.metadata.uid:
+            why = f"its pv.Spec.ClaimRef.UID {ref.uid or ''} does not point to claim.UID {claim.metadata.uid}"
+            raise VolumeError(f"found PV object {name} but {why}")
         return volume
 
     def _check_place(self, volume: Volume) -> None:

@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from api.models import core_v1
 from kubelet.downward import PodFacts
@@ -72,10 +73,11 @@ class PodVolumes:
         raise VolumeError("no volume plugin matched")
 
     async def set_up(self, pod: core_v1.Pod, facts: PodFacts) -> None:
-        """Make every volume of the pod ready, or fresh. Raises VolumeError naming the volume."""
+        """Make every volume that a container uses ready, or fresh. Raises VolumeError naming the volume."""
         meta, spec = pod.metadata, pod.spec
         assert meta is not None and spec is not None
-        volumes = spec.volumes or []
+        used = _used(spec)
+        volumes = [volume for volume in spec.volumes or () if volume.name in used]
         if not volumes:
             return
         uid = meta.uid or ""
@@ -236,6 +238,12 @@ class PodVolumes:
             return [entry.name for entry in (self._node.root / "pods").iterdir()]
         except FileNotFoundError:
             return []
+
+
+def _used(spec: core_v1.PodSpec) -> set[str]:
+    """The names of volumes that some container uses; the others are nobody's business, as upstream has it."""
+    containers: list[Any] = [*spec.containers, *(spec.initContainers or ()), *(spec.ephemeralContainers or ())]
+    return {each.name for one in containers for each in (*(one.volumeMounts or ()), *(one.volumeDevices or ()))}
 
 
 def _is_found(volume: core_v1.Volume) -> bool:

@@ -154,7 +154,10 @@ async def test_a_resize_beyond_the_node_is_infeasible(site: Site) -> None:
 
 async def test_a_volume_that_is_missing_keeps_the_pod_from_getting_a_sandbox(site: Site) -> None:
     volumes = [{"name": "v", "configMap": {"name": "late"}}]
-    await site.create("web", {"command": FOREVER}, volumes=volumes)
+    mounted = {"command": FOREVER, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    await site.create("careless", {"command": FOREVER}, volumes=volumes)
+    await site.phase("careless", "Running")  # what no container mounts is missed by nobody
+    await site.create("web", mounted, volumes=volumes)
 
     async def seen() -> bool:
         return any(reason == "FailedMount" for reason, _ in await site.events("web"))
@@ -162,7 +165,7 @@ async def test_a_volume_that_is_missing_keeps_the_pod_from_getting_a_sandbox(sit
     from tests.integration.kubelet.conftest import until
 
     await until(seen, "FailedMount")
-    assert not [verb for verb, _ in site.runtime.calls if verb == "RunPodSandbox"]
+    assert len([verb for verb, _ in site.runtime.calls if verb == "RunPodSandbox"]) == 1
     await site.client.create(core_v1.ConfigMap(metadata=meta_v1.ObjectMeta(name="late", namespace="default")))
     await site.phase("web", "Running")
 
@@ -235,3 +238,22 @@ async def test_pulls_use_the_pods_pull_secrets(site: Site) -> None:
     assert told["FailedToRetrieveImagePullSecret"] == (
         "Unable to retrieve some image pull secrets (missing); attempting to pull the image may not succeed."
     )
+
+
+async def test_an_ephemeral_container_may_be_the_first_to_use_a_volume(site: Site) -> None:
+    data = core_v1.ConfigMap(metadata=meta_v1.ObjectMeta(name="late", namespace="default"), data={"k": "v"})
+    await site.client.create(data)
+    await site.create("web", {"command": FOREVER}, volumes=[{"name": "v", "configMap": {"name": "late"}}])
+    pod = await site.phase("web", "Running")
+    assert pod.metadata is not None
+    folder = site.folder / "kubelet" / "pods" / (pod.metadata.uid or "") / "volumes" / "kubernetes.io~configmap" / "v"
+    assert not folder.exists()
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    await patched(site, "web", "ephemeralcontainers", {"ephemeralContainers": [{**DEBUGGER, "volumeMounts": mounts}]})
+
+    def started(pod: core_v1.Pod) -> bool:
+        found = (pod.status.ephemeralContainerStatuses if pod.status else None) or []
+        return bool(found and found[0].containerID)
+
+    await site.pod("web", "the debugger", started)
+    assert (folder / "k").read_text() == "v"

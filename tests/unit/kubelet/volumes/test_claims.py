@@ -83,10 +83,11 @@ async def find(claim: Claim | None, volume: Volume | None, pod_: core_v1.Pod | N
     return on_this_node(await ClaimVolumes(reader, lambda: {HOST: "n1"}).find(used, used.spec.volumes[0]))
 
 
-PVC = (
+PROCESS = (
     "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], failed to process "
-    "volumes=[data]: error processing PVC default/data: "
+    "volumes=[data]: "
 )
+PVC = PROCESS + "error processing PVC default/data: "
 
 
 @pytest.mark.parametrize(
@@ -100,12 +101,15 @@ PVC = (
             claim(deletionTimestamp="2026-01-01T00:00:00Z"), None, PVC + "PVC is being deleted", id="deleting"
         ),
         pytest.param(
-            claim(), None, 'failed to get PV "pv" from API server: persistentvolumes "pv" not found', id="no volume"
+            claim(),
+            None,
+            PROCESS + 'failed to fetch PV pv from API server: persistentvolumes "pv" not found',
+            id="no volume",
         ),
         pytest.param(
             claim(),
             volume({"local": {"path": "/"}}, uid="other"),
-            'PersistentVolume "pv" is bound to another claim',
+            PROCESS + "found PV object pv but its pv.Spec.ClaimRef.UID other does not point to claim.UID c",
             id="another's",
         ),
         pytest.param(
@@ -123,7 +127,7 @@ PVC = (
         pytest.param(
             claim(),
             volume({"local": {"path": "/"}}, volumeMode="Block"),
-            "volume data has volumeMode Block, but is specified in volumeMounts",
+            PROCESS + "volume data has volumeMode Block, but is specified in volumeMounts",
             id="block",
         ),
         pytest.param(
