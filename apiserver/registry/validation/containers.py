@@ -30,6 +30,8 @@ _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES = ("File", "FallbackToLogsOnError")
 _RESTART_POLICIES = ("Always", "Never", "OnFailure")
+_RULE_ACTIONS = ("Restart", "RestartAllContainers")
+_MAX_RULES, _MAX_CODES = 20, 255
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOKS = ("exec", "httpGet", "tcpSocket", "sleep")
 
@@ -78,8 +80,29 @@ def validate_container(container: Obj, path: str, pod: Surroundings) -> list[Fie
         errors += _validate_resize_policy(resizes, f"{path}.resizePolicy", pod.restart_policy)
     if security := container.get("securityContext"):
         errors += validate_container_security(security, f"{path}.securityContext", pod.host_users)
-    if restart := container.get("restartPolicy"):
-        errors += check_enum(f"{path}.restartPolicy", restart, _RESTART_POLICIES)
+    return errors
+
+
+def validate_restarts(container: Obj, path: str) -> list[FieldError]:
+    """A container's own restartPolicy, and its rules for certain exit codes."""
+    restart, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or []
+    errors = check_enum(f"{path}.restartPolicy", restart, _RESTART_POLICIES)
+    if rules and restart is None:
+        detail = "must specify restartPolicy when restart rules are used"
+        errors.append(FieldError.required(f"{path}.restartPolicy", detail))
+    if len(rules) > _MAX_RULES:
+        errors.append(FieldError.too_many(f"{path}.restartPolicyRules", len(rules), _MAX_RULES))
+    for index, rule in enumerate(rules):
+        at, codes = f"{path}.restartPolicyRules[{index}]", rule.get("exitCodes")
+        if (action := rule.get("action") or "") not in _RULE_ACTIONS:
+            errors.append(unsupported(f"{at}.action", action, _RULE_ACTIONS))
+        if codes is None:
+            errors.append(FieldError.required(f"{at}.exitCodes", "must be specified"))
+            continue
+        if (operator := codes.get("operator") or "") not in ("In", "NotIn"):
+            errors.append(unsupported(f"{at}.exitCodes.operator", operator, ("In", "NotIn")))
+        if len(values := codes.get("values") or ()) > _MAX_CODES:
+            errors.append(FieldError.too_many(f"{at}.exitCodes.values", len(values), _MAX_CODES))
     return errors
 
 

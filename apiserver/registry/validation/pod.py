@@ -13,6 +13,7 @@ from apiserver.registry.validation.containers import (
     forbid_running,
     validate_container,
     validate_image_text,
+    validate_restarts,
     validate_running,
 )
 from apiserver.registry.validation.fields import MAX_INT32, check_enum, check_range, invalid_each, unsupported
@@ -160,7 +161,7 @@ def _validate_containers(spec: Obj, path: str, pod: Surroundings) -> list[FieldE
         if name in seen:
             errors.append(FieldError.duplicate(f"{at}.name", name))
         seen.add(name)
-        errors += validate_running(container, at, pod.grace)
+        errors += validate_running(container, at, pod.grace) + validate_restarts(container, at)
     return errors + _host_ports([(f"{path}.containers[{i}]", each) for i, each in enumerate(containers)])
 
 
@@ -184,6 +185,7 @@ def _validate_init_containers(spec: Obj, path: str, pod: Surroundings) -> list[F
             errors += validate_running(container, at, pod.grace)
         else:
             errors += forbid_running(container, at)
+        errors += validate_restarts(container, at)
     return errors
 
 
