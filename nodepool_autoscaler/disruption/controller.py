@@ -6,7 +6,7 @@ Source: karpenter.sh, "Disruption Controller". Owns the order of a pass and what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +60,18 @@ class Options:
     validation_delay: float = VALIDATION_DELAY
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a method starts from. `found`: candidates and why others are none, by whether the disruption is eventual;
+    `state`: equal to that of another view while nothing has changed that a decision depends on; `until`: cluster
+    seconds."""
+
+    look: Look
+    found: Mapping[bool, tuple[list[Candidate], list[Verdict]]]
+    state: object
+    until: float
+
+
 class Disruption:
     """Everything about nodes that should not stay."""
 
@@ -100,10 +112,11 @@ class Disruption:
         await self._clean()
         self.memory.at = rfc3339(self._clock.now())
         verdicts: dict[str, Verdict] = {}
-        look = self._look()
-        found = {eventual: find(look, eventual=eventual) for eventual in (False, True)}
+        view = self._view()
         for method in self._methods:
-            command = await self._try(method, look, found[method.eventual], verdicts)
+            if self._clock.monotonic() >= view.until:  # the method before took its time
+                view = self._view()
+            command = await self._try(method, view, verdicts)
             if command is not None:
                 return command
         self.memory.verdicts = verdicts
@@ -111,15 +124,10 @@ class Disruption:
 
     # --- one method --------------------------------------------------------------------------------------------------
 
-    async def _try(
-        self,
-        method: Method,
-        look: Look,
-        found: tuple[list[Candidate], list[Verdict]],
-        verdicts: dict[str, Verdict],
-    ) -> Command | None:
-        candidates, unwanted = self._wanted(method, found[0])
-        refused = [*found[1], *unwanted]
+    async def _try(self, method: Method, view: View, verdicts: dict[str, Verdict]) -> Command | None:
+        found, blocked = view.found[method.eventual]
+        candidates, unwanted = self._wanted(method, found)
+        refused = [*blocked, *unwanted]
         if not method.eventual:
             self._tell(refused)
         verdicts.update({each.node: each for each in refused})
@@ -127,16 +135,15 @@ class Disruption:
         self.metrics.set(series("voluntary_disruption_eligible_nodes", reason=method.reason.lower()), len(candidates))
         if not candidates:
             return None
-        state = self._fingerprint(look)
         settled = self._settled.get(key)
-        if settled is not None and self._clock.monotonic() < settled[0] and settled[1] == state:
+        if settled is not None and self._clock.monotonic() < settled[0] and settled[1] == view.state:
             verdicts.update({name: each for name, each in self.memory.verdicts.items() if name not in verdicts})
             return None
-        proposal = await method.propose(candidates, self._allowance(method, look.world), self._simulate)
+        proposal = await method.propose(candidates, self._allowance(method, view.look.world), self._simulate)
         self._note(proposal, method, verdicts)
         if proposal.command is None:
             if method.settles and not proposal.constrained and not proposal.timed_out:
-                self._settled[key] = self._clock.monotonic() + SETTLED_FOR, state
+                self._settled[key] = self._clock.monotonic() + SETTLED_FOR, view.state
             return None
         command = await self._checked(method, proposal.command) if method.checked else proposal.command
         return await self._start(command) if command is not None else None
@@ -194,6 +201,11 @@ class Disruption:
 
     # --- the world ---------------------------------------------------------------------------------------------------
 
+    def _view(self) -> View:
+        look = self._look()
+        found = {eventual: find(look, eventual=eventual) for eventual in (False, True)}
+        return View(look, found, self._fingerprint(look), self._clock.monotonic() + KEPT)
+
     def _look(self) -> Look:
         world = self._fresh_world()
         self.memory.world = world
@@ -241,7 +253,6 @@ class Disruption:
         return allowance
 
     def _fingerprint(self, look: Look) -> object:
-        """Equal while nothing has changed that a decision depends on."""
         return (
             [_state_key(state) for state in look.world.nodes],
             look.world.pools,

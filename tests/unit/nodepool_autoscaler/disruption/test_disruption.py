@@ -472,3 +472,20 @@ async def test_series_are_published_as_they_appear() -> None:
         await town.wait(60)
         lost = 'karpenter_nodeclaims_disrupted_total{reason="empty",nodepool="default",capacity_type="on-demand"}'
         assert found[lost]() == 1
+
+
+async def test_a_node_that_is_protected_while_others_are_checked_is_left_alone() -> None:
+    """The checking of an empty node takes a while: what comes after it must not act on what was before."""
+    async with Town(pool(hash="1", consolidate_after=None), pool("other", weight=1)) as town:
+        drifted = town.add(SMALL)
+        town.work["web"] = Work(1, cpu="1500m", memory="3Gi")
+        await town.wait(5)
+        empty = town.add(offering(1, 2), "other")
+        town.change_pool(hash="2")
+        await town.wait(8)  # by now the empty node is being checked, and the drifted one is known
+        (pod,) = town.running()
+        assert pod.pod.metadata is not None
+        pod.pod.metadata.annotations = {names.DO_NOT_DISRUPT: "true"}
+        town.fails[f"mark {empty}"] = [ServiceUnavailable("not now")] * 2
+        await town.wait(300)
+        assert drifted in town.nodes
