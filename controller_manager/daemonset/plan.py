@@ -130,22 +130,21 @@ def _roll(ds: DaemonSet, placement: Placement, revision_hash: str, clock: Clock)
         living = [pod for pod in placement.pods.get(name, []) if not is_terminating(pod) and not is_finished(pod)]
         new = [pod for pod in living if is_updated(pod, revision_hash)]
         old = [pod for pod in living if not is_updated(pod, revision_hash)]
-        if not verdict.run:
-            continue
         if surge:
             if len(new) > 1 or len(old) > 1:
                 surging += 1  # too many already: the first half of the plan sees to it
-            elif not old:
+            elif new and old and not _available(ds, new[0], clock):
+                surging += 1  # also where no pod should start any more
+            elif not old or not verdict.run:
                 continue
             elif new:
-                if _available(ds, new[0], clock):
-                    free.extend(old)
-                else:
-                    surging += 1
+                free.extend(old)
             elif _available(ds, old[0], clock):
                 candidates.append(name)
             else:
                 at_once.append(name)
+        elif not verdict.run:
+            continue
         elif len(living) != 1:
             down += 1  # missing or double: the first half of the plan sees to it
         elif new:
