@@ -153,8 +153,6 @@ class Disruption:
         wanted: list[Candidate] = []
         verdicts: list[Verdict] = []
         for each in found:
-            if each.claim in self.queue.busy:
-                continue
             wants = method.wants(each)
             if wants is True:
                 wanted.append(each)

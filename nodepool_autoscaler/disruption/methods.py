@@ -70,6 +70,12 @@ def _ripe(candidate: Candidate) -> bool:
     return candidate.state.claim is not None and candidate.state.claim.is_true(CONSOLIDATABLE)
 
 
+def _not_empty(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """An empty node that is still there was left to stay by a budget for empty nodes, which another reason must not get
+    around."""
+    return [each for each in candidates if not each.empty]
+
+
 class Emptiness:
     """All empty nodes that budgets allow, at once."""
 
@@ -153,8 +159,9 @@ class MultiNode(_Underutilized):
     consolidation: ConsolidationType = "multi"
 
     async def propose(self, candidates: Sequence[Candidate], allowance: Allowance, simulate: Simulate) -> Proposal:
-        chosen = [each for each in by_cost(candidates) if allowance.take(each.pool.name)]
-        proposal = Proposal(constrained=len(chosen) < len(candidates))
+        able = _not_empty(candidates)
+        chosen = [each for each in by_cost(able) if allowance.take(each.pool.name)]
+        proposal = Proposal(constrained=len(chosen) < len(able))
         ends = self._clock.monotonic() + MULTI_TIMEOUT
         least, most = 2, min(len(chosen), MAX_PARALLEL)
         while least <= most:
@@ -189,7 +196,7 @@ class SingleNode(_Underutilized):
 
     def _order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         by_pool: dict[str, list[Candidate]] = {}
-        for each in by_cost(candidates):
+        for each in by_cost(_not_empty(candidates)):
             by_pool.setdefault(each.pool.name, []).append(each)
         turns = sorted(by_pool, key=lambda name: (name not in self._unseen, name))
         longest = max(map(len, by_pool.values()), default=0)
@@ -206,9 +213,6 @@ class SingleNode(_Underutilized):
             unseen.discard(candidate.pool.name)
             if not allowance.any_left(candidate.pool.name):
                 proposal.constrained = True
-                continue
-            if candidate.empty:
-                # It was left to stay by a budget for empty nodes, which another reason must not get around.
                 continue
             simulation = await simulate([candidate])
             if simulation is None:

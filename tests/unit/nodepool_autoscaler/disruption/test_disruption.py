@@ -489,3 +489,11 @@ async def test_a_node_that_is_protected_while_others_are_checked_is_left_alone()
         town.fails[f"mark {empty}"] = [ServiceUnavailable("not now")] * 2
         await town.wait(300)
         assert drifted in town.nodes
+
+
+async def test_no_other_reason_gets_around_a_budget_for_empty_nodes() -> None:
+    async with Town(pool(budgets=(Budget("0", reasons=("Empty",)), Budget("100%")))) as town:
+        for _ in range(3):
+            town.add(SMALL)
+        await town.wait(300)
+        assert len(town.nodes) == 3
