@@ -65,6 +65,13 @@ class Resource:
         """False for create-only reviews and the like, which leave nothing behind."""
         return "get" in self.verbs
 
+    @property
+    def storage_version(self) -> tuple[str, str] | None:
+        """(group, version) of its objects in storage, as discovery tells it; None where nothing is stored."""
+        if "watch" not in self.verbs:
+            return None
+        return self.storage or (self.group, self.version)
+
     def key(self) -> tuple[str, str, str]:
         return (self.group, self.version, self.plural)
 

@@ -7,6 +7,8 @@ servers tell of theirs. Documents are made when first asked for; when definition
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import platform
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -255,6 +257,8 @@ def _resource_list(resources: Sequence[Resource]) -> Document:
             entry["shortNames"] = list(resource.short_names)
         if resource.categories:
             entry["categories"] = list(resource.categories)
+        if resource.storage_version is not None:
+            entry["storageVersionHash"] = _storage_version_hash(*resource.storage_version, resource.kind)
         listed.append(entry)
         # Upstream lists subresources of custom resources in the order of its own registration.
         named = sorted(resource.subresources.items()) if built_in else resource.subresources.items()
@@ -266,6 +270,12 @@ def _resource_list(resources: Sequence[Resource]) -> Document:
         "resources": listed,
     }
     return {"apiVersion": "v1", **document} if resources[0].group else document
+
+
+def _storage_version_hash(group: str, version: str, kind: str) -> str:
+    """What tells storage migrators that objects must be written again (KEP-2343): changes with the stored version."""
+    digest = hashlib.sha256(f"{group}/{version}/{kind}".encode()).digest()
+    return base64.b64encode(digest[:8]).decode()
 
 
 def _subresource_entry(resource: Resource, name: str, subresource: Subresource) -> Document:

@@ -27,12 +27,12 @@ _PARAMETERS: dict[str, tuple[str, str]] = {
     "continue": ("string", "The token of an earlier page; the list goes on behind it."),
     "dryRun": ("string", "`All`: go through all stages but write nothing."),
     "fieldManager": ("string", "The name under which changed fields are tracked."),
-    "fieldSelector": ("string", "Only objects whose fields have these values."),
+    "fieldSelector": ("string", "Restrict the list of returned objects to those whose fields have these values."),
     "fieldValidation": ("string", "What to do about unknown or duplicate fields: `Ignore`, `Warn` or `Strict`."),
     "force": ("boolean", "Take fields from other managers; for apply patches only."),
     "gracePeriodSeconds": ("integer", "Seconds until the object is deleted."),
     "ignoreStoreReadErrorWithClusterBreakingPotential": ("boolean", "Delete even what cannot be read."),
-    "labelSelector": ("string", "Only objects whose labels match."),
+    "labelSelector": ("string", "Restrict the list of returned objects to those whose labels match."),
     "limit": ("integer", "The most objects that a page may have."),
     "orphanDependents": ("boolean", "Deprecated: use propagationPolicy."),
     "pretty": ("string", "If 'true', the output is indented."),
@@ -41,7 +41,7 @@ _PARAMETERS: dict[str, tuple[str, str]] = {
     "resourceVersionMatch": ("string", "How resourceVersion is meant in a list."),
     "sendInitialEvents": ("boolean", "Begin a watch with the objects that exist."),
     "timeoutSeconds": ("integer", "The call ends after this time, whatever happens."),
-    "watch": ("boolean", "Follow changes instead of listing."),
+    "watch": ("boolean", "Watch for changes to the described resources instead of listing them."),
 }
 _LIST = (
     "allowWatchBookmarks",

@@ -47,6 +47,13 @@ class CustomResource(Resource):
     deprecation: str = field(default="", compare=False)
     """The Warning that every answer of this version carries."""
 
+    stored_version: str = field(default="", compare=False)
+    """The version with `storage: true`; empty where it is not served."""
+
+    @property
+    def storage_version(self) -> tuple[str, str] | None:
+        return (self.group, self.stored_version) if self.stored_version else None
+
     @property
     def list_kind(self) -> str:
         return self.list_kind_name or super().list_kind
@@ -201,6 +208,7 @@ def resources_of(definition: Obj) -> list[CustomResource]:
     names: Obj = {**spec["names"], **((definition.get("status") or {}).get("acceptedNames") or {})}
     versions = sorted(spec.get("versions") or (), key=lambda version: version_rank(version["name"]))
     current = next((v["name"] for v in versions if v.get("served") and not v.get("deprecated")), "")
+    stored = next((v["name"] for v in versions if v.get("served") and v.get("storage")), "")
     found = []
     for version in versions:
         subresources: dict[str, Subresource] = {}
@@ -227,6 +235,7 @@ def resources_of(definition: Obj) -> list[CustomResource]:
                 spec={key: value for key, value in version.items() if key != "schema"},
                 schema=msgspec.json.encode((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}),
                 deprecation=_deprecation(spec["group"], names["kind"], version, current),
+                stored_version=stored,
             )
         )
     return found

@@ -121,6 +121,10 @@ class CronJobController:
             return DONE
         try:
             due = plan.plan_due(cron, now)
+        except plan.NeverDue as error:
+            message = f"invalid schedule: {cron.spec.schedule} : {error}"
+            self._events.event(cron, WARNING, "InvalidSchedule", message)
+            return DONE
         except ScheduleError as error:
             message = f'unparseable schedule: "{cron.spec.schedule}" : {error}'
             self._events.event(cron, WARNING, "UnparseableSchedule", message)

@@ -15,12 +15,16 @@ from api.models import batch_v1, meta_v1
 from client.listers import copied
 from controller_manager.job.status import COMPLETE, FAILED, finished_condition
 from controller_manager.objects import controller_reference
-from machinery.cron import Every, Schedule, parse, times, zone_of
+from machinery.cron import Every, Schedule, ScheduleError, parse, times, zone_of
 from machinery.meta import rfc3339
 
 MANY: Final = 100
 SCHEDULED: Final = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class NeverDue(ScheduleError):
+    """The schedule can be read but names no day that comes, as 30 February."""
 
 
 class Due(NamedTuple):
@@ -36,7 +40,10 @@ class Due(NamedTuple):
 
 
 def plan_due(cron: batch_v1.CronJob, now: datetime) -> Due:
-    """What has come up since the last run (or the creation, or the starting deadline). Raises ScheduleError."""
+    """What has come up since the last run (or the creation, or the starting deadline).
+
+    Raises ScheduleError, and NeverDue where nothing ever comes up.
+    """
     schedule, zone = parse(cron.spec.schedule), zone_of(cron.spec.timeZone)
     since = cron.metadata.creationTimestamp or now
     last = cron.status.lastScheduleTime if cron.status is not None else None
@@ -45,6 +52,8 @@ def plan_due(cron: batch_v1.CronJob, now: datetime) -> Due:
     deadline = cron.spec.startingDeadlineSeconds
     if deadline is not None:
         since = max(since, now - timedelta(seconds=deadline))
+    if schedule.after(since, zone) is None:
+        raise NeverDue("time difference between two schedules is less than 1 second")
     latest, missed = _latest(schedule, cron, since, now)
     following = schedule.after(latest or since, zone)
     if following is not None and following <= now:

@@ -158,3 +158,30 @@ async def test_what_extends_the_api_is_told(apiserver: RunningApiServer, group: 
     assert version in (await rest.get(f"/apis/{group}")).json["versions"]
     names = {each["name"] for each in (await rest.get(f"/apis/{group}/v1")).json["resources"]}
     assert set(EXTENSIONS[group]) <= names
+
+
+async def test_stored_versions_are_told_by_their_hash(apiserver: RunningApiServer) -> None:
+    """Known values of upstream's; what is not stored has none, and versions of one resource have the same."""
+    rest = apiserver.rest()
+
+    async def hashes(path: str) -> dict[str, str]:
+        listed = (await rest.get(path)).json["resources"]
+        return {each["name"]: each["storageVersionHash"] for each in listed if "storageVersionHash" in each}
+
+    core = await hashes("/api/v1")
+    assert core["pods"] == "xPOwRZ+Yhw8="
+    assert core["configmaps"] == "qFsyl6wFWjQ="
+    assert not core.keys() & {"bindings", "componentstatuses", "pods/status", "pods/exec"}
+    assert (await hashes("/apis/events.k8s.io/v1"))["events"] == core["events"]
+    v1, v2 = await hashes("/apis/autoscaling/v1"), await hashes("/apis/autoscaling/v2")
+    assert v1 == v2 == {"horizontalpodautoscalers": "qwQve8ut294="}
+
+    await rest.post(DEFINITIONS, widgets("v1alpha1", "v1"))
+    try:
+        await with_widgets(rest, True)
+        first, second = [await hashes(f"/apis/discovery.example.com/{each}") for each in ("v1alpha1", "v1")]
+        assert first == second
+        assert first["widgets"]
+    finally:
+        await rest.request("DELETE", f"{DEFINITIONS}/widgets.discovery.example.com")
+        await with_widgets(rest, False)

@@ -156,6 +156,8 @@ async def test_what_does_not_start_and_what_is_told() -> None:
         await came_up(cluster, minutes=500)
         await told(cluster, "TooManyMissedTimes")
         await started(cluster, 1)
+        await cluster.client.patch(CRONS, "tick", {"spec": {"schedule": "59 23 31 2 *"}}, NS)
+        await told(cluster, "InvalidSchedule")
 
 
 async def test_a_job_that_somebody_else_made_for_it_holds_up_nothing() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.models import batch_v1, core_v1, meta_v1
-from controller_manager.cronjob.plan import SCHEDULED, is_late, job_for, job_name, plan_due, plan_history
+from controller_manager.cronjob.plan import SCHEDULED, NeverDue, is_late, job_for, job_name, plan_due, plan_history
 from machinery.clock import VirtualClock
 from machinery.cron import Fields, ScheduleError, parse, times, zone_of
 
@@ -169,6 +169,11 @@ def test_missed_runs(last: str, deadline: int | None, run: str | None, missed: i
 def test_a_clock_set_back_starts_nothing_twice() -> None:
     due = plan_due(cron(last=utc("2026-01-01T12:00:00")), utc("2026-01-01T09:00:00"))
     assert due.run is None
+
+
+def test_a_day_that_never_comes_is_told() -> None:
+    with pytest.raises(NeverDue, match="time difference between two schedules is less than 1 second"):
+        plan_due(cron("59 23 31 2 *"), NEW_YEAR)
 
 
 def test_lateness() -> None:
