@@ -106,7 +106,7 @@ class Termination:
             await set_taints(self._client, node, add=(DISRUPTED_TAINT,), remove=(names.DISRUPTED,), more=labels)
             return Result(requeue_after=LOOK)
         ends = _ends(claim)
-        left = await self._drain(node, ends)
+        left = await self._drain(node, ends) or await self._overlooked(node)
         if left:
             told = f"Failed to drain node, {left} pods are waiting to be evicted"
             self._event(node, WARNING, "FailedDraining", told)
@@ -190,6 +190,12 @@ class Termination:
             if not info.terminating and not protected(info, self._clock.elapsed):
                 await self._evict(info)
         return len(awaited)
+
+    async def _overlooked(self, node: core_v1.Node) -> int:
+        """Pods that the cache does not show yet: the server is asked once more before a machine goes."""
+        found = await self._client.list(core_v1.Pod, field_selector=f"spec.nodeName={node_facts.name(node)}")
+        pods = [PodInfo(each) for each in found.items]
+        return len([each for each in pods if drainable(each) and not self._stuck(each)])
 
     def _stuck(self, info: PodInfo) -> bool:
         deleted = info.pod.metadata.deletionTimestamp  # already at the end of the grace period
