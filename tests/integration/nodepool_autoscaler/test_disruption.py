@@ -101,6 +101,27 @@ async def test_a_lost_replacement_leaves_the_node_as_it_was() -> None:
         await town.left("m-1x2")  # it is tried again
 
 
+async def test_marks_that_a_dead_process_left_are_removed() -> None:
+    async with running_town() as town:
+        await town.add_pool(disruption={"consolidateAfter": "Never"})
+        await town.run("web", 1)
+        claim = await only_claim(town)
+
+        async def known() -> bool:
+            return any(each.claim is not None and each.initialized for each in town.autoscaler.cluster.world().nodes)
+
+        await until(known, "the node is known")
+        (state,) = [each for each in town.autoscaler.cluster.world().nodes if each.claim is not None]
+        await town.autoscaler.hands.mark(state, "Drifted")
+        assert await taints(town, claim) == [(names.DISRUPTED, "NoSchedule")]
+
+        async def unmarked() -> bool:
+            return await taints(town, claim) == [] and not await condition(town, claim, names.DISRUPTION_REASON)
+
+        await until(unmarked, "taint and condition are gone")
+        assert (await only_claim(town)).name == claim.name
+
+
 async def test_pods_and_budgets_hold_their_nodes() -> None:
     async with running_town() as town:
         await town.add_pool()
