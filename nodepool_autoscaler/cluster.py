@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from api.models import apps_v1, core_v1, policy_v1, storage_v1
 from client.informer import EventHandler, Informer, Informers
 from machinery.clock import Clock
@@ -42,6 +44,7 @@ from scheduler.relations import Relations
 PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
 NOMINATED_FOR: Final = 20.0
 UNSEEN_FOR: Final = 30.0
+BY_MACHINE: Final = "providerID"
 
 
 def is_unschedulable(pod: core_v1.Pod) -> bool:
@@ -71,6 +74,14 @@ def scheduled_at(pod: core_v1.Pod) -> datetime | None:
     return next((each.lastTransitionTime for each in conditions if each.type == "PodScheduled"), None)
 
 
+def _machine_of(node: core_v1.Node) -> Iterable[str]:
+    return (node.spec.providerID,) if node.spec is not None and node.spec.providerID else ()
+
+
+def _machine_of_claim(claim: NodeClaim) -> Iterable[str]:
+    return (claim.status.providerID,) if claim.status.providerID else ()
+
+
 class Cluster:
     """Everything read from the API server."""
 
@@ -80,9 +91,9 @@ class Cluster:
         self.snapshot = ClusterSnapshot()
         self._solver = Solver(self.snapshot)
         self.pods: Informer[core_v1.Pod] = informers.informer(core_v1.Pod, field_selector=PODS)
-        self.nodes: Informer[core_v1.Node] = informers.informer(core_v1.Node)
+        self.nodes: Informer[core_v1.Node] = informers.informer(core_v1.Node, indexers={BY_MACHINE: _machine_of})
         self.pools: Informer[NodePool] = informers.informer(POOLS)
-        self.claims: Informer[NodeClaim] = informers.informer(CLAIMS)
+        self.claims: Informer[NodeClaim] = informers.informer(CLAIMS, indexers={BY_MACHINE: _machine_of_claim})
         self.classes: Informer[NodeClass] = informers.informer(CLASSES)
         self.daemons: Informer[apps_v1.DaemonSet] = informers.informer(apps_v1.DaemonSet)
         self.budgets: Informer[policy_v1.PodDisruptionBudget] = informers.informer(policy_v1.PodDisruptionBudget)
@@ -163,16 +174,13 @@ class Cluster:
 
     def claim_for(self, node: core_v1.Node) -> NodeClaim | None:
         """The claim whose machine a node runs on."""
-        provider_id = node.spec.providerID if node.spec is not None else None
-        if not provider_id:
-            return None
-        return next((each for each in self.all_claims() if each.status.providerID == provider_id), None)
+        found = (claim for machine in _machine_of(node) for claim in self.claims.lister.by_index(BY_MACHINE, machine))
+        return next((each for each in found if is_ours(each)), None)
 
     def nodes_of(self, claim: NodeClaim) -> list[core_v1.Node]:
-        wanted = claim.status.providerID
-        if not wanted:
-            return []
-        return [each for each in self.nodes.lister.list() if each.spec is not None and each.spec.providerID == wanted]
+        return [
+            node for machine in _machine_of_claim(claim) for node in self.nodes.lister.by_index(BY_MACHINE, machine)
+        ]
 
     def node_class(self, name: str) -> NodeClass | None:
         return self.classes.lister.get(ObjectKey("", name))
@@ -236,11 +244,7 @@ class Cluster:
     def _resolved(self, claim: NodeClaim, node_class: NodeClass | None) -> tuple[Claim, Offering | None]:
         """The claim, with what its machine will be as long as none was launched: as roomy as the cheapest that will
         do, and against limits as large as any."""
-        try:
-            made = claim_of(claim)
-        except ValueError:
-            claim.spec.requirements = []
-            made = claim_of(claim)
+        made = _read(claim)
         known = self.catalog.known(node_class) if node_class is not None else []
         key = tuple(made.labels.get(each, "") for each in (names.INSTANCE_TYPE, names.ZONE, names.CAPACITY_TYPE))
         offering = next((each for each in known if each.key == key), None)
@@ -258,7 +262,7 @@ class Cluster:
     def claim(self, name: str) -> Claim | None:
         """As it is by now."""
         found = next((each for each in self.all_claims() if each.name == name), None)
-        return claim_of(found) if found is not None else None
+        return _read(found) if found is not None else None
 
     def pod_budgets(self) -> Sequence[PodBudget]:
         return [PodBudget.of(each) for each in self.budgets.lister.list()]
@@ -275,6 +279,15 @@ class Cluster:
         """See `Solver.solve`."""
         self._solver.set_daemons(self.daemons.lister.list())
         return self._solver.solve(world, pods, without=without)
+
+
+def _read(claim: NodeClaim) -> Claim:
+    """Requirements that make no sense, which the API server refuses, count as none."""
+    try:
+        return claim_of(claim)
+    except ValueError:
+        bare = msgspec.structs.replace(claim.spec, requirements=[])
+        return claim_of(msgspec.structs.replace(claim, spec=bare))
 
 
 def is_ours(claim: NodeClaim) -> bool:
