@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from apiserver.registry import deletion
 from apiserver.registry.context import DeleteOptions, RequestContext
 from apiserver.storage.form import decode, encode
 from machinery.clock import Clock
-from machinery.errors import BadRequest, Cause, Forbidden, InternalError, TooManyRequests
+from machinery.errors import BadRequest, Cause, Conflict, Forbidden, InternalError, TooManyRequests
 from machinery.meta import rfc3339
 from machinery.selectors import LabelSelector
 
@@ -24,6 +25,8 @@ Obj = dict[str, Any]
 
 MOST_DISRUPTED = 2000
 RETRY_AFTER = 10
+TRIES = 20
+PAUSE = 0.1  # cluster seconds between them
 REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
@@ -50,8 +53,7 @@ def plan_disruption(budget: Obj, pod_name: str, now: str) -> Obj:
     meta, status = budget["metadata"], budget.get("status") or {}
     name, generation = meta["name"], meta.get("generation") or 0
     if (status.get("observedGeneration") or 0) < generation:
-        text = f"The disruption budget {name} is still being processed by the server."
-        raise TooManyRequests.of(REFUSED, RETRY_AFTER, [Cause("DisruptionBudget", text)])
+        raise _not_now(name)
     allowed = status.get("disruptionsAllowed") or 0
     disrupted = status.get("disruptedPods") or {}
     if allowed < 0:
@@ -79,6 +81,11 @@ def plan_disruption(budget: Obj, pod_name: str, now: str) -> Obj:
     return changed
 
 
+def _not_now(budget_name: str) -> TooManyRequests:
+    text = f"The disruption budget {budget_name} is still being processed by the server."
+    return TooManyRequests.of(REFUSED, RETRY_AFTER, [Cause("DisruptionBudget", text)])
+
+
 def _with_condition(conditions: list[Obj], condition: Obj) -> list[Obj]:
     """The conditions with one set; its transition time is kept when its status does not change."""
     out = []
@@ -89,6 +96,10 @@ def _with_condition(conditions: list[Obj], condition: Obj) -> list[Obj]:
         else:
             out.append(each)
     return [*out, condition]
+
+
+def _version(pod: Obj) -> str:
+    return str(pod["metadata"]["resourceVersion"])
 
 
 class Evictions:
@@ -106,22 +117,59 @@ class Evictions:
         given = body.get("deleteOptions") or {}
         if "All" in (given.get("dryRun") or ()):
             ctx.dry_run = True
-        pod = decode(await self._pods.get(ctx, namespace, name))
-        if not needs_no_budget(pod):
-            await self._spend(ctx, namespace, pod)
-        if not ctx.dry_run:
-            await self._tell_why(ctx, namespace, name)
         preconditions = given.get("preconditions") or {}
         options = DeleteOptions(
             grace_period_seconds=given.get("gracePeriodSeconds"),
             propagation_policy=given.get("propagationPolicy"),
-            uid=preconditions.get("uid") or pod["metadata"]["uid"],
+            uid=preconditions.get("uid") or "",
             resource_version=preconditions.get("resourceVersion") or "",
         )
-        await self._pods.delete(ctx, namespace, name, options)
+        pod = decode(await self._pods.get(ctx, namespace, name))
+        for _ in range(TRIES):
+            try:
+                await self._evict(ctx, namespace, pod, options)
+                break
+            except Conflict:
+                latest = decode(await self._pods.get(ctx, namespace, name))
+                if not self._may_start(pod, options) or _version(latest) == _version(pod):
+                    raise
+                pod = latest
+            await self._clock.sleep(PAUSE)
+        else:
+            raise Conflict.of("pods", name)
         return encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 
-    async def _spend(self, ctx: RequestContext, namespace: str, pod: Obj) -> None:
+    @staticmethod
+    def _may_start(pod: Obj, options: DeleteOptions) -> bool:
+        """Whether we, not the client, hold on to the version of a pod that needs no budget only for now."""
+        pending = (pod.get("status") or {}).get("phase") == "Pending"
+        return pending and not pod["metadata"].get("deletionTimestamp") and not options.resource_version
+
+    async def _evict(self, ctx: RequestContext, namespace: str, pod: Obj, asked: DeleteOptions) -> None:
+        """One attempt. A pod that goes without its budget goes as it was when that was decided, or not at all."""
+        options = replace(asked, uid=asked.uid or pod["metadata"]["uid"])
+        unready_under = ""
+        if needs_no_budget(pod):
+            if self._may_start(pod, asked):
+                options = replace(options, resource_version=_version(pod))
+        else:
+            unready_under = await self._spend(ctx, namespace, pod)
+            if unready_under and not asked.resource_version:
+                options = replace(options, resource_version=_version(pod))
+        name = pod["metadata"]["name"]
+        try:
+            if not ctx.dry_run:
+                told = await self._tell_why(ctx, namespace, name, options)
+                if options.resource_version:
+                    options = replace(options, resource_version=_version(told))
+            await self._pods.delete(ctx, namespace, name, options)
+        except Conflict:
+            if unready_under and not asked.resource_version:
+                raise _not_now(unready_under) from None
+            raise
+
+    async def _spend(self, ctx: RequestContext, namespace: str, pod: Obj) -> str:
+        """Count the disruption; the name of the budget that lets the pod go uncounted because it is not ready."""
         budgets = self._registry.resource("policy", "v1", "poddisruptionbudgets")
         await budgets.sync()
         labels = pod["metadata"].get("labels") or {}
@@ -131,26 +179,28 @@ class Evictions:
             if LabelSelector.from_object((budget.get("spec") or {}).get("selector")).matches(labels):
                 found.append(budget)
         if not found:
-            return
+            return ""
         if len(found) > 1:
             raise InternalError(
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
             )
-        if needs_no_disruption(pod, found[0]):
-            return
         name, now = found[0]["metadata"]["name"], rfc3339(self._clock.now())
+        if needs_no_disruption(pod, found[0]):
+            return str(name)
         pod_name = pod["metadata"]["name"]
         if ctx.dry_run:
             plan_disruption(found[0], pod_name, now)
-            return
+            return ""
         server = replace(ctx, field_manager="kube-apiserver")
 
         def spent(budget: Obj) -> Obj:
             return {**budget, "status": plan_disruption(budget, pod_name, now)}
 
         await budgets.mutate(server, namespace, name, spent, "status", budgets.tracker)
+        return ""
 
-    async def _tell_why(self, ctx: RequestContext, namespace: str, name: str) -> None:
+    async def _tell_why(self, ctx: RequestContext, namespace: str, name: str, options: DeleteOptions) -> Obj:
+        """Raises Conflict when the pod is not the one that is meant (any more)."""
         condition = {
             "type": "DisruptionTarget",
             "status": "True",
@@ -161,8 +211,10 @@ class Evictions:
         }
 
         def change(pod: Obj) -> Obj:
+            deletion.check_preconditions(pod, options, "Pod", "")
             status = pod.get("status") or {}
             conditions = _with_condition(status.get("conditions") or [], condition)
             return {**pod, "status": {**status, "conditions": conditions}}
 
-        await self._pods.mutate(ctx, namespace, name, change, "status")
+        told: Obj = decode(await self._pods.mutate(ctx, namespace, name, change, "status"))
+        return told

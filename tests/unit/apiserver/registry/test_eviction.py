@@ -15,7 +15,7 @@ from apiserver.registry.eviction import needs_no_budget, needs_no_disruption, pl
 from apiserver.registry.store import Registry, RequestContext
 from apiserver.storage.memory import MemoryStore
 from machinery.clock import RealClock
-from machinery.errors import BadRequest, NotFound, StatusError, TooManyRequests
+from machinery.errors import BadRequest, Conflict, NotFound, StatusError, TooManyRequests
 
 Obj = dict[str, Any]
 NOW = "2026-01-01T00:00:00Z"
@@ -147,6 +147,70 @@ async def test_a_spent_budget_keeps_the_pod(registry: Registry) -> None:
     with pytest.raises(TooManyRequests):
         await pods.create(ctx(), "ns", {"metadata": {"name": "web"}}, name="web", subresource="eviction")
     assert "deletionTimestamp" not in load(await pods.get(ctx(), "ns", "web"))["metadata"]
+
+
+async def change_when_asked(registry: Registry, status: bytes) -> list[int]:
+    """Have the pod's status change right after an eviction has looked at it for the first time; counts the looks."""
+    pods, looks = registry.resource("", "v1", "pods"), [0]
+    look = pods.get
+
+    async def looked(context: RequestContext, namespace: str, name: str, *rest: Any, **more: Any) -> bytes:
+        found = await look(context, namespace, name, *rest, **more)
+        looks[0] += 1
+        if looks[0] == 1:
+            await pods.patch(ctx(), "ns", "web", "application/merge-patch+json", status, subresource="status")
+        return found
+
+    pods.get = looked  # type: ignore[method-assign]
+    return looks
+
+
+READY = b'{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}'
+UNREADY = b'{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"False"}]}}'
+PENDING = b'{"status":{"phase":"Pending","conditions":null}}'
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "text"),
+    [
+        pytest.param(UNREADY, budget(0, desiredHealthy=1, currentHealthy=1), "still being processed", id="unready"),
+        pytest.param(PENDING, budget(0, desiredHealthy=1, currentHealthy=1), "needs 1 healthy pods", id="pending"),
+    ],
+)
+async def test_a_pod_that_became_ready_meanwhile_costs_budget(
+    registry: Registry, before: bytes, state: Obj, text: str
+) -> None:
+    await running_pod(registry)
+    pods, budgets = registry.resource("", "v1", "pods"), registry.resource("policy", "v1", "poddisruptionbudgets")
+    await pods.patch(ctx(), "ns", "web", "application/merge-patch+json", before, subresource="status")
+    await budgets.create(ctx(), "ns", {"metadata": {"name": "guard"}, "spec": state["spec"]})
+    generation = load(await budgets.get(ctx(), "ns", "guard"))["metadata"].get("generation") or 0
+    patch = msgspec.json.encode({"status": {**state["status"], "observedGeneration": generation}})
+    await budgets.patch(ctx(), "ns", "guard", "application/merge-patch+json", patch, subresource="status")
+    await change_when_asked(registry, READY)
+    with pytest.raises(TooManyRequests) as caught:
+        await pods.create(ctx(), "ns", {"metadata": {"name": "web"}}, name="web", subresource="eviction")
+    assert text in caught.value.causes[0]["message"]
+    pod = load(await pods.get(ctx(), "ns", "web"))
+    assert "deletionTimestamp" not in pod["metadata"]
+    assert [each["type"] for each in pod["status"]["conditions"]] == ["Ready"]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_a_client_may_say_which_version_it_means(registry: Registry, stale: bool) -> None:
+    await running_pod(registry)
+    pods = registry.resource("", "v1", "pods")
+    version = load(await pods.get(ctx(), "ns", "web"))["metadata"]["resourceVersion"]
+    if stale:
+        await pods.patch(ctx(), "ns", "web", "application/merge-patch+json", UNREADY, subresource="status")
+    body = {"metadata": {"name": "web"}, "deleteOptions": {"preconditions": {"resourceVersion": version}}}
+    if not stale:
+        await pods.create(ctx(), "ns", body, name="web", subresource="eviction")
+    else:
+        with pytest.raises(Conflict):
+            await pods.create(ctx(), "ns", body, name="web", subresource="eviction")
+    pod = load(await pods.get(ctx(), "ns", "web"))
+    assert ("deletionTimestamp" in pod["metadata"]) is not stale
 
 
 @pytest.mark.parametrize(
