@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (
-    "linux", "machinery", "api", "client", "apiserver", "scheduler", "controller_manager",
-    "kubelet", "runtime", "kube_proxy", "aggregated", "metrics_server", "metrics_adapter", "cloud",
-    "vertical_autoscaler", "nodepool_autoscaler", "cli",
-)  # fmt: skip
-COMPONENTS = (
-    "apiserver", "scheduler", "controller_manager", "kubelet", "runtime", "kube_proxy", "metrics_server",
-    "metrics_adapter", "vertical_autoscaler", "nodepool_autoscaler",
-)  # fmt: skip
+_LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+PACKAGES = tuple(each for each in _LINTER["root_packages"] if each != "proto")
+COMPONENTS = tuple(_LINTER["contracts"][0]["layers"][1].split(" | "))
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -59,3 +56,20 @@ def test_timestamps_are_not_subtracted_by_hand(path: Path) -> None:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and isinstance(node.left, ast.Call):
             shifted = isinstance(node.right, ast.Call) and getattr(node.right.func, "id", "") == "timedelta"
             assert shifted or getattr(node.left.func, "attr", "") not in ("now", "now_micro"), f"line {node.lineno}"
+
+
+def test_records_of_decisions_have_a_number_each_and_are_found_where_they_are_named() -> None:
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = Counter(path.name[:4] for path in records)
+    assert [number for number, count in numbers.items() if count > 1] == []
+    for path in records:
+        assert path.read_text().startswith(f"# {int(path.name[:4])}. "), f"{path.name} has another number inside"
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "pyproject.toml", *MODULES):
+        named = re.findall(r"docs/adr/(\d{4})", path.read_text())
+        assert set(named) <= set(numbers), f"{path.relative_to(ROOT)} names a record that is not there"
+
+
+def test_documents_link_only_to_what_is_there() -> None:
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
