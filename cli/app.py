@@ -20,6 +20,8 @@ from cli.output import say, table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+HANDED_ON = ("kubectl", "test", "bench")
+
 
 def _read_config(path: str | None) -> layout.UpConfig:
     if path is None:
@@ -283,35 +285,44 @@ def _parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("kubectl", help="run kubectl against the cluster, bringing one if the machine has none")
     one.add_argument("--name", default=layout.DEFAULT_NAME)
-    one.add_argument("arguments", nargs=argparse.REMAINDER)
     one.set_defaults(run=_kubectl)
 
     for name, run, text in (("test", _test, "run the tests"), ("bench", _bench, "measure, and print ratios")):
         one = commands.add_parser(name, help=text)
-        one.add_argument("arguments", nargs=argparse.REMAINDER)
         one.set_defaults(run=run)
     return parser
 
 
 def _name_first(argv: Sequence[str]) -> list[str]:
-    """Move `--name X` to the front of a command's arguments, so that it may stand anywhere among them.
-
-    Not for commands that hand their arguments on: there it must come first anyway.
-    """
+    """Move `--name X` to the front of a command's arguments, so that it may stand anywhere among them."""
     if not argv:
         return ["--help"]
     command, *rest = argv
-    if command in ("kubectl", "test", "bench"):
-        return list(argv)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--name")
     known, others = finder.parse_known_args(rest)
     return [command, *([] if known.name is None else ["--name", known.name]), *others]
 
 
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """What was asked for. Commands that hand their arguments on take them as they are, but for a `--name` in front."""
+    if not argv or argv[0] not in HANDED_ON:
+        return _parser().parse_args(_name_first(argv))
+    command, *rest = argv
+    own: list[str] = []
+    if command == "kubectl" and rest and rest[0].partition("=")[0] == "--name":
+        count = 1 if "=" in rest[0] else 2
+        own, rest = rest[:count], rest[count:]
+    elif command != "kubectl" and rest in (["-h"], ["--help"]):
+        own, rest = rest, []
+    options = _parser().parse_args([command, *own])
+    options.arguments = rest
+    return options
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    options = _parser().parse_args(_name_first(sys.argv[1:] if argv is None else argv))
+    options = _parsed(sys.argv[1:] if argv is None else argv)
     try:
         code: int = options.run(options)
     except CommandError as error:
