@@ -6,7 +6,6 @@ row here (and a strategy in the API server where the kind is irregular). Custom 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -294,17 +293,3 @@ def of(model: type[Any]) -> Resource:
         if resource.kind == model.__name__ and module == f"{stem}_{resource.version}":
             return resource
     raise LookupError(f"{model.__module__}.{model.__name__} is no resource")
-
-
-@cache
-def model_of(resource: Resource) -> type[Any]:
-    """The lightkube model class of a built-in resource. Raises LookupError when there is none."""
-    from importlib import import_module
-
-    name = f"lightkube.models.{_MODULES.get(resource.group, resource.group.partition('.')[0])}_{resource.version}"
-    try:
-        module = sys.modules.get(name) or import_module(name)  # see api.models: lightkube itself is better not imported
-        model: type[Any] = getattr(module, resource.kind)
-    except (ImportError, AttributeError) as error:
-        raise LookupError(f"no model for {resource.qualified}/{resource.version}") from error
-    return model

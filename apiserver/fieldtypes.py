@@ -17,7 +17,6 @@ from api.schema import SchemaNode
 QUANTITY = r"^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?$"
 MICRO_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)$"
 MICRO_TIME_REF = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
-TIME_REF = "io.k8s.apimachinery.pkg.apis.meta.v1.Time"
 
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]

@@ -23,7 +23,6 @@ from machinery.errors import BadRequest, Invalid
 from machinery.golang import printed
 
 STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
-DIRECTIVES = ("", IGNORE, STRICT, WARN)
 
 __all__ = [
     "STRICT",

@@ -233,12 +233,6 @@ class Cri:
         )
         return list(answer.stats)
 
-    async def sandbox_stats(self) -> list[cri.PodSandboxStats]:
-        answer: cri.ListPodSandboxStatsResponse = await self._ask(
-            self._runtime.ListPodSandboxStats(cri.ListPodSandboxStatsRequest(), timeout=CALL_SECONDS)
-        )
-        return list(answer.stats)
-
 
 def _labels(uid: str) -> dict[str, str]:
     return {POD_UID: uid} if uid else {}

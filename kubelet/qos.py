@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,8 +150,3 @@ def pod_resources(spec: core_v1.PodSpec, qos: str) -> LinuxResources:
 
     shares = MIN_SHARES if qos == BEST_EFFORT else cpu_shares(pod_requests(spec, "cpu"))
     return LinuxResources(shares=shares, quota=cpu_quota(limit("cpu")), memory_limit=limit("memory"))
-
-
-def declared_ports(containers: Iterable[core_v1.Container]) -> list[core_v1.ContainerPort]:
-    """Ports that ask for a port of the node."""
-    return [port for container in containers for port in container.ports or () if port.hostPort]

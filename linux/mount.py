@@ -47,16 +47,6 @@ def tmpfs(target: str, *, size: str | None = None, mode: int = 0o755, flags: int
     mount("tmpfs", target, "tmpfs", flags, f"mode={mode:o}" + (f",size={size}" if size else ""))
 
 
-def make_private(target: str) -> None:
-    """Stop mount events below `target` from spreading."""
-    mount(None, target, None, MS_PRIVATE | MS_REC)
-
-
-def make_shared(target: str) -> None:
-    """Let mounts below `target` spread to the mount namespaces copied from this one."""
-    mount(None, target, None, MS_SHARED | MS_REC)
-
-
 def overlay(target: str, lowers: Sequence[str], upper: str | None = None, work: str | None = None) -> None:
     """Mount an overlay, topmost lower first; read-only without `upper`.
 

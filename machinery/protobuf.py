@@ -21,7 +21,6 @@ from machinery.golang import json_error
 from machinery.protobuf_fields import Field
 
 MAGIC = b"k8s\x00"
-MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAX_DEPTH = 100
 _MASK64 = (1 << 64) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

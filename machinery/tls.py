@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,16 +42,6 @@ def write_private(path: Path, data: bytes) -> None:
     with open(fd, "wb") as file:  # noqa: PTH123  a descriptor, for its mode
         file.write(data)
     scratch.replace(path)
-
-
-def server_context(pair: KeyPair, *, client_required: bool) -> ssl.SSLContext:
-    """TLS for a server that asks for (or demands) a client certificate of the cluster's authority."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pair.cert, pair.key)
-    context.load_verify_locations(pair.ca)
-    context.verify_mode = ssl.CERT_REQUIRED if client_required else ssl.CERT_OPTIONAL
-    return context
 
 
 class CertificateAuthority:

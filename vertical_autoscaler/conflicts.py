@@ -16,8 +16,6 @@ from machinery.meta import ObjectKey
 from vertical_autoscaler.objects import DEFAULT_CONTAINER, OFF, ContainerPolicy, Vpa
 
 SCALED: Final = frozenset({"cpu", "memory"})
-Conflicts = Mapping[ObjectKey, Mapping[str, ObjectKey]]
-"""By autoscaler: which resource belongs to which horizontal one."""
 
 
 def find(

@@ -34,7 +34,6 @@ TUNNEL_PROTOCOL = f"SPDY/3.1+{SPDY_PROTOCOL}"
 CHANNEL_PROTOCOL = "v4.channel.k8s.io"
 MAX_PORTS = 64
 MAX_PAIRS = 1000
-CLOSE_CODE = 1000
 
 log = logging.getLogger("apiserver.streams")
 

@@ -20,7 +20,6 @@ CONTAINERS_READY, SCHEDULED = "ContainersReady", "PodScheduled"
 DISRUPTED, EVICTED = "DisruptionTarget", "Evicted"
 RESIZE_PENDING, RESIZE_IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 PASSING = (RESIZE_PENDING, RESIZE_IN_PROGRESS)  # conditions that are there only while they hold
-OWNED = (READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED)
 KEYS = (
     "observedGeneration",
     "phase",

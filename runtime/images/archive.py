@@ -21,7 +21,6 @@ from runtime.images.reference import normalize
 from runtime.images.store import ContentStore, ImageRecord
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(platform.machine(), platform.machine())
-_INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _METADATA_LIMIT = 8 << 20
 
 

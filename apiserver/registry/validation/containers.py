@@ -23,7 +23,6 @@ from apiserver.registry.validation.volume_sources import check_local_path
 from machinery.field_errors import FieldError
 
 Obj = dict[str, Any]
-ID_RANGE = "must be between 0 and 2147483647, inclusive"
 SIDECAR_ONLY = "may not be set for init containers without restartPolicy=Always"
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")

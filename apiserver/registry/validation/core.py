@@ -147,11 +147,6 @@ def validate_secret_update(new: Obj, old: Obj) -> list[FieldError]:
     return errors + _validate_frozen(new, old, ("data",)) + validate_secret(new)
 
 
-def validate_service_account(obj: Obj) -> list[FieldError]:
-    """Nothing beyond metadata."""
-    return []
-
-
 def validate_node(obj: Obj) -> list[FieldError]:
     """Taints and pod CIDRs; capacities are quantities."""
     spec = obj.get("spec") or {}
