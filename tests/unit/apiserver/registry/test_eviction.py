@@ -161,7 +161,7 @@ async def change_when_asked(registry: Registry, status: bytes) -> list[int]:
             await pods.patch(ctx(), "ns", "web", "application/merge-patch+json", status, subresource="status")
         return found
 
-    pods.get = looked  # type: ignore[method-assign]
+    pods.get = looked  # type: ignore[method-assign, assignment]
     return looks
 
 
