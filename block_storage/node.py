@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from block_storage import capabilities as rules
 from block_storage import disks
@@ -25,6 +25,8 @@ from proto.csi.v1 import csi_pb2_grpc
 
 _Rpc = pb.NodeServiceCapability.RPC
 _log = log.get(__name__)
+_Result = TypeVar("_Result")
+_Given = ParamSpec("_Given")
 _CAN: Final = (_Rpc.STAGE_UNSTAGE_VOLUME, _Rpc.GET_VOLUME_STATS, _Rpc.EXPAND_VOLUME, _Rpc.SINGLE_NODE_MULTI_WRITER)
 
 
@@ -68,8 +70,7 @@ class Node(csi_pb2_grpc.NodeServicer):
     async def NodeStageVolume(self, request: pb.NodeStageVolumeRequest, context: Any) -> pb.NodeStageVolumeResponse:
         required(request, "volume_id", "staging_target_path", "volume_capability")
         rules.check([request.volume_capability])
-        with self._only_one(request.volume_id):
-            await asyncio.to_thread(self._stage, request)
+        await self._alone(request.volume_id, self._stage, request)
         return pb.NodeStageVolumeResponse()
 
     def _stage(self, request: pb.NodeStageVolumeRequest) -> None:
@@ -100,8 +101,7 @@ class Node(csi_pb2_grpc.NodeServicer):
         self, request: pb.NodeUnstageVolumeRequest, context: Any
     ) -> pb.NodeUnstageVolumeResponse:
         required(request, "volume_id", "staging_target_path")
-        with self._only_one(request.volume_id):
-            await asyncio.to_thread(disks.unmount, request.staging_target_path)
+        await self._alone(request.volume_id, disks.unmount, request.staging_target_path)
         return pb.NodeUnstageVolumeResponse()
 
     # ---- once per pod ----
@@ -114,8 +114,7 @@ class Node(csi_pb2_grpc.NodeServicer):
         rules.check([request.volume_capability])
         if not request.staging_target_path:
             raise CsiError("FAILED_PRECONDITION", "staging_target_path is missing in the request")
-        with self._only_one(request.volume_id):
-            await asyncio.to_thread(self._publish, request)
+        await self._alone(request.volume_id, self._publish, request)
         return pb.NodePublishVolumeResponse()
 
     def _publish(self, request: pb.NodePublishVolumeRequest) -> None:
@@ -148,8 +147,7 @@ class Node(csi_pb2_grpc.NodeServicer):
         self, request: pb.NodeUnpublishVolumeRequest, context: Any
     ) -> pb.NodeUnpublishVolumeResponse:
         required(request, "volume_id", "target_path")
-        with self._only_one(request.volume_id):
-            await asyncio.to_thread(self._unpublish, Path(request.target_path))
+        await self._alone(request.volume_id, self._unpublish, Path(request.target_path))
         return pb.NodeUnpublishVolumeResponse()
 
     @staticmethod
@@ -197,8 +195,8 @@ class Node(csi_pb2_grpc.NodeServicer):
     @call
     async def NodeExpandVolume(self, request: pb.NodeExpandVolumeRequest, context: Any) -> pb.NodeExpandVolumeResponse:
         required(request, "volume_id", "volume_path")
-        with self._only_one(request.volume_id):
-            return pb.NodeExpandVolumeResponse(capacity_bytes=await asyncio.to_thread(self._expand, request))
+        size = await self._alone(request.volume_id, self._expand, request)
+        return pb.NodeExpandVolumeResponse(capacity_bytes=size)
 
     def _expand(self, request: pb.NodeExpandVolumeRequest) -> int:
         path = request.volume_path
@@ -245,12 +243,18 @@ class Node(csi_pb2_grpc.NodeServicer):
         if disks.is_folder(disk):
             raise invalid("this machine has no loop devices, so volumes cannot be used as block devices")
 
-    @contextlib.contextmanager
-    def _only_one(self, volume: str) -> Iterator[None]:
+    async def _alone(
+        self, volume: str, work: Callable[_Given, _Result], *args: _Given.args, **kwargs: _Given.kwargs
+    ) -> _Result:
+        """Do it in a thread. The volume's turn ends with the work, which a caller that hangs up does not end."""
         if volume in self._busy:
             raise CsiError("ABORTED", f"an operation on volume {volume} is still going on")
         self._busy.add(volume)
-        try:
-            yield
-        finally:
-            self._busy.discard(volume)
+        running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+        running.add_done_callback(lambda done: self._done(volume, done))
+        return await asyncio.shield(running)
+
+    def _done(self, volume: str, work: asyncio.Future[Any]) -> None:
+        self._busy.discard(volume)
+        if not work.cancelled():
+            work.exception()  # told to the caller, if there still is one
