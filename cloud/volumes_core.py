@@ -228,9 +228,9 @@ class VolumeCore:
             yield "plug"
 
     def farewell(self, volume: Volume) -> Literal["ask", "pull", "bury"]:
-        """How a device leaves its machine (`cloud.volumes_media`): only one that works is asked, unless forced."""
+        """How a device leaves its machine (`cloud.volumes_media`): one that may work is asked, unless forced."""
         there = volume.attachment
-        if there is None or self._sight(there.instance) != "working":
+        if there is None or self._sight(there.instance) in ("broken", "gone"):
             return "bury"
         return "pull" if there.force else "ask"
 

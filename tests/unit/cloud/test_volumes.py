@@ -228,6 +228,10 @@ def test_nothing_is_let_go_while_nobody_has_looked_at_the_machines() -> None:
     w.sights["worker-1"] = "unknown"
     w.settle()
     assert made.state == "in-use"
+    w.disks.mounted.add((made.id, "worker-1"))
+    w.core.detach(made, "worker-1", w.now)  # as a cloud finds it that was started anew
+    w.settle()
+    assert (made.state, w.disks.pulled) == ("detaching", [])
 
 
 def test_rehearsed_failures() -> None:
