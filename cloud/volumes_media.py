@@ -102,11 +102,12 @@ class LoopMedia(_Folders):
             number = Path(device).stat().st_rdev
             filesystems = mount.mounts_of(number, str(self._machines / machine))
             raw = list(self._mounts(machine, lambda found: found.st_rdev == number))
-            if (filesystems or raw) and how == "ask":
+            unseen = not filesystems and loop.is_mounted(device)  # of it the file would have two writers
+            if (filesystems or raw or unseen) and how == "ask":
                 return False
             if filesystems:
                 self._shut_down(filesystems[0])
-            if raw:
+            if raw or unseen:
                 loop.cut_off(device)
             if how == "bury":
                 for point in (*filesystems, *raw):

@@ -141,6 +141,17 @@ def detach(device: str) -> None:
             raise
 
 
+def is_mounted(device: str) -> bool:
+    """Whether a file system on it is mounted, be it where nobody sees it: in another namespace, or lazily unmounted."""
+    try:
+        with _opened(device, os.O_RDONLY | os.O_EXCL):
+            return False
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return True
+
+
 def cut_off(device: str) -> None:
     """Let a device end after its first sector, once what was written has reached the file: whoever has it open is lost.
 

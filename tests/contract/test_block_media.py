@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from block_storage import disks
 from cloud.volumes_media import DEVICES, FakeMedia, Farewell, FolderMedia, LoopMedia, Media
 from linux import loop, mount
 
 SIZE = 64 << 20
+PROGRAMS = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 
 
@@ -121,3 +124,26 @@ def test_a_loop_device_has_the_size_of_its_disk(site: Site) -> None:
     assert loop.size(str(site.device("m1"))) == 2 * SIZE
     assert loop.detach_below(str(site.root / "volumes"))
     assert not loop.find(str(site.root / "volumes" / "vol-1"))
+
+
+@pytest.mark.parametrize("how", ["pull", "bury"])
+def test_a_file_system_that_nobody_sees_any_more_still_holds_its_disk(site: Site, how: Farewell) -> None:
+    """It was unmounted lazily, or a dying process has it in a namespace of its own: its last word is yet to come."""
+    if not isinstance(site.media, LoopMedia) or shutil.which("mkfs.ext4", path=PROGRAMS) is None:
+        pytest.skip("needs a loop device and ext4")
+    site.media.shape("vol-1", SIZE)
+    site.media.plug("vol-1", "m1")
+    target = site.root / "machines" / "m1" / "target"
+    target.mkdir()
+    device = str(site.device("m1").resolve())
+    disks.make_filesystem(device, "ext4")
+    mount.mount(device, str(target), "ext4")
+    with (target / "open").open("wb") as held:
+        mount.umount(str(target))
+        held.write(b"written late")
+        held.flush()
+        assert not site.media.unplug("vol-1", "m1", "ask")
+        assert site.sees("m1")
+        assert site.media.unplug("vol-1", "m1", how)
+    site.media.plug("vol-1", "m2")
+    assert site.media.unplug("vol-1", "m2", "ask")
