@@ -29,7 +29,6 @@ NODE_CLASSES: Final = Resource(
     names.CLOUD_GROUP, names.VERSION, "nanokubenodeclasses", "NanokubeNodeClass", False, subresources=_STATUS
 )
 CLASS_KIND: Final = NODE_CLASSES.kind
-NEVER: Final = "Never"
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 

@@ -50,8 +50,6 @@ class Machine:
     token: str
     key: tuple[str, str, str]
     state: str = "running"
-    healthy: bool = True
-    interruption_in: float | None = None
     problem: str = ""
     out_of_capacity: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -183,8 +181,6 @@ def _machine(told: pb.Machine) -> Machine:
         token=told.token,
         key=_key(told.offering),
         state=told.state,
-        healthy=not told.unhealthy,
-        interruption_in=told.interruption_in if told.HasField("interruption_in") else None,
         problem=told.message if told.error_code else "",
         out_of_capacity=told.error_code == "OUT_OF_CAPACITY",
         tags=dict(told.tags),

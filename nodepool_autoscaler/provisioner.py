@@ -7,7 +7,7 @@ after the failure; pods that still wait are looked at again every ten seconds.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,7 +63,6 @@ class Provisioner:
         self.batcher = Batcher(clock)
         self.last = LastPass()
         self.made: OrderedDict[str, Made] = OrderedDict()
-        self.passes: deque[float] = deque(maxlen=100)
         self.created: dict[str, int] = {}
         self._errors: dict[str, tuple[str, float]] = {}
 
@@ -94,7 +93,6 @@ class Provisioner:
         started = time.perf_counter()
         outcome = cluster.solve(world, [*waiting, *moving])
         seconds = time.perf_counter() - started
-        self.passes.append(seconds)
         self.last = LastPass(rfc3339(self._clock.now()), seconds, tuple(waiting), world, outcome)
         await self._carry_out(world, outcome, {info.uid: info for info in waiting})
         return outcome

@@ -6,7 +6,7 @@ A requirement is a set of values, or everything but a set; Gt and Lt bound integ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from nodepool_autoscaler.names import NORMALIZED
@@ -110,9 +110,6 @@ class Requirement:
         )
 
 
-Requirements = Mapping[str, Requirement]
-
-
 def merged(*groups: Iterable[Requirement]) -> dict[str, Requirement]:
     """All of them at once, by label."""
     found: dict[str, Requirement] = {}
@@ -125,10 +122,6 @@ def merged(*groups: Iterable[Requirement]) -> dict[str, Requirement]:
 
 def of_labels(labels: Mapping[str, str]) -> list[Requirement]:
     return [Requirement.of(key, IN, [value]) for key, value in labels.items()]
-
-
-def with_min_values(requirement: Requirement, least: int | None) -> Requirement:
-    return replace(requirement, min_values=least)
 
 
 def _most(one: int | None, other: int | None) -> int | None:
