@@ -84,6 +84,8 @@ class Deleting(ResourceWriter):
     def _plan_deletion(self, obj: Obj, options: DeleteOptions) -> deletion.Deletion:
         if self._is_namespaces:
             return deletion.plan_namespace_deletion(obj, options, self._clock)
+        if not self._dependents:
+            options = with_fields(options, propagation_policy="Background", orphan_dependents=None)
         return deletion.plan_deletion(obj, options, self.strategy, self._clock, orphan_by_default=self._orphans)
 
     def _warn_of_orphans(self, ctx: RequestContext) -> None:

@@ -22,6 +22,9 @@ FOREGROUND = "foregroundDeletion"
 ORPHAN_BY_DEFAULT = frozenset({("batch", "jobs"), ("", "replicationcontrollers")})
 """Kinds whose v1 API predates garbage collection: their dependents stay unless the client asks otherwise."""
 
+WITHOUT_DEPENDENTS = frozenset({("", "events")})
+"""Kinds that the garbage collector leaves alone: however they are deleted, it is not asked for anything."""
+
 ANSWERS_WITH_OBJECT = frozenset(
     {
         ("", "persistentvolumeclaims"),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from apiserver.registry.defaults.canonical import canonicalize, plan_for
 from apiserver.registry.validation.metadata import (
@@ -78,6 +78,8 @@ class Rules:
 
 
 PLAIN = Rules()
+WHOLE_METADATA: Final = ("labels", "annotations", "finalizers", "ownerReferences")
+"""`Rules.status_keeps` of kinds whose status writes change nothing but the status: what upstream wants of new ones."""
 
 
 class Strategy:

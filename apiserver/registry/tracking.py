@@ -17,6 +17,7 @@ from apiserver.apply.ownership import Entry, Kind, OtherVersion
 from apiserver.apply.shapes import Shape, root_shape
 from apiserver.apply.walk import Undeclared, declared
 from apiserver.registry.context import RequestContext
+from apiserver.registry.strategy import WHOLE_METADATA
 from apiserver.storage.keys import BUILT_IN_GROUPS
 from machinery.clock import Clock
 from machinery.errors import BadRequest, StatusError
@@ -35,7 +36,6 @@ _STATUS: FieldSet = {"f:status": MEMBER}
 _KEPT_BY_STATUS: Mapping[tuple[str, str], FieldSet] = {
     ("", "pods"): {"f:metadata": {"f:deletionTimestamp": MEMBER, "f:ownerReferences": MEMBER}},
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"f:metadata": MEMBER},
-    ("storage.k8s.io", "volumeattachments"): {"f:metadata": MEMBER},
 }
 
 
@@ -68,7 +68,9 @@ def ignored_fields(resource: Resource, subresource: str, status_keeps: tuple[str
     ignored: FieldSet = {"f:spec": MEMBER}
     if resource.group not in BUILT_IN_GROUPS:
         return {**ignored, "f:metadata": MEMBER}
-    if status_keeps:
+    if status_keeps == WHOLE_METADATA:
+        ignored["f:metadata"] = MEMBER
+    elif status_keeps:
         ignored["f:metadata"] = {f"f:{name}": MEMBER for name in status_keeps}
     return {**ignored, **_KEPT_BY_STATUS.get((resource.group, resource.plural), {})}
 

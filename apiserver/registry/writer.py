@@ -67,6 +67,7 @@ class ResourceWriter(ResourceReader):
         self._plugins: tuple[int, Plugins] = (-1, plugins_for(resource, ()))
         self._is_namespaces = resource.key() == ("", "v1", "namespaces")
         self._orphans = (resource.group, resource.plural) in deletion.ORPHAN_BY_DEFAULT
+        self._dependents = (resource.group, resource.plural) not in deletion.WITHOUT_DEPENDENTS
         self._answers_with_object = (resource.group, resource.plural) in deletion.ANSWERS_WITH_OBJECT
         self.creators: dict[str, Creator] = {}
         """`POST …/{name}/{subresource}`; the application registers what needs more than storage (token, eviction)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apiserver.aggregation.model import LOCAL, plan_condition
 from apiserver.registry.defaults.extensions import default_api_service
-from apiserver.registry.strategy import Rules, Strategy
+from apiserver.registry.strategy import WHOLE_METADATA, Rules, Strategy
 from apiserver.registry.validation.extensions import validate_api_service, validate_api_service_status
 from apiserver.registry.validation.metadata import Passes
 from apiserver.registry.validation.names import path_segment
@@ -26,6 +26,7 @@ class APIServiceStrategy(Strategy):
     rules = Rules(
         name=path_segment,
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         allow_unconditional_update=False,
         default=default_api_service,
         passes=Passes(2, 1, standard=False),

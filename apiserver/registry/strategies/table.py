@@ -28,7 +28,7 @@ from apiserver.registry.strategies.volumes import (
     ClaimStrategy,
     VolumeStrategy,
 )
-from apiserver.registry.strategy import PLAIN, Rules, Strategy
+from apiserver.registry.strategy import PLAIN, WHOLE_METADATA, Rules, Strategy
 from apiserver.registry.validation import (
     autoscaling,
     batch,
@@ -201,6 +201,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("node.k8s.io", "runtimeclasses"): Rules(
         warnings=storage_classes.runtime_class_warnings,
         passes=Passes(2, 1),
+        allow_create_on_update=True,
         allow_unconditional_update=False,
         validate=core.validate_runtime_class,
         validate_update=core.validate_runtime_class_update,
@@ -240,6 +241,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("networking.k8s.io", "servicecidrs"): Rules(
         passes=Passes(2, 1),
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         validate=network.validate_service_cidr,
         validate_update=network.validate_service_cidr_update,
     ),
@@ -267,6 +269,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         passes=Passes(1, 2),
         looks=2,
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         new_status={"attached": False},
         allow_unconditional_update=False,
         validate=storage_classes.validate_attachment,
@@ -342,6 +345,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         passes=Passes(1, 1, standard=False),
         generation=True,
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         new_status={},
         allow_unconditional_update=False,
         default=extension_defaults.default_admission_policy,
@@ -372,6 +376,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         passes=Passes(1, 1),
         generation=True,
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         new_status={},
         default=extension_defaults.default_flow_schema,
         validate=flowcontrol.validate_flow_schema,
@@ -381,6 +386,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         passes=Passes(1, 1),
         generation=True,
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         new_status={},
         default=extension_defaults.default_priority_level,
         validate=flowcontrol.validate_priority_level,
@@ -396,6 +402,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ),
     ("resource.k8s.io", "resourceclaims"): Rules(
         has_status=True,
+        status_keeps=WHOLE_METADATA,
         new_status={},
         default=extension_defaults.default_resource_claim,
         validate=devices.validate_claim,
