@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from api.models import core_v1, storage_v1
+from api.node_selectors import requirement_matches
 from machinery import quantity
 from machinery.caching import keep_short
 from machinery.selectors import LabelSelector
@@ -139,27 +140,7 @@ def term_matches(term: core_v1.NodeSelectorTerm, labels: Labels) -> bool:
     """Volumes choose nodes by label only: a term that asks for fields holds nowhere, as an empty one does."""
     if not term.matchExpressions or term.matchFields:
         return False
-    return all(_requirement_matches(each, labels) for each in term.matchExpressions)
-
-
-def _requirement_matches(requirement: core_v1.NodeSelectorRequirement, labels: Labels) -> bool:
-    actual, listed = labels.get(requirement.key), list(requirement.values or ())
-    match requirement.operator:
-        case "In":
-            return actual in listed
-        case "NotIn":
-            return actual not in listed
-        case "Exists":
-            return actual is not None
-        case "DoesNotExist":
-            return actual is None
-        case "Gt" | "Lt" if actual is not None and len(listed) == 1:
-            try:
-                difference = int(actual) - int(listed[0])
-            except ValueError:
-                return False
-            return difference > 0 if requirement.operator == "Gt" else difference < 0
-    return False
+    return all(requirement_matches(each, labels) for each in term.matchExpressions)
 
 
 def topology_allows(storage_class: StorageClass, labels: Labels) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from api.models import core_v1
+from api.node_selectors import admits
 from kubelet import qos
 from machinery import quantity
 
@@ -31,7 +32,7 @@ def admit(
     """None, or why not. `others` are the pods on this node that have not ended."""
     spec = pod.spec
     assert spec is not None
-    if not _node_matches(spec, node_labels, node_name):
+    if not admits(spec, node_labels, node_name):
         return Rejection(
             "NodeAffinity",
             "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
@@ -90,45 +91,6 @@ def _host_ports(spec: core_v1.PodSpec) -> Iterator[tuple[str, str, int]]:
 
 def _conflict(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
     return one[1:] == other[1:] and (one[0] == other[0] or "0.0.0.0" in (one[0], other[0]))
-
-
-def _node_matches(spec: core_v1.PodSpec, labels: Mapping[str, str], name: str) -> bool:
-    if any(labels.get(key) != value for key, value in (spec.nodeSelector or {}).items()):
-        return False
-    affinity = spec.affinity.nodeAffinity if spec.affinity else None
-    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity else None
-    if required is None:
-        return True
-    return any(_term_matches(term, labels, name) for term in required.nodeSelectorTerms)
-
-
-def _term_matches(term: core_v1.NodeSelectorTerm, labels: Mapping[str, str], name: str) -> bool:
-    if not term.matchExpressions and not term.matchFields:
-        return False
-    fields = {"metadata.name": name}
-    return all(_expression(need, labels) for need in term.matchExpressions or ()) and all(
-        _expression(need, fields) for need in term.matchFields or ()
-    )
-
-
-def _expression(need: core_v1.NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
-    have, values = labels.get(need.key), need.values or []
-    match need.operator:
-        case "In":
-            return have in values
-        case "NotIn":
-            return have not in values
-        case "Exists":
-            return have is not None
-        case "DoesNotExist":
-            return have is None
-        case "Gt" | "Lt":
-            try:
-                left, right = int(have or ""), int(values[0])
-            except (ValueError, IndexError):
-                return False
-            return left > right if need.operator == "Gt" else left < right
-    return False
 
 
 def allocatable(cpu: str, memory: str, pods: int, eviction_hard_memory: str = "100Mi") -> Allocatable:

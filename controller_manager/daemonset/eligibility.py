@@ -8,10 +8,11 @@ preemption are the scheduler's matter. Pure. Called by plan.py and controller.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from api.models import apps_v1, core_v1, meta_v1
+from api.node_selectors import NAME_FIELD, admits
 from client.listers import copied
 from controller_manager.node_lifecycle.taints import NO_EXECUTE, NO_SCHEDULE, NOT_READY, UNREACHABLE, UNSCHEDULABLE
 from controller_manager.objects import controller_reference
@@ -20,7 +21,6 @@ from controller_manager.taint_eviction import tolerates
 HASH: Final = "controller-revision-hash"
 GENERATION_LABEL: Final = "pod-template-generation"
 GENERATION_ANNOTATION: Final = "deprecated.daemonset.template.generation"
-NAME_FIELD: Final = "metadata.name"
 
 Toleration = core_v1.Toleration
 _ALWAYS: Final = (
@@ -69,43 +69,7 @@ def judge(template: core_v1.PodTemplateSpec, node: core_v1.Node) -> Eligibility:
 
 def matches_node(spec: core_v1.PodSpec, node: core_v1.Node) -> bool:
     """nodeSelector and required node affinity."""
-    labels: dict[str, str] = node.metadata.labels or {}
-    if not (spec.nodeSelector or {}).items() <= labels.items():
-        return False
-    affinity = spec.affinity.nodeAffinity if spec.affinity is not None else None
-    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity is not None else None
-    if required is None:
-        return True
-    return any(_term_matches(term, labels, node.metadata.name or "") for term in required.nodeSelectorTerms or ())
-
-
-def _term_matches(term: core_v1.NodeSelectorTerm, labels: Mapping[str, str], name: str) -> bool:
-    if not term.matchExpressions and not term.matchFields:
-        return False
-    fields = {NAME_FIELD: name}
-    return all(_requirement_matches(each, labels) for each in term.matchExpressions or ()) and all(
-        _requirement_matches(each, fields) for each in term.matchFields or ()
-    )
-
-
-def _requirement_matches(requirement: core_v1.NodeSelectorRequirement, values: Mapping[str, str]) -> bool:
-    actual, listed = values.get(requirement.key), list(requirement.values or ())
-    match requirement.operator:
-        case "In":
-            return actual in listed
-        case "NotIn":
-            return actual not in listed
-        case "Exists":
-            return actual is not None
-        case "DoesNotExist":
-            return actual is None
-        case "Gt" | "Lt" if actual is not None and len(listed) == 1:
-            try:
-                difference = int(actual) - int(listed[0])
-            except ValueError:
-                return False
-            return difference > 0 if requirement.operator == "Gt" else difference < 0
-    return False
+    return admits(spec, node.metadata.labels or {}, node.metadata.name or "")
 
 
 def node_of(pod: core_v1.Pod) -> str:

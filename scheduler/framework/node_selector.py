@@ -6,28 +6,16 @@ refuses, but which may be stored from elsewhere) make their term match nothing, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from api.models import core_v1
+from api.node_selectors import NAME_FIELD, integer
 from scheduler.framework import node_facts
 from scheduler.framework.columns import BoolArray
 from scheduler.framework.snapshot import ClusterSnapshot
-
-NAME_FIELD = "metadata.name"
-_INT64 = range(-(2**63), 2**63)
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-
-
-def _integer(text: str | None) -> int | None:
-    """A 64-bit integer as Go parses it."""
-    if text is None or _INTEGER.fullmatch(text) is None:
-        return None
-    number = int(text) if len(text) < 25 else _INT64.stop
-    return number if number in _INT64 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +77,11 @@ def _label_requirement(expression: core_v1.NodeSelectorRequirement) -> LabelRequ
         return LabelRequirement(key, lambda value: value is not None)
     if expression.operator == "DoesNotExist" and not values:
         return LabelRequirement(key, lambda value: value is None)
-    if expression.operator in ("Gt", "Lt") and len(values) == 1 and (bound := _integer(values[0])) is not None:
+    if expression.operator in ("Gt", "Lt") and len(values) == 1 and (bound := integer(values[0])) is not None:
         greater = expression.operator == "Gt"
 
         def compare(value: str | None) -> bool:
-            number = _integer(value)
+            number = integer(value)
             return number is not None and (number > bound if greater else number < bound)
 
         return LabelRequirement(key, compare)
