@@ -80,6 +80,7 @@ def etcd(config: ClusterConfig, paths: ClusterPaths, binary: str) -> ProcessSpec
         "--heartbeat-interval=20",
         "--election-timeout=200",
         "--quota-backend-bytes=8589934592",
+        "--max-txn-ops=4096",  # a Service is written with a key for each of its node ports, of which there are 2768
         "--logger=zap",
         "--log-level=warn",
     )

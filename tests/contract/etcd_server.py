@@ -57,6 +57,7 @@ class EtcdServer:
                     "--initial-cluster=default=http://localhost:2380",
                     "--heartbeat-interval=20",
                     "--election-timeout=200",
+                    "--max-txn-ops=4096",
                     "--log-level=warn",
                 ],
                 stdout=log,

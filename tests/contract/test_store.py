@@ -286,3 +286,13 @@ async def test_a_value_with_a_lifetime_goes_away_and_one_that_was_kept_does_not(
     present, _ = await store.get(key("kept"))
     assert present is not None and present.value == b"2"
     await watch.close()
+
+
+async def test_a_transaction_may_have_as_many_keys_as_a_service_has_node_ports(store: Store) -> None:
+    beside = [Beside(key(f"port-{number}"), b"taken") for number in range(400)]
+    made = await store.create(key("service"), b"x", beside=beside)
+    assert made.ok
+    assert (await store.range(PREFIX, END, limit=1)).total == 401
+    gone = [each._replace(value=None) for each in beside]
+    assert (await store.delete(key("service"), made.revision, gone)).ok
+    assert (await store.range(PREFIX, END, limit=1)).total == 0
