@@ -68,11 +68,10 @@ class AuditLog:
         lines, self._lines, self._waiting = self._lines, [], 0
         while lines:
             count = len(lines)
-            if self._limit and not self._stdout:
-                count = self._fitting(lines)
-            data = b"\n".join((*lines[:count], b""))
             try:
-                self._put(data)
+                if self._limit and not self._stdout:
+                    count = self._fitting(lines)
+                self._put(b"\n".join((*lines[:count], b"")))
             except OSError as error:
                 if not self.lost:
                     log.warning("Could not write the audit log", extra=kv(path=self._path, error=error))

@@ -60,3 +60,22 @@ async def test_a_full_disk_is_counted() -> None:
     log.flush()
     assert log.lost == 2
     log.close()
+
+
+async def test_a_file_that_cannot_be_changed_costs_lines_and_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_log, "MEBIBYTE", 10)
+    folder = tmp_path / "logs"
+    log = AuditLog(str(folder / "audit.log"), max_size=1)
+    log.write(b"first line")
+    log.flush()
+    folder.rename(tmp_path / "away")
+    folder.write_text("somebody's file\n")
+    log.write(b"lost")
+    log.flush()
+    assert log.lost == 1
+    folder.unlink()
+    log.write(b"second line")
+    log.close()
+    assert (folder / "audit.log").read_bytes() == b"second line\n"
