@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from api.daemons import daemon_pod
 from api.models import apps_v1, core_v1, meta_v1
 from cluster_autoscaler import node_facts as facts
 from cluster_autoscaler.simulation import Simulator
@@ -39,17 +40,6 @@ _PASSING_PREFIXES: Final = (
     "startup-taint.cluster-autoscaler.kubernetes.io/",
     "status-taint.cluster-autoscaler.kubernetes.io/",
     "ignore-taint.cluster-autoscaler.kubernetes.io/",
-)
-_DAEMON_TOLERATIONS: Final = tuple(
-    core_v1.Toleration(key=f"node.kubernetes.io/{key}", operator="Exists", effect=effect)
-    for key, effect in (
-        ("not-ready", "NoExecute"),
-        ("unreachable", "NoExecute"),
-        ("disk-pressure", "NoSchedule"),
-        ("memory-pressure", "NoSchedule"),
-        ("pid-pressure", "NoSchedule"),
-        ("unschedulable", "NoSchedule"),
-    )
 )
 
 
@@ -105,31 +95,6 @@ def sanitized(node: core_v1.Node, name: str) -> core_v1.Node:
             capacity=status.capacity if status is not None else None,
             images=status.images if status is not None else None,
         ),
-    )
-
-
-def daemon_pod(daemon: apps_v1.DaemonSet) -> core_v1.Pod | None:
-    """A pod as the DaemonSet's controller makes them."""
-    spec = daemon.spec.template.spec if daemon.spec is not None else None
-    if spec is None:
-        return None
-    own = daemon.spec.template.metadata
-    return core_v1.Pod(
-        metadata=meta_v1.ObjectMeta(
-            name=daemon.metadata.name,
-            namespace=daemon.metadata.namespace,
-            labels=own.labels if own is not None else None,
-            ownerReferences=[
-                meta_v1.OwnerReference(
-                    apiVersion="apps/v1",
-                    kind="DaemonSet",
-                    name=daemon.metadata.name or "",
-                    uid=daemon.metadata.uid or "",
-                    controller=True,
-                )
-            ],
-        ),
-        spec=msgspec.structs.replace(spec, tolerations=[*(spec.tolerations or ()), *_DAEMON_TOLERATIONS]),
     )
 
 

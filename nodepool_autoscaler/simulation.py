@@ -1,7 +1,7 @@
 """Nodes that do not exist yet, in the scheduler's snapshot: claims under way, and one node for each offering of a pool.
 
-Owns the making of such Node objects and of the DaemonSets' pods on them. Everything here happens inside a fork of the
-snapshot and is undone with it.
+Owns the making of such Node objects, and which DaemonSets' pods are on them. Everything here happens inside a fork of
+the snapshot and is undone with it.
 """
 # mypy: disable-error-code="union-attr,type-var"
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from api.daemons import daemon_pod
 from api.models import apps_v1, core_v1, meta_v1
 from nodepool_autoscaler import names
 from nodepool_autoscaler.model import Amounts, NodeState, Offering, Pool
@@ -27,17 +28,6 @@ from scheduler.plugins.registry import default_entries
 
 _POINTS = frozenset({"preEnqueue", "queueSort", "filter"})
 _AMONG_PODS = frozenset({"PodTopologySpread", "InterPodAffinity"})
-_DAEMON_TOLERATIONS = tuple(
-    core_v1.Toleration(key=f"node.kubernetes.io/{key}", operator="Exists", effect=effect)
-    for key, effect in (
-        ("not-ready", "NoExecute"),
-        ("unreachable", "NoExecute"),
-        ("disk-pressure", "NoSchedule"),
-        ("memory-pressure", "NoSchedule"),
-        ("pid-pressure", "NoSchedule"),
-        ("unschedulable", "NoSchedule"),
-    )
-)
 
 
 def without_node(info: PodInfo) -> PodInfo:
@@ -78,31 +68,6 @@ def future_node(state: NodeState) -> core_v1.Node:
     }
     known = {name: amount for name, amount in offered.items() if amount}  # a device is 0 until its plugin has come
     return made_node(state.name, labels, claim.taints, {**claim.allocatable, **known})
-
-
-def daemon_pod(daemon: apps_v1.DaemonSet) -> core_v1.Pod | None:
-    """A pod as the DaemonSet's controller makes them."""
-    spec = daemon.spec.template.spec if daemon.spec is not None else None
-    if spec is None:
-        return None
-    own = daemon.spec.template.metadata
-    return core_v1.Pod(
-        metadata=meta_v1.ObjectMeta(
-            name=daemon.metadata.name,
-            namespace=daemon.metadata.namespace,
-            labels=own.labels if own is not None else None,
-            ownerReferences=[
-                meta_v1.OwnerReference(
-                    apiVersion="apps/v1",
-                    kind="DaemonSet",
-                    name=daemon.metadata.name or "",
-                    uid=daemon.metadata.uid or "",
-                    controller=True,
-                )
-            ],
-        ),
-        spec=msgspec.structs.replace(spec, tolerations=[*(spec.tolerations or ()), *_DAEMON_TOLERATIONS]),
-    )
 
 
 class Simulator:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from api.daemons import daemon_tolerations
 from api.models import apps_v1, core_v1, meta_v1
 from api.node_selectors import NAME_FIELD, admits
 from client.listers import copied
-from controller_manager.node_lifecycle.taints import NO_EXECUTE, NO_SCHEDULE, NOT_READY, UNREACHABLE, UNSCHEDULABLE
+from controller_manager.node_lifecycle.taints import NO_EXECUTE, NO_SCHEDULE
 from controller_manager.objects import controller_reference
 from controller_manager.taint_eviction import tolerates
 
@@ -23,15 +24,6 @@ GENERATION_LABEL: Final = "pod-template-generation"
 GENERATION_ANNOTATION: Final = "deprecated.daemonset.template.generation"
 
 Toleration = core_v1.Toleration
-_ALWAYS: Final = (
-    (NOT_READY, NO_EXECUTE),
-    (UNREACHABLE, NO_EXECUTE),
-    ("node.kubernetes.io/disk-pressure", NO_SCHEDULE),
-    ("node.kubernetes.io/memory-pressure", NO_SCHEDULE),
-    ("node.kubernetes.io/pid-pressure", NO_SCHEDULE),
-    (UNSCHEDULABLE, NO_SCHEDULE),
-)
-_HOST_NETWORK: Final = ("node.kubernetes.io/network-unavailable", NO_SCHEDULE)
 
 
 class Eligibility(NamedTuple):
@@ -41,16 +33,6 @@ class Eligibility(NamedTuple):
     stay: bool
 
 
-def tolerations(spec: core_v1.PodSpec) -> list[Toleration]:
-    """The template's tolerations and those of every daemon pod: it outlives a node's troubles."""
-    wanted = [*_ALWAYS, *([_HOST_NETWORK] if spec.hostNetwork else [])]
-    given = list(spec.tolerations or ())
-    known = {(each.key, each.effect) for each in given if each.operator == "Exists"}
-    return given + [
-        Toleration(key=key, operator="Exists", effect=effect) for key, effect in wanted if (key, effect) not in known
-    ]
-
-
 def judge(template: core_v1.PodTemplateSpec, node: core_v1.Node) -> Eligibility:
     """Whether a DaemonSet with this template belongs on the node."""
     spec = template.spec or core_v1.PodSpec(containers=[])
@@ -58,7 +40,7 @@ def judge(template: core_v1.PodTemplateSpec, node: core_v1.Node) -> Eligibility:
         return Eligibility(False, False)
     if not matches_node(spec, node):
         return Eligibility(False, False)
-    tolerated = tolerations(spec)
+    tolerated = daemon_tolerations(spec)
     hostile = [
         taint.effect
         for taint in (node.spec.taints if node.spec is not None else None) or ()
@@ -90,7 +72,7 @@ def pod_for(ds: apps_v1.DaemonSet, node: str, revision_hash: str) -> core_v1.Pod
     template = ds.spec.template
     given = template.metadata or meta_v1.ObjectMeta()
     spec = copied(template.spec or core_v1.PodSpec(containers=[]))
-    spec.tolerations = tolerations(spec)
+    spec.tolerations = daemon_tolerations(spec)
     spec.affinity = spec.affinity or core_v1.Affinity()
     spec.affinity.nodeAffinity = spec.affinity.nodeAffinity or core_v1.NodeAffinity()
     # What the template requires was checked against the node already: its name is all that is left to require.
