@@ -50,9 +50,12 @@ _log = log.get(__name__)
 
 
 class Refused(Exception):
-    """The claim cannot have a volume now. `reschedule`: the scheduler shall look for another node."""
+    """The claim cannot have a volume now. `reschedule`: the scheduler shall look for another node.
 
-    def __init__(self, text: str, *, reschedule: bool = False, under_way: bool = False) -> None:
+    `under_way`: whether the driver may still be making it; None when it was not asked.
+    """
+
+    def __init__(self, text: str, *, reschedule: bool = False, under_way: bool | None = None) -> None:
         super().__init__(text)
         self.reschedule = reschedule
         self.under_way = under_way
@@ -197,6 +200,7 @@ class Provisioner:
             made = await self._make(name, claim, found)
         except Refused as error:
             return await self._refused(key, claim, found, error)
+        self._under_way[key] = claim  # until it is written down that there is a disk
         try:
             await self._client.create(made)
         except AlreadyExists:
@@ -215,7 +219,7 @@ class Provisioner:
         self._events.event(claim, WARNING, "ProvisioningFailed", text)
         if error.under_way:
             self._under_way[key] = claim
-        else:
+        elif error.under_way is False:
             self._under_way.pop(key, None)
         if error.reschedule and annotations_of(claim).get(rules.SELECTED_NODE):
             patch = {"metadata": {"annotations": {rules.SELECTED_NODE: None}}}
@@ -359,7 +363,12 @@ class Provisioner:
         try:
             if node is not None:
                 raise Refused(f"persistentvolume {key.name} is still attached to node {node}")
+            current = await self._client.get(Volume, key.name)
+            if current.metadata.uid != volume.metadata.uid or not is_to_be_deleted(current):
+                return DONE  # the cache has yet to hear of it
             await self._delete(volume)
+        except NotFound:
+            return DONE
         except Refused as error:
             self._events.event(volume, WARNING, "VolumeFailedDelete", str(error))
             return Result(requeue_after=self._retries.after_failure(key, node))

@@ -10,18 +10,21 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from api import resources
-from api.models import storage_v1
+from api.models import core_v1, storage_v1
 from client.client import Client, PatchType
+from client.events import EventRecorder
 from client.informer import Informers
 from cloud.model import Health
 from cloud.volumes_media import FakeMedia
 from csi_controllers.app import loops
 from csi_controllers.driver import Driver, DriverError
+from csi_controllers.provisioner import Provisioner
 from machinery.clock import Clock, RealClock
-from machinery.errors import NotFound
+from machinery.errors import NotFound, ServiceUnavailable
 from machinery.health import HealthServer
 from tests.harness import block_storage
 from tests.integration.controller_manager import volumes as v
@@ -29,6 +32,9 @@ from tests.integration.controller_manager.hollow import Cluster, eventually, run
 
 DRIVER = "block.csi.nanokube.io"
 ZONE = "topology.kubernetes.io/zone"
+EVENTS = resources.of(core_v1.Event)
+SECRETS = resources.of(core_v1.Secret)
+_KEY = {"name": "key", "namespace": "default"}
 FINALIZER = "external-attacher/block-csi-nanokube-io"
 PROVISIONED = "external-provisioner.volume.kubernetes.io/finalizer"
 ATTACHMENTS = resources.of(storage_v1.VolumeAttachment)
@@ -429,6 +435,70 @@ async def test_a_claim_that_goes_while_its_disk_is_made_leaves_none_behind() -> 
         s.driver.broken = ""
         await eventually(lambda: _is(not s.disks.sizes), "the disk to go", timeout=20)
         await eventually(lambda: _no_volumes(s), "no volume to be left", timeout=20)
+
+
+async def test_a_disk_that_may_be_there_is_remembered_though_the_driver_cannot_be_asked() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key", "namespace": "default"}}
+    parameters = {f"csi.storage.k8s.io/provisioner-secret-{each}": value for each, value in _KEY.items()}
+    async with site(parameters=parameters) as s:
+        await s.client.create(secret)
+        s.driver.broken, s.driver.loses_answers = "CreateVolume", True
+        s.driver.error = DriverError("DEADLINE_EXCEEDED", 4, "who knows")
+        await s.client.create(v.claim("data", "1Gi", "block"))
+        await v.told(s.cluster, "PersistentVolumeClaim", "data", "WaitForFirstConsumer")
+        await v.select_node(s.cluster, "data", "node-1")
+        await eventually(lambda: _is(bool(s.disks.sizes)), "the disk", timeout=20)
+        await s.client.delete(SECRETS, "key", v.NS)
+        await _failed(s, "error getting secret key")
+        await s.client.delete(v.CLAIMS, "data", v.NS)
+        await s.gone(v.CLAIMS, "data", v.NS)
+        s.driver.broken = ""
+        await s.client.create(secret)
+        await eventually(lambda: _is(not s.disks.sizes), "the disk to go", timeout=20)
+
+
+async def test_a_disk_whose_volume_cannot_be_written_down_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site() as s:
+        create, refused = s.client.create, 0
+
+        async def refusing(obj: Any, *args: Any, **more: Any) -> Any:
+            nonlocal refused
+            if isinstance(obj, dict) and obj["kind"] == "PersistentVolume":
+                refused += 1
+                raise ServiceUnavailable("not now")
+            return await create(obj, *args, **more)
+
+        monkeypatch.setattr(s.client, "create", refusing)
+        await create(v.claim("data", "1Gi", "block"))
+        await v.told(s.cluster, "PersistentVolumeClaim", "data", "WaitForFirstConsumer")
+        await v.select_node(s.cluster, "data", "node-1")
+        await eventually(lambda: _is(refused > 0), "a refusal", timeout=20)
+        await s.client.delete(v.CLAIMS, "data", v.NS)
+        await s.gone(v.CLAIMS, "data", v.NS)
+        monkeypatch.undo()
+        await eventually(lambda: _is(not s.disks.sizes), "the disk to go", timeout=20)
+
+
+async def test_no_disk_is_deleted_on_the_word_of_a_cache() -> None:
+    async with site() as s:
+        volume = await s.provisioned()
+        name = volume["metadata"]["name"]
+        keep = {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+        await s.client.patch(v.VOLUMES, name, keep, type=PatchType.MERGE)
+        clock = RealClock(20.0)
+        informers, events = Informers(s.client, clock), EventRecorder(s.client, clock, "test")
+        late = Provisioner(s.client, informers, clock, events, s.driver, await s.driver.about(), "ext4")
+        volume["spec"]["persistentVolumeReclaimPolicy"], volume["status"]["phase"] = "Delete", "Released"
+        await late._keep(msgspec.convert(volume, core_v1.PersistentVolume))
+        assert s.driver.calls["DeleteVolume"] == []
+        assert s.disk(volume["spec"]["csi"]["volumeHandle"]).deleting is False
+
+
+async def _failed(s: Site, why: str) -> None:
+    async def probe() -> bool:
+        return any(why in (each.get("message") or "") for each in (await s.client.list(EVENTS)).items)
+
+    await eventually(probe, why, timeout=20)
 
 
 async def _no_volumes(s: Site) -> bool:
