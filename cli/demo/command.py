@@ -62,10 +62,12 @@ def _bring_up(name: str, time_scale: float) -> ClusterConfig:
 
 
 def _check(config: ClusterConfig) -> None:
-    if not (scales_nodes(config) and serves_metrics(config)):
+    if not serves_metrics(config) or not (config.nodepools or scales_nodes(config)):
         raise CommandError(
             f"cluster {config.name} has no metrics-server or no cluster autoscaler (it was begun --only)"
         )
+    if config.nodepools:
+        raise CommandError(f"cluster {config.name} has no cluster autoscaler (it was begun --nodepools)")
 
 
 def _tell(config: ClusterConfig, paths: ClusterPaths, timeline: Timeline, *, keep: bool, mine: bool) -> int:

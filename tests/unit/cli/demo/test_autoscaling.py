@@ -94,6 +94,18 @@ def test_clusters_that_cannot_tell_it(nodes: list[Obj], words: str) -> None:
         workload.size(nodes, [])
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        pytest.param(ClusterConfig("demo", 0, only=["apiserver"]), "begun --only", id="parts"),
+        pytest.param(ClusterConfig("demo", 0, nodepools=True), "begun --nodepools", id="node pools"),
+    ],
+)
+def test_clusters_without_its_parts_say_why(config: ClusterConfig, words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        command._check(config)
+
+
 def test_each_line_has_times_and_evidence(timeline: Timeline, lines: list[str]) -> None:
     looks: Iterator[Look] = iter([Look(seen="1 of 2"), Look(seen="1 of 2"), Look("2\n  of 2")])
     timeline.note("begins", "now")
