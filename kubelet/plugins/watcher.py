@@ -24,6 +24,7 @@ from proto.pluginregistration.v1 import pluginregistration_pb2 as pb
 _log = log.get(__name__)
 LOOK_SECONDS = 0.5  # real seconds between looks at the folder
 CALL_SECONDS = 10.0  # real seconds a plugin may take to answer
+REGISTER_SECONDS = 30.0  # real seconds for all that a plugin is asked, lest the others wait for one that hangs
 FIRST_RETRY, LAST_RETRY = 0.5, 122.0  # cluster seconds, upstream's durationBeforeRetry
 Identity = tuple[int, int]  # inode and time of change of a socket
 
@@ -80,12 +81,16 @@ class PluginWatcher:
                 self._leaving.append(gone)
         for gone in tuple(self._leaving):
             await self._leave(gone)
+        due: list[tuple[str, _Plugin]] = []
+        now = self._clock.monotonic()
         for path, identity in found.items():
             backoff = Backoff(initial=FIRST_RETRY, maximum=LAST_RETRY)
             plugin = self._plugins.setdefault(path, _Plugin(identity, backoff))
-            now = self._clock.monotonic()
             if not plugin.registered and now >= plugin.retry_at:
-                await self._try(path, plugin, now)
+                due.append((path, plugin))
+        async with asyncio.TaskGroup() as group:
+            for path, plugin in due:
+                group.create_task(self._try(path, plugin))
 
     async def _leave(self, plugin: _Plugin) -> None:
         now = self._clock.monotonic()
@@ -105,14 +110,15 @@ class PluginWatcher:
         plugin.backoff.advance(now, now)
         return now + plugin.backoff.delay
 
-    async def _try(self, path: str, plugin: _Plugin, now: float) -> None:
+    async def _try(self, path: str, plugin: _Plugin) -> None:
         try:
-            await self._register(path, plugin)
-        except Refused as error:
-            plugin.retry_at = self._later(plugin, now)
-            _log.warning("Failed to register plugin", extra=kv(socket=path, error=error))
+            async with asyncio.timeout(REGISTER_SECONDS):
+                await self._register(path, plugin)
+        except (Refused, TimeoutError) as error:
+            plugin.retry_at = self._later(plugin, self._clock.monotonic())
+            _log.warning("Failed to register plugin", extra=kv(socket=path, error=str(error) or "it took too long"))
         except Exception:  # noqa: BLE001  a plugin must not end the kubelet
-            plugin.retry_at = self._later(plugin, now)
+            plugin.retry_at = self._later(plugin, self._clock.monotonic())
             _log.exception("Failed to register plugin", extra=kv(socket=path))
 
     async def _register(self, path: str, plugin: _Plugin) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from kubelet.plugins import watcher as watching
 from kubelet.plugins.watcher import PluginWatcher, Refused, sockets_in
 from machinery.clock import VirtualClock
 from tests.harness.csi_driver import FakeDriver
@@ -105,6 +107,29 @@ async def test_who_comes_back_in_time_does_not_leave(folder: Path) -> None:
         await clock.advance(5)
         await watcher.look()
     assert [call for call, _ in handler.calls] == ["register", "deregister", "register"]
+
+
+async def test_a_plugin_that_hangs_keeps_nobody_waiting_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "REGISTER_SECONDS", 0.3)
+    hanging, other = FakeDriver(folder / "d1"), FakeDriver(folder / "d2", name="other.example.com")
+
+    class Waiting(Handler):
+        async def register(self, name: str, endpoint: str, versions: Sequence[str]) -> None:
+            await super().register(name, endpoint, versions)
+            if name == hanging.name:
+                await asyncio.Event().wait()
+
+    handler, clock = Waiting(), VirtualClock()
+    watcher = PluginWatcher(folder / "r", {"CSIPlugin": handler}, clock)
+    async with hanging.serve(folder / "r" / "a"), other.serve(folder / "r" / "b"), asyncio.timeout(20):
+        await watcher.look()
+        assert sorted(handler.calls) == sorted([("register", hanging.name), ("register", other.name)])
+        await watcher.look()
+        assert len(handler.calls) == 2, "it is tried later"
+        await clock.advance(0.6)
+        await watcher.look()
+    assert handler.calls[2:] == [("register", hanging.name)]
+    assert (hanging.registered, other.registered) == ([], [(True, "")])
 
 
 async def test_a_socket_that_nobody_answers_does_no_harm(folder: Path) -> None:
