@@ -15,6 +15,7 @@ from apiserver.registry.context import RequestContext
 from apiserver.registry.creating import Creating
 from apiserver.registry.hooks import UPDATE, Obj
 from apiserver.registry.listing import parse_revision
+from apiserver.registry.owners import drop_twins
 from apiserver.registry.patching import patcher
 from apiserver.registry.reading import storage_errors
 from apiserver.registry.strategy import Strategy
@@ -53,6 +54,7 @@ class Changing(Creating):
         strategy = self.strategy.for_subresource(subresource)
         meta = self._metadata(body, namespace)
         self._check_name(meta, name)
+        drop_twins(ctx, meta, admitted=False)
         uid, version = meta.get("uid"), meta.get("resourceVersion") or ""
         pristine, unused = encode(body), [body]
 
@@ -72,6 +74,8 @@ class Changing(Creating):
             missing = (error.details or {}).get("kind") == self.resource.plural
             if subresource or not strategy.allow_create_on_update or not missing:
                 raise
+            if ctx.may_create is not None:
+                ctx.may_create()
             fresh = decode(pristine)
             fresh["metadata"].pop("resourceVersion", None)
             fresh["metadata"].pop("uid", None)
@@ -134,6 +138,8 @@ class Changing(Creating):
             except NotFound as error:
                 if subresource or (error.details or {}).get("kind") != self.resource.plural:
                     raise
+            if ctx.may_create is not None:
+                ctx.may_create()
             fresh = made({})
             if uid := fresh["metadata"].get("uid"):
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
@@ -261,6 +267,7 @@ class Changing(Creating):
         managed = account(old, new, given)
         await self._admit(ctx, UPDATE, namespace, name, new, old, subresource)
         meta = new["metadata"]
+        drop_twins(ctx, meta, admitted=True)
         meta["resourceVersion"] = old["metadata"]["resourceVersion"]
         new["kind"], new["apiVersion"] = old["kind"], old["apiVersion"]
         strategy.prepare_update(ctx, new, old)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from apiserver.registry.context import RequestContext
 from apiserver.registry.hooks import CREATE, Obj, Undo
 from apiserver.registry.naming import generated_name, new_uid
+from apiserver.registry.owners import drop_twins
 from apiserver.registry.reading import storage_errors
 from apiserver.registry.tracking import Tracker
 from apiserver.registry.writer import ResourceWriter, take_back
@@ -51,6 +52,7 @@ class Creating(ResourceWriter):
         meta = self._metadata(body, namespace)
         if meta.get("resourceVersion"):
             raise StatusError("resourceVersion should not be set on objects to be created", code=500, reason="")
+        drop_twins(ctx, meta, admitted=False)
         generates = bool(meta.get("generateName")) and not meta.get("name")
         pristine = encode(body) if generates else b""
         for attempt in range(NAME_ATTEMPTS if generates else 1):
@@ -72,6 +74,8 @@ class Creating(ResourceWriter):
         if tracker is not None:
             managed = tracker.created(ctx, obj, managed, now, empty_list=empty_list)
         await self._admit(ctx, CREATE, namespace, meta.get("name") or "", obj, None, "")
+        meta = obj["metadata"]
+        drop_twins(ctx, meta, admitted=True)
         if meta.get("generateName") and not meta.get("name"):
             meta["name"] = generated_name(meta["generateName"])
         meta["uid"] = new_uid()

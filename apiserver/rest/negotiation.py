@@ -75,7 +75,9 @@ def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = Tru
         return PLAIN
     found = ranges(header)
     json_too = any(media.media_type in _JSON_RANGES and "as" not in media.parameters for media in found)
+    known_type = False
     for media in found:
+        known_type = known_type or media.media_type in (*_JSON_RANGES, YAML, PROTOBUF)
         if media.media_type in _JSON_RANGES:
             chosen = JSON
         elif media.media_type == PROTOBUF or (media.media_type == YAML and yaml):
@@ -83,16 +85,23 @@ def negotiate(header: str, *, transforms: tuple[str, ...] = (), yaml: bool = Tru
         else:
             continue
         wanted = media.parameters.get("as", "")
-        if not wanted:
+        if not wanted and not media.parameters.keys() & {"g", "v"}:  # these ask for a kind, too: one without a name
             return PLAIN if chosen == JSON else Accepted(chosen, json_too=json_too)
         version = media.parameters.get("v", "")
         known = media.parameters.get("g") == META_GROUP and version in ("v1", "v1beta1") and wanted in transforms
         if known and not (chosen == PROTOBUF and wanted == TABLE):  # no Table is ever read from protobuf
             return Accepted(chosen, wanted, version, json_too or chosen == JSON)
-    raise not_acceptable()
+    raise _no_such_form(watch=not yaml) if known_type else not_acceptable()
+
+
+def _no_such_form(*, watch: bool) -> NotAcceptable:
+    """What upstream's serializers say where its router had found the media type."""
+    forms = f"{JSON};stream=watch, {PROTOBUF};stream=watch" if watch else _AVAILABLE
+    return NotAcceptable(f"only the following media types are accepted: {forms}", details={})
 
 
 def not_acceptable() -> NotAcceptable:
+    """No media type of the client's is one of this server's."""
     return NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_AVAILABLE}", details={})
 
 

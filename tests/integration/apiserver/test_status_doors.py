@@ -1,4 +1,4 @@
-"""What the doors of a kind leave alone: metadata in status writes, creation by PUT, deletion without dependents.
+"""What writes leave alone or put right: metadata in status writes, creation by PUT, owners named twice.
 
 Facts from upstream's integration tests of all API definitions (test/integration/apiserver/apidefinitions).
 """
@@ -82,3 +82,33 @@ async def test_nobody_waits_for_dependents_of_events(apiserver: RunningApiServer
     assert (await rest.request("DELETE", path, {"propagationPolicy": policy})).status == 200
     assert (await rest.get(path)).json["metadata"]["finalizers"] == ["x.example.com/y"]
     await rest.request("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+
+
+OWNERS = "/api/v1/namespaces/default/configmaps"
+TWICE = ".metadata.ownerReferences contains duplicate entries"
+
+
+async def test_owners_that_are_named_twice_are_kept_once(apiserver: RunningApiServer) -> None:
+    rest = apiserver.rest()
+    first, second = ({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": f"uid-{each}"} for each in "ab")
+    path = f"{OWNERS}/owned-twice"
+    meta = {"name": "owned-twice", "ownerReferences": [first, first]}
+    made = await rest.post(OWNERS, {"metadata": meta})
+    assert made.status == 201, made.json
+    try:
+        assert made.json["metadata"]["ownerReferences"] == [first]
+        assert f"{TWICE}; " in made.header("warning")
+        assert "observed: uid-a" in made.header("warning")
+        put = await rest.request("PUT", path, {"metadata": {**meta, "ownerReferences": [first, second, first]}})
+        assert put.json["metadata"]["ownerReferences"] == [first, second]
+        assert f"{TWICE}; " in put.header("warning")
+        added = [{"op": "add", "path": "/metadata/ownerReferences/-", "value": second}]
+        patched = await rest.request("PATCH", path, added, {"content-type": "application/json-patch+json"})
+        assert patched.json["metadata"]["ownerReferences"] == [first, second]
+        assert f"{TWICE} after mutating admission happens; " in patched.header("warning")
+        controlled = {**second, "controller": True}
+        kept = await rest.request("PUT", path, {"metadata": {**meta, "ownerReferences": [second, controlled]}})
+        assert kept.json["metadata"]["ownerReferences"] == [second, controlled]
+        assert not kept.header("warning")
+    finally:
+        await rest.request("DELETE", path)

@@ -47,10 +47,21 @@ def test_negotiate(header: str, expected: Accepted) -> None:
     assert negotiate(header, transforms=(TABLE, PARTIAL)) == expected
 
 
-@pytest.mark.parametrize("header", ["text/plain", "application/json;as=Table;v=v9;g=meta.k8s.io", "image/*"])
-def test_what_cannot_be_written_is_refused(header: str) -> None:
-    with pytest.raises(NotAcceptable, match="Available representations"):
-        negotiate(header, transforms=(TABLE,))
+@pytest.mark.parametrize(
+    ("header", "yaml", "told"),
+    [
+        pytest.param("text/plain", True, "Available representations", id="text"),
+        pytest.param("image/*", True, "Available representations", id="image"),
+        pytest.param("application/json;as=Table;v=v9;g=meta.k8s.io", True, "yaml, .*protobuf$", id="unknown-version"),
+        pytest.param("application/json;as=Service;v=v1;g=", True, "yaml, .*protobuf$", id="no-kind-of-meta"),
+        pytest.param("application/json;g=meta.k8s.io;v=v1", True, "yaml, .*protobuf$", id="no-kind"),
+        pytest.param(f"{PROTOBUF};as=Table;v=v1;g=meta.k8s.io", True, "yaml, .*protobuf$", id="table-in-protobuf"),
+        pytest.param(YAML, False, "json;stream=watch, .*protobuf;stream=watch$", id="watch-in-yaml"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(header: str, yaml: bool, told: str) -> None:
+    with pytest.raises(NotAcceptable, match=told):
+        negotiate(header, transforms=(TABLE,), yaml=yaml)
 
 
 @pytest.mark.parametrize(
