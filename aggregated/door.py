@@ -1,7 +1,7 @@
 """HTTPS for the API server: connections, requests and who is at the other end.
 
-Owns: the socket, TLS with an optional client certificate, HTTP/1.1 (only what a read-only API needs) and its bounds.
-Never knows what a path means: `Handler` answers. Run by `aggregated.serving`.
+Owns: the socket, TLS with an optional client certificate, HTTP/1.1 (only what a read-only API and reviews need) and its
+bounds. Never knows what a path means: `Handler` answers. Run by `aggregated.serving`, and for the reviews of webhooks.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ Certificate = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """One request. Header names are lower case; `certificate` is the verified one, as the ssl module tells it."""
+    """One request. Header names are lower case; `certificate` is the verified one, as the ssl module tells it.
+
+    `body` is None when it is larger than the door takes.
+    """
 
     method: str
     target: str
     headers: Sequence[tuple[bytes, bytes]]
     certificate: Certificate | None
+    body: bytes | None = b""
 
     def header(self, name: bytes) -> str:
         """The first of that name, or ""."""
@@ -75,11 +79,12 @@ def refusal(error: StatusError) -> Told:
 
 
 class Door:
-    """Listens, and lets the handler answer."""
+    """Listens, and lets the handler answer. Of bodies, up to `max_body` bytes are kept; by default none is."""
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext, max_body: int = 0) -> None:
         self._handler = handler
         self._tls = tls
+        self._max_body = max_body
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -109,7 +114,7 @@ class Door:
                 self._open.add(task)
                 certificate = writer.get_extra_info("ssl_object").getpeercert() or None
                 await self._converse(reader, writer, certificate)
-        except (OSError, ssl.SSLError, TimeoutError, h11.RemoteProtocolError):
+        except (OSError, ssl.SSLError, TimeoutError, h11.ProtocolError):
             pass  # the client has gone, or speaks something else
         except asyncio.CancelledError:
             pass  # the server stops
@@ -124,11 +129,12 @@ class Door:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         while True:
             async with asyncio.timeout(IDLE_SECONDS):
-                request = await _request(http, reader)
-            if request is None:
+                found = await _request(http, reader, self._max_body)
+            if found is None:
                 return
+            request, body = found
             headers = [(name, value) for name, value in request.headers]
-            asked = Asked(request.method.decode(), request.target.decode("latin-1"), headers, certificate)
+            asked = Asked(request.method.decode(), request.target.decode("latin-1"), headers, certificate, body)
             told = await self._answer(asked)
             answering = [
                 ("content-type", told.content_type),
@@ -158,16 +164,24 @@ class Door:
             return refusal(InternalError.of(type(error).__name__))
 
 
-async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """The next request, its body read and thrown away; None at the end."""
+async def _request(
+    http: h11.Connection, reader: asyncio.StreamReader, limit: int
+) -> tuple[h11.Request, bytes | None] | None:
+    """The next request and its body, None when that is larger than the limit; None at the end."""
     request: h11.Request | None = None
+    body, size = bytearray(), 0
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
             http.receive_data(await reader.read(CHUNK))
         elif isinstance(event, h11.Request):
             request = event
+        elif isinstance(event, h11.Data):
+            size += len(event.data)
+            if size <= limit:
+                body += event.data
         elif isinstance(event, h11.EndOfMessage):
-            return request
+            assert request is not None, "a message begins with its head"
+            return request, bytes(body) if size <= limit else None
         elif isinstance(event, h11.ConnectionClosed):
             return None
