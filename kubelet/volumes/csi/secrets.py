@@ -26,4 +26,8 @@ async def secret_values(reader: ObjectReader, what: str, name: SecretName | None
     if found is None:
         raise VolumeError(f'{lead} in the namespace {namespace} with error: secrets "{secret}" not found')
     data = found.data or {}
-    return {key: base64.b64decode(raw).decode("utf-8", "surrogateescape") for key, raw in data.items()}
+    try:
+        return {key: base64.b64decode(raw).decode() for key, raw in data.items()}
+    except UnicodeDecodeError as error:
+        text = "rpc error: code = Internal desc = grpc: error while marshaling: string field contains invalid UTF-8"
+        raise VolumeError(text) from error
