@@ -261,8 +261,10 @@ class GarbageCollector:
         namespace = node.metadata.namespace if resource.namespaced else ""
         try:
             owner = await self._kinds.client(resource).get(View(resource, PartialObject), reference.name, namespace)
-        except (NotFound, MethodNotAllowed):
+        except NotFound:
             return OwnerState.ABSENT
+        except MethodNotAllowed:
+            return OwnerState.SOLID  # nobody can be asked for it: it may well exist
         if owner.metadata.uid != reference.uid:
             return OwnerState.ABSENT
         waits = Node(resource, owner.metadata).waits_for_dependents

@@ -74,6 +74,20 @@ async def test_deleting_a_deployment(policy: str, remaining: tuple[int, int, int
             assert again["metadata"]["ownerReferences"]
 
 
+async def test_only_what_is_known_to_be_gone_takes_its_dependents_along() -> None:
+    async with running_cluster() as cluster:
+        binding = {"apiVersion": "v1", "kind": "Binding", "name": "who-knows", "uid": "no-such-uid"}
+        await config_map(cluster.client, "kept", ownerReferences=[binding])  # nobody can ask for a Binding
+        gone = {"metadata": {"name": "gone", "uid": "no-such-uid-either"}}
+        await config_map(cluster.client, "collected", gone)
+
+        async def collected() -> bool:
+            return not await exists(cluster.client, MAPS, "collected")
+
+        await eventually(collected, "the dependent of what is gone to go")
+        assert await exists(cluster.client, MAPS, "kept")
+
+
 async def test_foreground_waits_for_a_blocking_dependent() -> None:
     async with running_cluster() as cluster:
         client = cluster.client
