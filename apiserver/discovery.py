@@ -309,6 +309,3 @@ def _discovered(resource: Resource) -> Document:
             for name, found in sorted(resource.subresources.items())
         ]
     return entry
-
-
-BUILT_IN = Discovery(RESOURCES)

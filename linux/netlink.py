@@ -13,8 +13,8 @@ import socket
 import struct
 from typing import Self
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_DELADDR = 20, 21
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR = 20
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -167,15 +167,6 @@ class Netlink:
         index = self.index(master) if master else 0
         self._request(RTM_NEWLINK, 0, _link(self.index(name)) + _attr(10, index), "set master", name)
 
-    def move_to_netns(self, name: str, ns_fd: int) -> None:
-        """Move a link into another network namespace."""
-        self._request(RTM_NEWLINK, 0, _link(self.index(name)) + _attr(28, ns_fd), "move link", name)
-
-    def set_hairpin(self, name: str, on: bool = True) -> None:
-        """Let a bridge port send frames back to where they came from."""
-        body = struct.pack("=BxHiII", socket.AF_BRIDGE, 0, self.index(name), 0, 0)
-        self._request(RTM_SETLINK, 0, body + _attr(12 | 0x8000, _attr(4, bytes([on]))), "set hairpin", name)
-
     def delete_link(self, name: str, *, missing_ok: bool = False) -> None:
         """Delete a link (and the other end of a veth pair)."""
         try:
@@ -189,10 +180,6 @@ class Netlink:
     def add_address(self, name: str, address: str, prefix: int) -> None:
         """Add (or confirm) an IPv4 address."""
         self._address(RTM_NEWADDR, _CREATE | _REPLACE, name, address, prefix, "add address")
-
-    def delete_address(self, name: str, address: str, prefix: int) -> None:
-        """Remove an IPv4 address."""
-        self._address(RTM_DELADDR, 0, name, address, prefix, "delete address")
 
     def _address(self, kind: int, flags: int, name: str, address: str, prefix: int, what: str) -> None:
         raw = socket.inet_aton(address)

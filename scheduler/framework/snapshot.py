@@ -6,7 +6,8 @@ never decides. Written by event handlers (and by simulations, between `fork` and
 Updating a pod costs the same however large the cluster is. Every change is told to evaluations that keep results:
 `static_version` moves when something about a node itself changed (labels, taints, images, its existence) or what pods
 mean to one another (terms that no pod had before, labels of namespaces, selectors of workloads), and the change log
-names the columns whose pods or allocatable changed.
+names the columns whose pods or allocatable changed. Over 500 lines because all arrays have one writer, which keeps them
+in step and can undo each write.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from apiserver.aggregation.openapi_v3 import translated
 from apiserver.aggregation.proxy import without_tokens
 from apiserver.aggregation.registration import ALWAYS, api_service, plan
 from apiserver.auth.user import UserInfo
-from apiserver.discovery import BUILT_IN, Discovery, RemoteVersion
+from apiserver.discovery import Discovery, RemoteVersion
 
 REF = ServiceRef("ns", "api", 443)
 SPEC = ApiService("v1.x.io", "x.io", "v1", REF)
@@ -201,7 +201,7 @@ def test_discovery_orders_by_priority() -> None:
     made = Discovery(RESOURCES, remotes)
     names = made.group_names()
     assert (names[0], names[-1]) == ("high.io", "low.io")
-    assert names[1:-1] == BUILT_IN.group_names()
+    assert names[1:-1] == Discovery(RESOURCES).group_names()
     high, apps = made.group("high.io"), made.group("apps")
     assert high is not None and [each["version"] for each in high["versions"]] == ["v1"]
     assert apps is not None and [each["version"] for each in apps["versions"]] == ["v1", "v9"]

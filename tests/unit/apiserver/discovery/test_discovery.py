@@ -4,7 +4,9 @@ import json
 
 from api.resources import RESOURCES
 from apiserver import discovery
-from apiserver.discovery import BUILT_IN
+from apiserver.discovery import Discovery
+
+BUILT_IN = Discovery(RESOURCES)
 
 
 def test_every_resource_is_told_both_ways() -> None:
