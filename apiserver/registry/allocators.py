@@ -325,13 +325,21 @@ class ServiceAllocators:
         return frozenset((*held, *ports_of(service)))
 
 
+def canonical(address: str) -> str:
+    """The one way in which an address is written that may be written in several; what is none stays as it is."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
+
+
 def addresses_of(service: Obj) -> list[str]:
-    """The cluster IPs a stored service holds."""
+    """The cluster IPs a stored service holds, in their canonical form."""
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return []
     found = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
-    return [address for address in found if address and address != "None"]
+    return [canonical(address) for address in found if address and address != "None"]
 
 
 def ports_of(service: Obj) -> list[int]:

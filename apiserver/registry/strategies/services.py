@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from apiserver.registry.allocators import AllocationError, ServiceAllocators, addresses_of, ports_of
+from apiserver.registry.allocators import AllocationError, ServiceAllocators, addresses_of, canonical, ports_of
 from apiserver.registry.defaults.network import default_service
 from apiserver.registry.strategy import Finish, Rules, Strategy
 from apiserver.registry.validation.metadata import Passes
@@ -187,7 +187,7 @@ class ServiceStrategy(Strategy):
                 address = addresses.next()
                 got.append(address)
                 spec["clusterIP"], spec["clusterIPs"] = address, [address]
-            for address in wanted:
+            for address in map(canonical, wanted):
                 if address not in held:
                     addresses.reserve(address)
                     got.append(address)

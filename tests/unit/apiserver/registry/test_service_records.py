@@ -75,14 +75,14 @@ class _LateWatch:
 class Server:
     """A registry over a shared store."""
 
-    def __init__(self, store: Store, seed: int = 1) -> None:
+    def __init__(self, store: Store, seed: int = 1, cidr: str = RANGE) -> None:
         self.store = store
         self.registry = Registry(store, RealClock(), [each for each in RESOURCES if each.plural in KINDS])
-        connect_allocators(self.registry, RANGE)
+        connect_allocators(self.registry, cidr)
         self.services = self.registry.resource("", "v1", "services")
         assert isinstance(self.services.strategy, ServiceStrategy)
         allocators = self.services.strategy.allocators
-        allocators.addresses._ranges[RANGE]._rng = allocators.ports._rng = random.Random(seed)
+        allocators.addresses._ranges[cidr]._rng = allocators.ports._rng = random.Random(seed)
         self.repair = AllocationRepair(store, self.services.cache, allocators, RealClock())
 
     async def create(self, name: str, **spec: Any) -> Obj:
@@ -108,9 +108,12 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def servers(count: int = 2, delay: float = 0.0, *, same_seed: bool = True) -> AsyncIterator[list[Server]]:
+async def servers(
+    count: int = 2, delay: float = 0.0, *, same_seed: bool = True, cidr: str = RANGE
+) -> AsyncIterator[list[Server]]:
     below = MemoryStore()
-    made = [Server(LateStore(below, delay) if delay else below, 1 if same_seed else number) for number in range(count)]
+    stores: list[Any] = [LateStore(below, delay) if delay else below for _ in range(count)]
+    made = [Server(store, 1 if same_seed else number, cidr) for number, store in enumerate(stores)]
     tasks = [asyncio.ensure_future(each.registry.run()) for each in made]
     for each in made:
         await each.registry.wait_ready()
@@ -120,6 +123,24 @@ async def servers(count: int = 2, delay: float = 0.0, *, same_seed: bool = True)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_address_in_other_letters_keeps_its_record() -> None:
+    async with servers(1, cidr="fd00:10::/112") as (one,):
+        made = await one.create("web", clusterIP="FD00:10::AB", ipFamilies=["IPv6"])
+        assert made["spec"]["clusterIP"] == "FD00:10::AB"
+        (record,) = await one.addresses()
+        stored, _ = await one.store.get(record_key(record))
+        assert stored is not None
+        old = write_record(record, ("default", "web"), "2020-01-01T00:00:00Z")
+        await one.store.replace(stored.key, old, stored.mod_revision)
+        await one.repair.repair()
+        assert list(await one.addresses()) == [record]
+        with pytest.raises(Invalid, match="already allocated"):
+            await one.create("other", clusterIP="fd00:10::ab", ipFamilies=["IPv6"])
+        await one.delete("web")
+        assert not await one.addresses()
+        await one.create("other", clusterIP="fd00:10::ab", ipFamilies=["IPv6"])
 
 
 async def test_the_record_is_upstreams_object() -> None:
