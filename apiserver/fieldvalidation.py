@@ -32,6 +32,7 @@ __all__ = [
     "accept_patched",
     "check",
     "check_fields",
+    "patch_invalid",
     "prune",
     "repeated",
 ]
@@ -169,24 +170,28 @@ def accept_patched(
     except TypeMismatch as error:
         # A strategic patch is not decoded from JSON upstream but converted, which words its errors differently.
         why = str(error) if patch is None else error.conversion or str(error)
-        raise _patch_invalid(obj, node, patch, merged, why) from error
+        raise patch_invalid(obj, node, patch, merged, why) from error
     if checked.problems:
         if directive == STRICT:
             why = f"strict decoding error: {', '.join(checked.problems)}"
-            raise _patch_invalid(obj, node, patch, merged, why)
+            raise patch_invalid(obj, node, patch, merged, why)
         if directive != IGNORE:
             warnings.extend(checked.problems)
     return checked.obj
 
 
-def _patch_invalid(
+def patch_invalid(
     obj: Mapping[str, Any],
-    node: SchemaNode,
+    node: SchemaNode | None,
     patch: Mapping[str, Any] | None,
     merged: Mapping[str, Any] | None,
     why: str,
 ) -> Invalid:
-    shown = printed(patch) if patch is not None else go_json(obj, node, merged or {})
+    """The refusal of what a patch results in."""
+    if patch is not None:
+        shown = printed(patch)
+    else:
+        shown = go_json(obj, node, merged or {}) if node is not None else printed(obj)
     text = f"Invalid value: {msgspec.json.encode(shown).decode()}: {why}"
     cause = {"reason": "FieldValueInvalid", "message": text, "field": "patch"}
     return Invalid(f' "" is invalid: patch: {text}', details={"causes": [cause]})

@@ -88,8 +88,6 @@ def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") 
         if "kind" not in body or "apiVersion" not in body:
             body["apiVersion"], body["kind"] = api_version, kind
         return
-    if not isinstance(given_kind, str) or not isinstance(given_version, str):
-        raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): kind and apiVersion are text")
     group, _, version = given_version.rpartition("/")
     refused = f'{given_kind} in version "{version}" cannot be handled as a {kind}'
     if by_kind(group, version, given_kind) is None:

@@ -191,6 +191,19 @@ class _Scanner:
         return True
 
 
+def json_kind(value: Any) -> str:
+    """What Go's messages call a decoded JSON value."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    if value is None:
+        return "null"
+    return "array" if isinstance(value, list) else "object"
+
+
 def json_error(text: bytes) -> str:
     """Go's message for text that is not JSON; empty when Go would accept it."""
     try:

@@ -36,12 +36,13 @@ def decode(body: bytes, kind: str = "") -> dict[str, Any]:
     if not body:
         raise BadRequest(_unrecognized(kind, "empty data (<empty>)"))
     if not body.startswith(MAGIC):
-        shown = body[:4].hex() + (" ..." if len(body) > 4 else "")
-        raise BadRequest(_unrecognized(kind, f"provided data does not appear to be a protobuf message ({shown})"))
+        prefix = " ".join(map(str, MAGIC))
+        why = f"provided data does not appear to be a protobuf message, expected prefix [{prefix}]"
+        raise BadRequest(_unrecognized(kind, f"{why} ({_shown(body)})"))
     try:
         envelope = _Envelope.parse(body[len(MAGIC) :])
     except (_Malformed, UnicodeDecodeError) as error:
-        raise BadRequest(f"unable to decode a protobuf envelope: {error}") from error
+        raise BadRequest(_unrecognized(kind, f"{error} ({_shown(body)})")) from error
     name = protobuf_fields.message_of_kind(envelope.api_version, envelope.kind)
     if name is None:
         raise BadRequest(
@@ -77,6 +78,11 @@ def encode_message(name: str, obj: dict[str, Any]) -> bytes:
         return _encode_message(name, obj)
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error) as error:
         raise BadRequest(f"unable to encode {name.rpartition('.')[2]}: {error}") from error
+
+
+def _shown(body: bytes) -> str:
+    """The beginning of a body, as upstream's summaries show it."""
+    return body[:30].hex() + (" ..." if len(body) > 30 else "")
 
 
 def _unrecognized(kind: str, why: str) -> str:

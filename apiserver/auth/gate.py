@@ -6,7 +6,8 @@ with what their transport knows (certificate, headers).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from urllib.parse import unquote
 
 from apiserver.auth.attributes import ALLOWED, NO_OPINION, Attributes, Authorizes, Decision, forbidden
@@ -21,7 +22,7 @@ from apiserver.auth.user import (
     SERVICE_ACCOUNT_PREFIX,
     UserInfo,
 )
-from machinery.errors import BadRequest, ServiceUnavailable
+from machinery.errors import BadRequest, Forbidden, ServiceUnavailable
 
 USER = b"impersonate-user"
 GROUP = b"impersonate-group"
@@ -69,6 +70,22 @@ class Gate:
         decision = self.decide(user, asked)
         if not decision.allowed:
             raise forbidden(user, asked, decision.reason)
+
+    def creates(self, user: UserInfo, asked: Attributes) -> Callable[[], None] | None:
+        """Asked when a PUT or an apply finds nothing to change and would create: raises Forbidden without the right.
+
+        None where every right is given anyway.
+        """
+        if MASTERS in user.groups:
+            return None
+
+        def check() -> None:
+            wanted = replace(asked, verb="create")
+            decision = self.decide(user, wanted)
+            if not decision.allowed:
+                raise Forbidden.of(wanted.resource, wanted.name, wanted.group, decision.reason)
+
+        return check
 
     def impersonate(self, user: UserInfo, headers: Iterable[tuple[bytes, bytes]]) -> UserInfo:
         """The user that the Impersonate-* headers ask for, if the real one may. Raises Forbidden or BadRequest."""

@@ -165,9 +165,9 @@ class ResourceService:
             user = self._peers[pem] = found
         return user
 
-    def _enter(self, user: UserInfo, verb: str, ref: pb.ResourceRef, field_selector: str = "") -> Resource:
-        """Authorize and route. Raises Forbidden, NotFound, MethodNotAllowed."""
-        asked = Attributes(
+    @staticmethod
+    def _asked(verb: str, ref: pb.ResourceRef, field_selector: str = "") -> Attributes:
+        return Attributes(
             verb=verb,
             is_resource=True,
             group=ref.group,
@@ -179,6 +179,10 @@ class ResourceService:
             subresource=ref.subresource,
             field_selector=field_selector,
         )
+
+    def _enter(self, user: UserInfo, verb: str, ref: pb.ResourceRef, field_selector: str = "") -> Resource:
+        """Authorize and route. Raises Forbidden, NotFound, MethodNotAllowed."""
+        asked = self._asked(verb, ref, field_selector)
         self._gate.authorize(user, asked)
         resource = self._registry.find(ref.group, ref.version, ref.resource)
         if resource is None:
@@ -240,6 +244,7 @@ class ResourceService:
         store = self._registry.resource(*resource.key())
         context = self._context(user, request.options)
         body = check_fields(body, request.json, resource, ref.subresource, context)
+        context.may_create = self._gate.creates(user, self._asked("create", ref))
         raw, _ = await store.update(context, ref.namespace, ref.name, body, subresource=ref.subresource)
         return to_object(raw)
 
@@ -249,6 +254,7 @@ class ResourceService:
         if request.patch_type == APPLY_PATCH:
             context = self._context(user, request.options)
             context.force = request.force
+            context.may_create = self._gate.creates(user, self._asked("create", ref))
             raw, _ = await store.apply(
                 context, ref.namespace, ref.name, decode_body(request.patch), subresource=ref.subresource
             )

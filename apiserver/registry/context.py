@@ -5,6 +5,7 @@ Owns no behaviour. REST and gRPC build the options; `ResourceStore` reads them a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,8 @@ class RequestContext:
     """The version in which the object was sent, where that is not the one whose rules hold."""
     force: bool = False
     """Apply takes fields from other managers."""
+    may_create: Callable[[], None] | None = None
+    """Raises Forbidden unless the user may create what a PUT or an apply did not find; None: nobody needs to ask."""
     annotations: dict[str, str] = field(default_factory=lambda: {} if (told := ANNOTATIONS.get()) is None else told)
     """What admission has to tell whoever reads the audit log: those of the event, when the request is recorded."""
 
@@ -57,6 +60,7 @@ class WatchOptions:
     field_selector: str = ""
     resource_version: str = ""
     resource_version_match: str = ""
+    continue_: str = ""
     allow_bookmarks: bool = False
     send_initial_events: bool | None = None
 

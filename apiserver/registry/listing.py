@@ -6,7 +6,8 @@ Pure; texts are upstream's. Called by `ResourceStore` before it reads anything.
 from __future__ import annotations
 
 import base64
-import binascii
+import re
+from posixpath import normpath
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,10 +15,13 @@ import msgspec
 from apiserver.registry.context import ListOptions, WatchOptions
 from machinery.errors import BadRequest, Expired, StatusError
 from machinery.field_errors import FieldError, invalid
-from machinery.golang import json_error
+from machinery.golang import json_error, json_kind
 
 TOKEN_VERSION = "meta.k8s.io/v1"
-MATCHES = ("", "Exact", "NotOlderThan")
+MATCHES = ("Exact", "NotOlderThan", "")
+_WITH_CONTINUE = "resourceVersionMatch is forbidden when continue is provided"
+_TOKEN_FIELDS: dict[str, tuple[type, str]] = {"v": (str, "string"), "rv": (int, "int64"), "start": (str, "string")}
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9_\r\n-]")
 INCONSISTENT = -1
 """Revision in a token that says: go on from here in whatever state things are now."""
 
@@ -43,24 +47,50 @@ class Token(NamedTuple):
     def decode(cls, text: str) -> Token:
         """Raises BadRequest."""
         try:
-            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            if problem := json_error(raw):
-                raise ValueError(problem)
-            token = msgspec.json.decode(raw)
-            version, revision, start = token["v"], token["rv"], token["start"]
-        except (binascii.Error, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:
+            return cls._read(text)
+        except ValueError as error:
             raise BadRequest(f"invalid continue token: continue key is not valid: {error}") from error
-        if version != TOKEN_VERSION or not isinstance(revision, int) or not isinstance(start, str):
-            raise BadRequest(
-                f'invalid continue token: continue key is not valid: server does not recognize "{version}"'
-            )
+
+    @classmethod
+    def _read(cls, text: str) -> Token:
+        raw = _unarmoured(text)
+        if problem := json_error(raw):
+            raise ValueError(problem)
+        try:
+            token = msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from error
+        if token is None:
+            token = {}
+        if not isinstance(token, dict):
+            raise ValueError(f"json: cannot unmarshal {json_kind(token)} into Go value of type storage.continueToken")
+        for field, value in token.items():
+            known = _TOKEN_FIELDS.get(field)
+            if known is not None and value is not None and type(value) is not known[0]:
+                told = f"number {value}" if isinstance(value, float) else json_kind(value)
+                raise ValueError(
+                    f"json: cannot unmarshal {told} into Go struct field continueToken.{field} of type {known[1]}"
+                )
+        version, revision, start = token.get("v") or "", token.get("rv") or 0, token.get("start") or ""
+        if version != TOKEN_VERSION:
+            raise ValueError(f"server does not recognize this encoded version {version}")
         if not revision:
-            raise BadRequest(
-                "invalid continue token: continue key is not valid: incorrect encoded start resourceVersion"
-            )
-        if start.startswith("/") or "/../" in start:
-            raise BadRequest(f"invalid continue token: continue key is not valid: {start}")
-        return cls(revision, start)
+            raise ValueError(f"incorrect encoded start resourceVersion (version {TOKEN_VERSION})")
+        if not start:
+            raise ValueError(f"encoded start key empty (version {TOKEN_VERSION})")
+        path = start if start.startswith("/") else f"/{start}"
+        if normpath(path) != path or path.startswith("//"):  # nobody climbs out of the resource that is listed
+            raise ValueError(start)
+        return cls(revision, path[1:])
+
+
+def _unarmoured(text: str) -> bytes:
+    """Unpadded URL-safe base64. Raises ValueError in Go's words, with the place of the first wrong character."""
+    plain = text.replace("\r", "").replace("\n", "")
+    wrong = _NO_BASE64.search(text)
+    if wrong is not None or len(plain) % 4 == 1:
+        raise ValueError(f"illegal base64 data at input byte {wrong.start() if wrong else len(text) - 1}")
+    return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
 
 
 class ExpiredToken(Expired):
@@ -93,23 +123,22 @@ def _invalid_options(*errors: FieldError) -> StatusError:
 def check_list(options: ListOptions) -> int:
     """The revision a list asks for. Raises StatusError for combinations that make no sense."""
     match, version = options.resource_version_match, options.resource_version
-    if options.send_initial_events is not None:
-        raise _invalid_options(FieldError.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    path, errors = "resourceVersionMatch", list[FieldError]()
     if match:
-        path = "resourceVersionMatch"
         if not version:
             text = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-            raise _invalid_options(FieldError.forbidden(path, text))
+            errors.append(FieldError.forbidden(path, text))
         if options.continue_:
-            text = "resourceVersionMatch is forbidden when continue is provided"
-            raise _invalid_options(FieldError.forbidden(path, text))
+            errors.append(FieldError.forbidden(path, _WITH_CONTINUE))
         if match not in MATCHES:
-            shown = msgspec.json.encode(match).decode()
-            text = f'Unsupported value: {shown}: supported values: "Exact", "NotOlderThan", ""'
-            raise _invalid_options(FieldError(path, "FieldValueNotSupported", text))
+            errors.append(FieldError.not_supported(path, match, MATCHES, sort=False))
         if match == "Exact" and version == "0":
             text = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-            raise _invalid_options(FieldError.forbidden(path, text))
+            errors.append(FieldError.forbidden(path, text))
+    if options.send_initial_events is not None:
+        errors.append(FieldError.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    if errors:
+        raise _invalid_options(*errors)
     if options.continue_ and version not in ("", "0"):
         raise BadRequest("specifying resource version is not allowed when using continue")
     try:
@@ -121,13 +150,21 @@ def check_list(options: ListOptions) -> int:
 
 def check_watch(options: WatchOptions) -> int:
     """The revision after which a watch starts. Raises StatusError."""
-    match = options.resource_version_match
-    if options.send_initial_events is not None and match != "NotOlderThan":
+    match, initial = options.resource_version_match, options.send_initial_events
+    path, errors = "resourceVersionMatch", list[FieldError]()
+    if initial is not None and match != "NotOlderThan":
         text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise _invalid_options(FieldError.forbidden("resourceVersionMatch", text))
-    if match and options.send_initial_events is None:
-        text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        raise _invalid_options(FieldError.forbidden("resourceVersionMatch", text))
+        errors.append(FieldError.forbidden(path, text))
+    if match:
+        if initial is None:
+            text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            errors.append(FieldError.forbidden(path, text))
+        if match != "NotOlderThan":
+            errors.append(FieldError.not_supported(path, match, ("NotOlderThan",)))
+        if options.continue_:
+            errors.append(FieldError.forbidden(path, _WITH_CONTINUE))
+    if errors:
+        raise _invalid_options(*errors)
     try:
         return parse_revision(options.resource_version)
     except ValueError as error:

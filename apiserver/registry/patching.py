@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from api.gojson import paths_tree
-from api.resources import lookup
+from api.resources import by_kind, lookup
 from apiserver.registry.context import RequestContext
 from machinery.errors import BadRequest, UnsupportedMediaType
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Obj = dict[str, Any]
 
+SCHEME = "pkg/api/legacyscheme/scheme.go:30"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -39,22 +40,33 @@ def patcher(
 
     def patched(doc: Obj) -> Obj:
         result = apply(doc)
-        if not isinstance(result, dict) or not isinstance(result.get("metadata"), dict):
-            raise BadRequest("the patched object must have metadata")
+        if not isinstance(result, dict):
+            raise BadRequest("the patched object must be an object")
+        if result.get("metadata") is None:
+            result = {**result, "metadata": {}}  # as Go reads it; the missing name is told later
         kind = result.get("kind")
         found: list[str] = []
         if isinstance(resource, CustomResource) and shape.kind == resource.kind:
+            if not isinstance(result["metadata"], dict):
+                raise BadRequest("the patched object must have metadata")
             resource.check_kind(result)
             result = resource.accept_patched(result, ctx.field_validation, found)
             ctx.warnings.extend(text for text in found if text not in ctx.warnings)
             return dict(result, metadata=dict(result["metadata"]))
+        if shown is not None:  # a strategic patch is read as the kind that it is for, whatever it says
+            result, kind = {**result, "kind": shape.kind, "apiVersion": shape.group_version}, shape.kind
+        elif why := shape.unknown(result):
+            raise fieldvalidation.patch_invalid(result, shape.node(shape.kind), None, merged, why)
+        sent = result
         node = shape.node(kind if isinstance(kind, str) and kind else shape.kind)
         result = fieldvalidation.accept_patched(
             result, node, patch=shown, directive=ctx.field_validation, warnings=found, merged=merged
         )
-        ctx.warnings.extend(text for text in found if text not in ctx.warnings)
         if kind not in (None, "", shape.kind):
-            raise BadRequest(f'{kind} in version "{shape.version}" cannot be handled as a {shape.kind}')
+            given = str(result.get("apiVersion") or shape.group_version).rpartition("/")[2]
+            why = f"converting ({given}.{kind}) to ({shape.internal}): unknown conversion"
+            raise fieldvalidation.patch_invalid(sent, node, None, merged, why)
+        ctx.warnings.extend(text for text in found if text not in ctx.warnings)
         return dict(result, metadata=dict(result["metadata"]))
 
     return patched
@@ -70,6 +82,25 @@ class _Shape:
             self.kind = shown.kind
             if shown.version:
                 self.group, self.version = shown.group, shown.version
+
+    @property
+    def group_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def internal(self) -> str:
+        """What messages call the kind inside."""
+        return f"{self.group.partition('.')[0] or 'core'}.{self.kind}"
+
+    def unknown(self, obj: Obj) -> str:
+        """Why a document cannot be read at all: nobody knows its kind and version."""
+        version, kind = obj.get("apiVersion") or self.group_version, obj.get("kind") or self.kind
+        if not isinstance(version, str) or not isinstance(kind, str):
+            return ""
+        group, _, number = version.rpartition("/")
+        if (version, kind) == (self.group_version, self.kind) or by_kind(group, number, kind) is not None:
+            return ""
+        return f'no kind "{kind}" is registered for version "{version}" in scheme "{SCHEME}"'
 
     def node(self, kind: str) -> SchemaNode | None:
         from api import schema
@@ -88,6 +119,8 @@ def _application(
         warnings.extend(unknown)
         return lambda doc: patches.apply_json_patch(doc, operations), None, paths_tree(operations)
     if patch_type == MERGE_PATCH:
+        if patch.strip() == b"null":
+            raise BadRequest("Invalid JSON Patch")
         merge = patches.decode_merge_patch(patch)
         return lambda doc: patches.apply_merge_patch(doc, merge), None, merge
     built_in = lookup(*resource.key()) is not None

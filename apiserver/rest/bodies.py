@@ -14,7 +14,7 @@ import msgspec
 from apiserver.rest.negotiation import JSON, PROTOBUF, YAML, media_type_of
 from apiserver.rest.responses import Receive
 from machinery.errors import BadRequest, StatusError, TooLarge, UnsupportedMediaType
-from machinery.golang import json_error
+from machinery.golang import json_error, json_kind
 from machinery.nesting import too_deep
 
 LIMIT = 3 * 1024 * 1024
@@ -113,14 +113,25 @@ def decode_json(raw: bytes, kind: str) -> dict[str, Any]:
         ) from exc
     except RecursionError as exc:
         raise too_deep() from exc
+    return _typed(value, kind, raw)
+
+
+def _typed(value: Any, kind: str, raw: bytes) -> dict[str, Any]:
+    """Type and version are read first, before anything is known of the rest."""
+    if value is None:
+        return {}  # Go leaves every field as it was
     if not isinstance(value, dict):
         raise unrecognized(kind, _no_type_meta(value), raw)
+    for field in ("apiVersion", "kind"):
+        if not isinstance(given := value.get(field), str | None):
+            why = f"json: cannot unmarshal {json_kind(given)} into Go struct field .{field} of type string"
+            raise unrecognized(kind, f"couldn't get version/kind; json parse error: {why}", raw)
     return value
 
 
 def _no_type_meta(value: Any) -> str:
     struct = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
-    why = f"json: cannot unmarshal {_go_type(value)} into Go value of type {struct}"
+    why = f"json: cannot unmarshal {json_kind(value)} into Go value of type {struct}"
     return f"couldn't get version/kind; json parse error: {why}"
 
 
@@ -130,9 +141,7 @@ def decode_yaml(raw: bytes, kind: str) -> dict[str, Any]:
         value = load_yaml(raw)
     except ValueError as exc:
         raise unrecognized(kind, str(exc), raw) from exc
-    if not isinstance(value, dict):
-        raise unrecognized(kind, _no_type_meta(value), raw)
-    return value
+    return _typed(value, kind, raw)
 
 
 def decode_apply(raw: bytes) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def decode_apply(raw: bytes) -> dict[str, Any]:
     except ValueError as exc:
         raise _no_configuration(str(exc)) from exc
     if not isinstance(value, dict):
-        kind = _go_type(value)
+        kind = json_kind(value)
         why = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         raise BadRequest(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
     return value
@@ -161,12 +170,11 @@ def load_yaml(raw: bytes) -> Any:
     """YAML 1.1 as JSON values: keys become strings, times stay text. Raises ValueError."""
     import yaml
 
-    from apiserver.rest.yaml_values import Loader, check_expansion, to_json_values
+    from apiserver.rest.yaml_values import check_expansion, first_document, to_json_values
 
     try:
         check_expansion(raw, YAML_NODE_LIMIT)
-        # The loader is a SafeLoader without the timestamp rule.
-        value = yaml.load(raw, Loader=Loader)
+        value = first_document(raw)
     except yaml.MarkedYAMLError as exc:
         raise ValueError(f"yaml: {_yaml_line(exc)}{exc.problem}") from exc
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as exc:
@@ -190,14 +198,17 @@ def decode_protobuf(raw: bytes, kind: str) -> dict[str, Any]:
     from machinery import protobuf
 
     try:
-        return protobuf.decode(raw)
+        return protobuf.decode(raw, kind)
     except StatusError:
         raise
     except (ValueError, KeyError) as exc:
-        raise BadRequest(f"the object provided is unrecognized (must be of type {kind}): {exc}") from exc
+        raise unrecognized(kind, str(exc), raw) from exc
 
 
 def unrecognized(kind: str, why: str, raw: bytes) -> BadRequest:
+    """`kind` "": of a body that is no object, such as options, whose reader is not as talkative."""
+    if not kind:
+        return BadRequest(why)
     return BadRequest(f"the object provided is unrecognized (must be of type {kind}): {why} ({_excerpt(raw)})")
 
 
@@ -212,13 +223,3 @@ def _excerpt(raw: bytes) -> str:
     start = raw[:30]
     text = start.decode("utf-8", "replace") if raw[:1] == b"{" else start.hex()
     return text if len(raw) <= 30 else f"{text} ..."
-
-
-def _go_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "array" if isinstance(value, list) else "null"

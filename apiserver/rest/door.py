@@ -153,6 +153,8 @@ class RestDoor:
             return
         if info.verb in ("list", "watch", "get") and request.query:
             self._refine(request)
+        elif info.verb in ("update", "patch") and not info.subresource:
+            request.may_create = self._gate.creates(request.user, info)
         lasting = info.verb == "watch" or info.subresource in LONG_RUNNING
         if self._auditor is not None:
             audited.begin(self._auditor, request, lasting=lasting)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
+from api.schema import SchemaNode, for_kind
+from apiserver.fieldvalidation import TypeMismatch, check
 from apiserver.registry.context import DeleteOptions, ListOptions, WatchOptions
 from apiserver.rest.negotiation import APPLY_PATCH
 from machinery.caching import keep_short
@@ -60,9 +63,7 @@ def flag(query: Query, key: str) -> bool:
 
 def number(query: Query, key: str) -> int | None:
     values = query.get(key)
-    if not values or values[0] == "":
-        return None
-    return parse_int(values[0])
+    return parse_int(values[0]) if values else None
 
 
 def parse_int(value: str) -> int:
@@ -108,6 +109,7 @@ def watch_options(query: Query, *, name: str = "") -> WatchOptions:
         field_selector=fields,
         resource_version=text(query, "resourceVersion"),
         resource_version_match=text(query, "resourceVersionMatch"),
+        continue_=text(query, "continue"),
         allow_bookmarks=flag(query, "allowWatchBookmarks"),
         send_initial_events=_optional_flag(query, "sendInitialEvents"),
     )
@@ -134,7 +136,7 @@ def write_query(query: Query, kind: str, *, patch_type: str = "") -> WriteQuery:
     """Options of a write; `kind` is CreateOptions, UpdateOptions or PatchOptions. Raises Invalid."""
     if not query and patch_type != APPLY_PATCH:
         return PLAIN_WRITE
-    found = dry_run_findings(query.get("dryRun", ()))
+    found: list[FieldError] = []
     manager, validation = text(query, "fieldManager"), text(query, "fieldValidation")
     if kind == "PatchOptions":
         if patch_type == APPLY_PATCH:
@@ -144,13 +146,27 @@ def write_query(query: Query, kind: str, *, patch_type: str = "") -> WriteQuery:
             found.append(FieldError.forbidden("force", "may not be specified for non-apply patch"))
     if len(manager.encode()) > MANAGER_LIMIT:
         found.append(FieldError.too_long("fieldManager", MANAGER_LIMIT))
-    elif not manager.isprintable():
-        found.append(FieldError.invalid("fieldManager", manager, "should only contain printable characters"))
+    found += _unprintable("fieldManager", manager)
+    found += dry_run_findings(query.get("dryRun", ()))
     if validation not in _VALIDATIONS:
         found.append(FieldError.not_supported("fieldValidation", validation, _VALIDATIONS))
     if found:
         raise invalid(kind, "", META_GROUP, found)
     return WriteQuery(bool(query.get("dryRun")), manager, validation, flag(query, "force"))
+
+
+def _unprintable(field: str, value: str) -> list[FieldError]:
+    """One finding per character that cannot be printed; positions count bytes, as Go's strings do."""
+    if value.isprintable():
+        return []
+    found, position = [], 0
+    for char in value:
+        if not char.isprintable():
+            found.append(
+                FieldError.invalid(field, value, f"invalid character U+{ord(char):04X} (at position {position})")
+            )
+        position += len(char.encode("utf-8", "replace"))
+    return found
 
 
 def dry_run_findings(values: Sequence[str]) -> list[FieldError]:
@@ -164,25 +180,27 @@ def delete_options(query: Query, body: Mapping[str, Any] | None) -> tuple[Delete
 
     Raises BadRequest and Invalid.
     """
-    if body:
+    if body is not None:
         found = _from_body(body)
         dry_run: Sequence[str] = body.get("dryRun") or ()
     elif query:
         found = DeleteOptions(
             grace_period_seconds=number(query, "gracePeriodSeconds"),
-            propagation_policy=text(query, "propagationPolicy") or None,
+            propagation_policy=text(query, "propagationPolicy") if "propagationPolicy" in query else None,
             orphan_dependents=_optional_flag(query, "orphanDependents"),
+            uid=text(query, "uid"),
+            resource_version=text(query, "resourceVersion"),
         )
         dry_run = query.get("dryRun", ())
     else:
         return PLAIN_DELETE, False
     findings: list[FieldError] = []
     policy = found.propagation_policy
-    if policy is not None and policy not in _PROPAGATIONS[:3]:
-        findings.append(FieldError.not_supported("propagationPolicy", policy, _PROPAGATIONS, sort=False))
     if policy is not None and found.orphan_dependents is not None:
         why = "orphanDependents and deletionPropagation cannot be both set"
         findings.append(FieldError.invalid("propagationPolicy", policy, why))
+    if policy is not None and policy not in _PROPAGATIONS[:3]:
+        findings.append(FieldError.not_supported("propagationPolicy", policy, _PROPAGATIONS, sort=False))
     findings += dry_run_findings(dry_run)
     if findings:
         raise invalid("DeleteOptions", "", META_GROUP, findings)
@@ -194,22 +212,22 @@ def _from_body(body: Mapping[str, Any]) -> DeleteOptions:
     if kind not in ("", "DeleteOptions"):
         scheme = "pkg/apis/meta/internalversion/scheme/register.go:27"
         raise BadRequest(f'no kind "{kind}" is registered for version "{version}" in scheme "{scheme}"')
-    preconditions = body.get("preconditions") or {}
-    grace, orphan, policy = (body.get(key) for key in ("gracePeriodSeconds", "orphanDependents", "propagationPolicy"))
-    typed = (
-        (grace, int, "gracePeriodSeconds"),
-        (orphan, bool, "orphanDependents"),
-        (policy, str, "propagationPolicy"),
-        (body.get("preconditions"), dict, "preconditions"),
-        (body.get("dryRun"), list, "dryRun"),
-    )
-    for value, kind_of, name in typed:
-        if value is not None and (not isinstance(value, kind_of) or (kind_of is int and isinstance(value, bool))):
-            raise BadRequest(f"json: cannot unmarshal into Go struct field DeleteOptions.{name}")
+    try:
+        checked = check(dict(body), None, _options_schema()).obj
+    except TypeMismatch as error:
+        raise BadRequest(str(error)) from error
+    preconditions = checked.get("preconditions") or {}
     return DeleteOptions(
-        grace_period_seconds=grace,
-        propagation_policy=policy,
-        orphan_dependents=orphan,
-        uid=str(preconditions.get("uid") or ""),
-        resource_version=str(preconditions.get("resourceVersion") or ""),
+        grace_period_seconds=checked.get("gracePeriodSeconds"),
+        propagation_policy=checked.get("propagationPolicy"),
+        orphan_dependents=checked.get("orphanDependents"),
+        uid=preconditions.get("uid") or "",
+        resource_version=preconditions.get("resourceVersion") or "",
     )
+
+
+@cache
+def _options_schema() -> SchemaNode:
+    node = for_kind("", "v1", "DeleteOptions")
+    assert node is not None
+    return node

@@ -30,6 +30,7 @@ class Request:
         "flow",
         "headers",
         "info",
+        "may_create",
         "method",
         "namespace",
         "query",
@@ -52,6 +53,7 @@ class Request:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.query = queries.NO_QUERY
         self.user: UserInfo = ANONYMOUS_USER
+        self.may_create: Callable[[], None] | None = None  # of a write that may turn out to create
         self.actor: UserInfo | None = None  # who has authenticated; somebody else than the user when impersonating
         self.info = RequestInfo()
         self.namespace = ""  # "" for cluster-scoped resources, whatever the path says
@@ -90,4 +92,5 @@ class Request:
             options.field_validation,
             agent,
             self.warnings,
+            may_create=self.may_create,
         )

@@ -309,7 +309,7 @@ class ResourceHandlers:
         content_type = request.header(b"content-type")
         if not content_type or content_type.startswith(JSON):
             raw = bodies.clean(raw)
-        body = await self._decoded(raw, content_type, "DeleteOptions") if raw else None
+        body = await self._decoded(raw, content_type, "") if raw else None
         if request.record is not None and body is not None:
             request.record.sent(body)
         return body

@@ -16,12 +16,13 @@ import msgspec
 from api.resources import Resource
 from apiserver.crd.resource import CustomResource
 from apiserver.registry.context import ListPage
-from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, YAML, Accepted, not_acceptable
+from apiserver.rest.negotiation import PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, YAML, Accepted
 from apiserver.rest.responses import JSON_TYPE, PROTOBUF_TYPE, encode_json
 from apiserver.storage.entry import BOOKMARK, Event
 from apiserver.tables.registry import WRITTEN_BY_CONVERSION, own_metadata
 from machinery.clock import Clock
-from machinery.errors import BadRequest
+from machinery.errors import BadRequest, NotAcceptable
+from machinery.field_errors import FieldError
 
 Rendered = tuple[bytes, bytes]  # content type, body
 
@@ -58,7 +59,8 @@ def _built_in_table(resource: Resource) -> Table:
 def include_object(value: str) -> str:
     """The `includeObject` option. Raises BadRequest."""
     if value not in INCLUDES:
-        raise BadRequest(f'unrecognized includeObject value: "{value}"')
+        why = FieldError.invalid("includeObject", value, "must be 'Metadata', 'Object', 'None', or empty")
+        raise BadRequest(f"Unable to convert to Table as requested: {why}")
     return value or "Metadata"
 
 
@@ -158,8 +160,14 @@ def _written(raw: bytes, accepted: Accepted) -> Rendered:
             return PROTOBUF_TYPE, protobuf.encode(decode_object(raw))
         except BadRequest as exc:  # kinds without a message, such as custom resources
             if not accepted.json_too:
-                raise not_acceptable() from exc
+                raise _not_marshalable(raw) from exc
     return JSON_TYPE, raw
+
+
+def _not_marshalable(raw: bytes) -> NotAcceptable:
+    kind = "UnstructuredList" if "items" in decode_object(raw) else "Unstructured"
+    why = "does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
+    return NotAcceptable(f"object *unstructured.{kind} {why}", details={})
 
 
 def watch_renderer(

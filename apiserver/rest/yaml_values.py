@@ -48,6 +48,8 @@ def check_expansion(raw: bytes, limit: int) -> None:
     names: list[str | None] = [None]
     anchors: dict[str | None, int] = {}
     for event in yaml.parse(raw, Loader=Loader):
+        if isinstance(event, yaml.DocumentEndEvent):
+            return
         if isinstance(event, yaml.CollectionStartEvent):
             if len(sizes) > MAX_DEPTH:
                 raise ValueError(TOO_DEEP)
@@ -69,6 +71,15 @@ def check_expansion(raw: bytes, limit: int) -> None:
                 anchors[event.anchor] = 1
         if sizes[-1] > limit:
             raise ValueError(EXCESSIVE)
+
+
+def first_document(raw: bytes) -> Any:
+    """The value of the first document; others are not looked at. Raises yaml.YAMLError."""
+    loader = Loader(raw)
+    try:
+        return loader.get_data() if loader.check_data() else None
+    finally:
+        loader.dispose()
 
 
 def to_json_values(value: Any, limit: int) -> Any:
