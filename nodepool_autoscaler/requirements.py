@@ -59,6 +59,16 @@ class Requirement:
             return self.empty or (self.complement and bool(self.values) and self.above is None and self.below is None)
         return (value not in self.values if self.complement else value in self.values) and self._within(value)
 
+    def example(self) -> str | None:
+        """One value that is allowed, always the same; None when there is none."""
+        if not self.complement:
+            return min(self.values, default=None)
+        first = self.above + 1 if self.above is not None else min(0, (self.below or 1) - 1)
+        # Of as many as are ruled out and one more, one is left.
+        numbers = (str(each) for each in range(first, first + len(self.values) + 1))
+        found = next(each for each in numbers if each not in self.values)
+        return found if self.allows(found) else None
+
     def _within(self, value: str) -> bool:
         if self.above is None and self.below is None:
             return True

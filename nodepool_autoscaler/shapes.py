@@ -81,8 +81,10 @@ def choices(pool: Pool, offerings: Sequence[Offering], pods: Iterable[PodInfo]) 
             fixed[key] = next(iter(demand.values))
             continue
         wanted = sorted(value for value in asked.get(key, ()) if demand.allows(value))
-        default: list[str | None] = [None] if demand.complement or demand.empty else [min(demand.values)]
-        open_keys[key] = [*default, *(value for value in wanted if value not in default)]
+        # A label that must be there gets a value even if no pod cares: without it the node would count as drifted.
+        needed = any(not each.allows(None) for each in pool.requirements if each.key == key)
+        default = demand.example() if needed else None
+        open_keys[key] = [default, *(value for value in wanted if value != default)]
     found = []
     for values in itertools.islice(itertools.product(*open_keys.values()), MOST_CHOICES):
         chosen = {key: value for key, value in zip(open_keys, values, strict=True) if value is not None}

@@ -240,6 +240,29 @@ def test_labels_that_the_pool_leaves_open_are_the_pods_choice() -> None:
     assert "key team, team In ['green'] not in team In ['blue', 'red']" in outcome.errors["green"]
 
 
+@pytest.mark.parametrize(
+    "demands",
+    [
+        [demand("team", "Exists")],
+        [demand("team", "Gt", "3")],
+        [demand("team", "Lt", "3")],
+        [demand("team", "Lt", "-3")],
+        [demand("team", "Gt", "3"), demand("team", "NotIn", "4", "5")],
+        [demand("team", "NotIn", "red")],
+        [demand("team", "Exists"), demand("team", "NotIn", "0", "1")],
+        [demand("team", "In", "red", "blue"), demand("team", "NotIn", "blue")],
+        [demand("team", "DoesNotExist")],
+    ],
+)
+def test_nobody_has_to_ask_for_the_label_that_a_pool_demands(demands: list[Requirement]) -> None:
+    """A node without it would count as drifted at once, and so would every one that replaces it."""
+    pool = Pool("default", node_class="real", requirements=tuple(demands))
+    outcome = Scene(pool).solve(Scene(pool).pod("a"))
+    (claim,) = outcome.claims
+    assert all(each.allows(claim.labels.get("team")) for each in demands)
+    assert all(each.allows(claim.labels.get(each.key)) for each in claim.requirements if each.key == "team")
+
+
 def test_daemons_take_their_share() -> None:
     scene = Scene()
     spec = core_v1.PodSpec(containers=[container(requests={"cpu": "500m"})])
