@@ -24,6 +24,7 @@ from machinery.meta import ObjectKey, rfc3339
 from nodepool_autoscaler import names
 from nodepool_autoscaler.cluster import Cluster
 from nodepool_autoscaler.conditions import Conditions
+from nodepool_autoscaler.disruption.drift import hash_annotations
 from nodepool_autoscaler.disruption.pods import DISRUPTED_TAINT
 from nodepool_autoscaler.model import Claim, DisruptionReason, NodeState, PlannedClaim
 from nodepool_autoscaler.objects import CLAIMS, NODE_CLAIMS, NodeClaim, NodePool, reference_to
@@ -46,7 +47,7 @@ def claim_object(planned: PlannedClaim, pool: NodePool, annotations: Mapping[str
         "uid": planned.pool.uid,
         "blockOwnerDeletion": True,
     }
-    hashes = {names.POOL_HASH: planned.pool.hash, names.POOL_HASH_VERSION: names.HASH_VERSION}
+    hashes = hash_annotations(planned.pool.hash)
     spec: dict[str, Any] = {
         "nodeClassRef": msgspec.to_builtins(template.spec.nodeClassRef),
         "requirements": [told for each in planned.requirements for told in each.told()],

@@ -20,6 +20,7 @@ from machinery.meta import ObjectKey
 from nodepool_autoscaler import names
 from nodepool_autoscaler.cluster import Cluster
 from nodepool_autoscaler.conditions import Conditions
+from nodepool_autoscaler.disruption.drift import hash_annotations
 from nodepool_autoscaler.model import NODES
 from nodepool_autoscaler.objects import CLASS_KIND, CLASSES, POOLS, NodeClass, NodePool, demands_of, hash_of
 from nodepool_autoscaler.refusals import listed_amounts
@@ -130,7 +131,7 @@ class PoolStatus:
         return listed_amounts({**base, **total, NODES: count})
 
     async def _annotate(self, pool: NodePool) -> None:
-        wanted = {names.POOL_HASH: hash_of(pool), names.POOL_HASH_VERSION: names.HASH_VERSION}
+        wanted = hash_annotations(hash_of(pool))
         known = pool.metadata.annotations or {}
         if any(known.get(key) != value for key, value in wanted.items()):
             try:

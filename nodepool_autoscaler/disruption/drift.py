@@ -45,9 +45,9 @@ def template_hash(template: Mapping[str, Any]) -> str:
     return str(int.from_bytes(hashlib.sha256(_encode(_canonical(kept))).digest()[:8]))
 
 
-def hash_annotations(template: Mapping[str, Any]) -> dict[str, str]:
-    """What a pool carries, and every claim that is made of it."""
-    return {HASH: template_hash(template), HASH_VERSION: VERSION}
+def hash_annotations(made: str) -> dict[str, str]:
+    """What a pool whose template has this hash carries, and every claim that is made of it."""
+    return {HASH: made, HASH_VERSION: VERSION}
 
 
 def is_static_drift(pool: Mapping[str, str], claim: Mapping[str, str]) -> bool:

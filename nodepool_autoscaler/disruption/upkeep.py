@@ -17,7 +17,7 @@ from machinery.clock import Clock
 from machinery.errors import Conflict, StatusError
 from machinery.log import kv
 from nodepool_autoscaler import names
-from nodepool_autoscaler.disruption.drift import drift_reason, is_static_drift
+from nodepool_autoscaler.disruption.drift import drift_reason, hash_annotations, is_static_drift
 from nodepool_autoscaler.disruption.pods import Elapsed
 from nodepool_autoscaler.disruption.ports import Hands, Site
 from nodepool_autoscaler.model import Claim, NodeState, Pool, World
@@ -48,7 +48,7 @@ def why_drifted(state: NodeState, pool: Pool, world: World) -> str:
     claim = state.claim
     if claim is None or not claim.is_true(names.LAUNCHED):
         return ""
-    of_pool = {names.POOL_HASH: pool.hash, names.POOL_HASH_VERSION: names.HASH_VERSION}
+    of_pool = hash_annotations(pool.hash)
     # A cloud that offers nothing at all, or does not answer, says nothing about this one type.
     offered = state.offering is not None or not world.offerings.get(claim.node_class)
     made_of, class_now = claim.annotations.get(names.CLASS_HASH), world.class_hashes.get(claim.node_class)

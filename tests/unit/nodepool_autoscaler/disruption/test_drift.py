@@ -23,6 +23,9 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
+OWN = hash_annotations(template_hash(TEMPLATE))
+
+
 def changed(**spec: Any) -> dict[str, Any]:
     return {**TEMPLATE, "spec": {**TEMPLATE["spec"], **spec}}
 
@@ -56,11 +59,16 @@ def test_any_template_has_a_hash(value: Any) -> None:
 @pytest.mark.parametrize(
     ("pool", "claim", "drifted"),
     [
-        pytest.param(hash_annotations(TEMPLATE), hash_annotations(TEMPLATE), False, id="same"),
-        pytest.param(hash_annotations(TEMPLATE), hash_annotations(changed(taints=[])), True, id="other"),
-        pytest.param(hash_annotations(TEMPLATE), {}, False, id="claim-has-none"),
-        pytest.param({}, hash_annotations(TEMPLATE), False, id="pool-has-none"),
-        pytest.param(hash_annotations(TEMPLATE), {HASH: "1", HASH_VERSION: "v2"}, False, id="older-way"),
+        pytest.param(OWN, OWN, False, id="same"),
+        pytest.param(
+            OWN,
+            hash_annotations(template_hash(changed(taints=[]))),
+            True,
+            id="other",
+        ),
+        pytest.param(OWN, {}, False, id="claim-has-none"),
+        pytest.param({}, OWN, False, id="pool-has-none"),
+        pytest.param(OWN, {HASH: "1", HASH_VERSION: "v2"}, False, id="older-way"),
     ],
 )
 def test_static_drift(pool: dict[str, str], claim: dict[str, str], drifted: bool) -> None:
