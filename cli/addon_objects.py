@@ -20,8 +20,16 @@ RBAC = "rbac.authorization.k8s.io"
 READ = ("get", "list", "watch")
 
 
-def rule(groups: list[str], resources: list[str], verbs: tuple[str, ...] = READ) -> Obj:
-    return {"apiGroups": groups, "resources": resources, "verbs": list(verbs)}
+def rule(groups: list[str], resources: list[str], verbs: tuple[str, ...] = READ, name: str = "") -> Obj:
+    """`name`: of the one object that it is about."""
+    made: Obj = {"apiGroups": groups, "resources": resources, "verbs": list(verbs)}
+    return {**made, "resourceNames": [name]} if name else made
+
+
+def election(lease: str) -> list[Obj]:
+    """What a candidate may do: nothing to the Leases of others, by which nodes live and leaders lead."""
+    leases = ["coordination.k8s.io"], ["leases"]
+    return [rule(*leases, ("create",)), rule(*leases, ("get", "update", "patch"), lease)]
 
 
 class Addon:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cli.addon_objects import READ, Addon, Placed, rule
+from cli.addon_objects import READ, Addon, Placed, election, rule
 from cli.errors import CommandError
 from cli.layout import ClusterConfig, NodeConfig
 from cli.output import say
@@ -76,7 +76,7 @@ def objects(config: ClusterConfig) -> Iterator[Placed]:
         rule([_STORAGE], ["storageclasses", "csinodes"]),
         rule([_STORAGE], ["volumeattachments"], (*READ, "patch")),
         rule([_STORAGE], ["volumeattachments/status"], ("patch",)),
-        rule(["coordination.k8s.io"], ["leases"], ("get", "create", "update", "patch")),
+        *election(f"{ACCOUNT}-{DRIVER.replace('.', '-')}"),
     ]
     yield addon.cluster_role(f"system:{ACCOUNT}", rules)
     yield addon.cluster_binding(f"system:{ACCOUNT}", f"system:{ACCOUNT}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cli.addon_objects import Addon, Placed, rule
+from cli.addon_objects import Addon, Placed, election, rule
 
 NAME = "nodepool-autoscaler"
 _CHANGE = ("get", "list", "watch", "create", "update", "patch", "delete")
@@ -41,7 +41,7 @@ def objects() -> Iterator[Placed]:
             ["storage.k8s.io"],
             ["storageclasses", "csinodes", "csidrivers", "csistoragecapacities", "volumeattachments"],
         ),
-        rule(["coordination.k8s.io"], ["leases"], ("get", "create", "update", "patch")),
+        *election(NAME),
     ]
     yield addon.cluster_role("system:nodepool-autoscaler", rules)
     yield addon.cluster_binding("system:nodepool-autoscaler", "system:nodepool-autoscaler")

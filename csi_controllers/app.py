@@ -40,6 +40,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def lease_of(driver: str) -> str:
+    """The Lease for which the candidates of a driver compete."""
+    return f"{NAME}-{driver.replace('.', '-')}"
+
+
 async def introduced(driver: Driver, clock: Clock, context: ComponentContext) -> About:
     """The driver when it answers: it may be started later than we are."""
     backoff = Backoff(initial=0.05, cap=2.0)
@@ -111,8 +116,7 @@ async def _work(context: ComponentContext, args: argparse.Namespace, client: Cli
 
     if args.leader_elect:
         identity = f"{socket.gethostname()}_{os.getpid()}"
-        lease = f"csi-controllers-{about.name.replace('.', '-')}"
-        await LeaderElector(client, clock, "kube-system", lease, identity).run(work)
+        await LeaderElector(client, clock, "kube-system", lease_of(about.name), identity).run(work)
     else:
         await work()
 

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from api.resources import by_kind
-from cli import addons, autoscaling, monitoring, pki, processes, vertical
+from cli import addons, autoscaling, block_volumes, monitoring, nodepools, pki, processes, vertical
 from cli.layout import ClusterConfig, ClusterPaths
+from csi_controllers.app import lease_of
 from metrics_adapter.config import read
 
 
@@ -32,6 +33,16 @@ def test_objects_lie_where_they_belong(only: list[str]) -> None:
         root = f"/apis/{group}/{version}" if group else f"/api/{version}"
         scope = f"/namespaces/{obj['metadata']['namespace']}" if resource.namespaced else ""
         assert path == f"{root}{scope}/{resource.plural}"
+
+
+def test_nobody_may_write_the_leases_of_others() -> None:
+    config = ClusterConfig(name="demo", index=3, block_volumes="loop")
+    placed = [*autoscaling.objects(), *vertical.objects(), *nodepools.objects(), *block_volumes.objects(config)]
+    rules = [rule for _, obj in placed if obj["kind"] == "ClusterRole" for rule in obj.get("rules") or ()]
+    writing = [each for each in rules if "leases" in each["resources"] and {"update", "patch"} & set(each["verbs"])]
+    names = [name for each in writing for name in each.get("resourceNames") or ["*"]]
+    assert {"nodepool-autoscaler", lease_of(block_volumes.DRIVER)} <= set(names)
+    assert "*" not in names
 
 
 def test_the_endpoint_is_the_process() -> None:
