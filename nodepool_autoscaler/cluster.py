@@ -43,7 +43,7 @@ from scheduler.relations import Relations
 
 PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
 NOMINATED_FOR: Final = 20.0
-UNSEEN_FOR: Final = 30.0
+UNSEEN_FOR: Final = 30.0  # real seconds, in which a watch tells of anything
 BY_MACHINE: Final = "providerID"
 
 
@@ -154,7 +154,7 @@ class Cluster:
     def created(self, claim: NodeClaim) -> None:
         """A claim that was just written; it counts before any cache shows it."""
         if self.claims.lister.get(ObjectKey("", claim.name)) is None:
-            self._unseen[claim.name] = (self._clock.monotonic() + UNSEEN_FOR, claim)
+            self._unseen[claim.name] = (self._clock.monotonic() + UNSEEN_FOR * self._clock.scale, claim)
 
     def nominate(self, name: str) -> None:
         """Pods were promised to this NodeState."""
@@ -248,8 +248,10 @@ class Cluster:
         known = self.catalog.known(node_class) if node_class is not None else []
         key = tuple(made.labels.get(each, "") for each in (names.INSTANCE_TYPE, names.ZONE, names.CAPACITY_TYPE))
         offering = next((each for each in known if each.key == key), None)
-        if made.allocatable or offering is not None:
+        if made.allocatable:
             return made, offering
+        if offering is not None:  # launched; what it has is written after its labels
+            return replace(made, allocatable=offering.allocatable, capacity=offering.capacity), offering
         able = matching(claim, known)
         if not able:
             return made, None
