@@ -74,8 +74,7 @@ class Explainer:
         decision = pb.Decision(headline=headline, time=made.at, facts=facts(told))
         pods = [[each.key, listed({**each.requests, "pods": 1})] for each in planned.pods[:MOST_ROWS]]
         decision.tables.append(table("Pods:", ("POD", "REQUESTS"), pods))
-        known = made.considered.offerings.get(planned.pool.node_class, ())
-        rows = offering_rows(planned.pool, known, planned)
+        rows = offering_rows(planned.pool, made.considered, planned)
         decision.tables.append(table("Offerings:", ("TYPE", "ZONE", "CAPACITY", "$/HOUR", "VERDICT"), rows))
         return decision
 

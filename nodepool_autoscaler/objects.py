@@ -31,13 +31,14 @@ NODE_CLASSES: Final = Resource(
 CLASS_KIND: Final = NODE_CLASSES.kind
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_LONGEST: Final = float(2**63 // 10**9)  # 292 years: the longest duration that upstream can read
 
 
 def seconds(text: str | None) -> float | None:
-    """Of a duration; None for Never, for nothing, and for what is none."""
+    """Of a duration, 292 years at most; None for Never, for nothing, and for what is none."""
     if not text or _PART.sub("", text):
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    return min(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), _LONGEST)
 
 
 def reference_to(obj: NodePool | NodeClaim) -> core_v1.ObjectReference:

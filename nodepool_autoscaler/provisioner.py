@@ -20,7 +20,7 @@ from machinery.meta import rfc3339
 from nodepool_autoscaler.batcher import Batcher
 from nodepool_autoscaler.cluster import Cluster
 from nodepool_autoscaler.hands import Hands
-from nodepool_autoscaler.model import Outcome, PlannedClaim, World
+from nodepool_autoscaler.model import Offering, Outcome, PlannedClaim, World
 from scheduler.framework.pod_info import PodInfo
 
 AGAIN: Final = 10.0
@@ -32,11 +32,11 @@ _log = log.get(__name__)
 
 @dataclass(slots=True)
 class Made:
-    """A claim and what it was made from."""
+    """A claim and the offerings that it was made from; whole worlds, one for each pass, would be too much to keep."""
 
     at: str
     planned: PlannedClaim
-    considered: World
+    considered: tuple[Offering, ...]
 
 
 @dataclass(slots=True)
@@ -123,7 +123,9 @@ class Provisioner:
                     self._tell_error(info, f'creating nodeclaim for nodepool "{pool}", {error.message}')
             return
         self.created[pool] = self.created.get(pool, 0) + 1
-        self.made[claim.name] = Made(rfc3339(self._clock.now()), planned, world)
+        self.made[claim.name] = Made(
+            rfc3339(self._clock.now()), planned, world.offerings.get(planned.pool.node_class, ())
+        )
         while len(self.made) > REMEMBERED:
             self.made.popitem(last=False)
         self._cluster.nominate(claim.name)

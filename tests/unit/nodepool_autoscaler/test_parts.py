@@ -218,6 +218,14 @@ def test_durations(text: str | None, found: float | None) -> None:
     assert seconds(text) == found
 
 
+@pytest.mark.parametrize("text", ["99999999999h", "9" * 400 + "h"])
+def test_an_absurd_duration_still_ends_at_some_instant(text: str) -> None:
+    """The API server's pattern lets it in; a claim with it must come to its end."""
+    found = seconds(text)
+    assert found is not None and found > 100 * 365 * 86400
+    assert VirtualClock().deadline(found).year > 2100
+
+
 def test_amounts_in_words() -> None:
     told = listed({"memory": 128 << 20, "cpu": 1500, "pods": 2, "ephemeral-storage": 1 << 30})
     assert told == '{"cpu":"1500m","ephemeral-storage":"1Gi","memory":"128Mi","pods":"2"}'
