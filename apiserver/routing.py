@@ -88,6 +88,9 @@ def check_kind(body: dict[str, Any], resource: Resource, subresource: str = "") 
         if "kind" not in body or "apiVersion" not in body:
             body["apiVersion"], body["kind"] = api_version, kind
         return
+    if (given_version, given_kind, api_version) == ("policy/v1beta1", "Eviction", "policy/v1"):
+        body["apiVersion"] = api_version  # older clients evict with the version that went with the budgets'
+        return
     group, _, version = given_version.rpartition("/")
     refused = f'{given_kind} in version "{version}" cannot be handled as a {kind}'
     if by_kind(group, version, given_kind) is None:

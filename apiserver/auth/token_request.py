@@ -41,9 +41,20 @@ class TokenRequests:
 
     async def create(self, ctx: RequestContext, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         """A TokenRequest with its status filled in. Raises NotFound, Invalid, Conflict."""
+        meta = body.get("metadata") or {}
+        if (given := meta.get("namespace")) and given != namespace:
+            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+        if (given := meta.get("name")) and given != name:
+            why = "must match the service account name if specified"
+            raise invalid("TokenRequest", name, GROUP, [FieldError.invalid("metadata.name", given, why)])
         account = await self._read("serviceaccounts", namespace, name)
         if account is None:
             raise NotFound.of("serviceaccounts", name)
+        if (uid := meta.get("uid")) and uid != account["uid"]:
+            why = (
+                f"the UID in the token request ({uid}) does not match the UID of the service account ({account['uid']})"
+            )
+            raise Conflict.of("TokenRequest", name, GROUP, why)
         spec = body.get("spec") or {}
         seconds = spec.get("expirationSeconds")
         seconds = DEFAULT_EXPIRATION if seconds is None else seconds
@@ -98,19 +109,22 @@ class TokenRequests:
         kind, name, uid = (str(reference.get(key) or "") for key in ("kind", "name", "uid"))
         plural = _BINDABLE.get((reference.get("apiVersion") or "v1", kind))
         if plural is None:
-            raise BadRequest(f"cannot bind token for serviceaccount {account!r} to an object of kind {kind!r}")
+            group, _, version = str(reference.get("apiVersion") or "v1").rpartition("/")
+            raise BadRequest(f"cannot bind token to object of type {group}/{version}, Kind={kind}")
         meta = await self._read(plural, "" if plural == "nodes" else namespace, name)
         if meta is None:
             raise NotFound.of(plural, name)
         if uid and uid != meta["uid"]:
-            why = f"the UID in the bound object reference ({uid}) does not match the UID in record. " + (
+            why = (
+                f"the UID in the bound object reference ({uid}) does not match the UID in record ({meta['uid']}). "
                 "The object might have been deleted and then recreated"
             )
             raise Conflict.of(kind, name, "", why)
         node = None
         if kind == "Pod":
-            if meta.get("serviceAccountName") != account:
-                raise BadRequest(f"cannot bind token for serviceaccount {account!r} to pod running with another one")
+            if (other := meta.get("serviceAccountName") or "") != account:
+                told = f'cannot bind token for serviceaccount "{account}" to pod running with serviceaccount "{other}"'
+                raise BadRequest(told)
             node_name = str(meta.get("nodeName") or "")
             found = await self._read("nodes", "", node_name) if node_name else None
             if found is not None:

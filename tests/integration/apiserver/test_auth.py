@@ -138,19 +138,29 @@ async def test_a_service_account_token_dies_with_its_account(apiserver: RunningA
     assert after == {"user": {}, "error": "invalid bearer token"}
 
 
+def _bound_to(kind: str) -> dict[str, Any]:
+    return {"spec": {"boundObjectRef": {"kind": kind, "apiVersion": "v1", "name": "gone"}}}
+
+
 @pytest.mark.parametrize(
-    ("change", "status"),
+    ("change", "status", "told"),
     [
-        pytest.param({"expirationSeconds": 10}, 422, id="too-short"),
-        pytest.param({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "gone"}}, 404, id="no-such-pod"),
-        pytest.param({"boundObjectRef": {"kind": "Service", "apiVersion": "v1", "name": "x"}}, 400, id="not-bindable"),
+        pytest.param({"spec": {"expirationSeconds": 10}}, 422, "less than 10 minutes", id="too-short"),
+        pytest.param(_bound_to("Pod"), 404, 'pods "gone" not found', id="no-such-pod"),
+        pytest.param(
+            _bound_to("Service"), 400, "cannot bind token to object of type /v1, Kind=Service", id="not-bindable"
+        ),
+        pytest.param({"metadata": {"name": "other"}}, 422, "must match the service account name", id="other-name"),
+        pytest.param({"metadata": {"namespace": "other"}}, 400, "does not match the namespace", id="other-namespace"),
+        pytest.param({"metadata": {"uid": "other"}}, 409, "does not match the UID of the service", id="other-uid"),
     ],
 )
-async def test_bad_token_requests(apiserver: RunningApiServer, change: dict[str, Any], status: int) -> None:
+async def test_bad_token_requests(apiserver: RunningApiServer, change: dict[str, Any], status: int, told: str) -> None:
     await apiserver.rest().post(ACCOUNTS, {"metadata": {"name": "robot"}})
-    asked = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": change}
+    asked = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}, **change}
     answer = await apiserver.rest().post(f"{ACCOUNTS}/robot/token", asked)
     assert (answer.status, answer.json["kind"]) == (status, "Status")
+    assert told in answer.json["message"]
 
 
 async def test_access_reviews(apiserver: RunningApiServer) -> None:

@@ -30,6 +30,12 @@ def test_a_missing_kind_is_filled_in() -> None:
     assert body["kind"] == "Scale"
 
 
+def test_evictions_of_older_clients_are_accepted() -> None:
+    body: dict[str, Any] = {"kind": "Eviction", "apiVersion": "policy/v1beta1"}
+    check_kind(body, resource("", "v1", "pods"), "eviction")
+    assert body["apiVersion"] == "policy/v1"
+
+
 @pytest.mark.parametrize(
     ("api_version", "kind", "where", "message"),
     [
