@@ -12,7 +12,6 @@ from typing import Any
 from cli.addon_objects import Addon, Placed, election, rule
 
 NAME = "nodepool-autoscaler"
-_CHANGE = ("get", "list", "watch", "create", "update", "patch", "delete")
 
 
 def objects() -> Iterator[Placed]:
@@ -25,7 +24,8 @@ def objects() -> Iterator[Placed]:
     yield addon.account()
     kinds, classes = ["karpenter.sh"], ["cloud.nanokube.io"]
     rules = [
-        rule(kinds, ["nodepools", "nodeclaims"], _CHANGE),
+        rule(kinds, ["nodepools"], ("get", "list", "watch", "update", "patch")),
+        rule(kinds, ["nodeclaims"], ("get", "list", "watch", "create", "update", "patch", "delete")),
         rule(kinds, ["nodepools/status", "nodeclaims/status"], ("get", "update", "patch")),
         rule(kinds, ["nodepools/finalizers", "nodeclaims/finalizers"], ("update",)),
         rule(classes, ["nanokubenodeclasses"], ("get", "list", "watch", "patch")),
