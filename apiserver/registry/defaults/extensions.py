@@ -61,10 +61,11 @@ def default_crd(obj: Obj) -> None:
     names = spec.setdefault("names", {})
     kind = names.get("kind") or ""
     if kind:
-        names.setdefault("singular", kind.lower())
-        names.setdefault("listKind", f"{kind}List")
-    conversion = spec.setdefault("conversion", {})
-    conversion.setdefault("strategy", "None")
+        if not names.get("singular"):
+            names["singular"] = kind.lower()
+        if not names.get("listKind"):
+            names["listKind"] = f"{kind}List"
+    conversion = spec.setdefault("conversion", {"strategy": "None"})
     if service := ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service"):
         service.setdefault("port", 443)
 

@@ -28,7 +28,7 @@ from apiserver.registry.validation.service import (
     validate_service_update,
 )
 from apiserver.storage.entry import DELETED, Selection
-from machinery.errors import Expired
+from machinery.errors import Expired, InternalError
 from machinery.field_errors import FieldError, invalid
 
 if TYPE_CHECKING:
@@ -158,7 +158,11 @@ class ServiceStrategy(Strategy):
         if not findings:
             findings = self._take_address(spec, held_addresses, got_addresses)
         if not findings:
-            findings = self._take_ports(spec, held_ports if old else None, got_ports)
+            try:
+                findings = self._take_ports(spec, held_ports if old else None, got_ports)
+            except InternalError:
+                self._release(got_addresses, got_ports)
+                raise
         if findings:
             self._release(got_addresses, got_ports)
             raise invalid("Service", new["metadata"].get("name", ""), "", findings)
@@ -205,7 +209,9 @@ class ServiceStrategy(Strategy):
                 except AllocationError as error:
                     path = f"spec.ports[{index}].nodePort"
                     return [FieldError.invalid(path, port.get("nodePort") or 0, str(error))]
-        return self._take_health_port(spec, held or [], got) if needs_health_port(spec) else []
+        if needs_health_port(spec):
+            self._take_health_port(spec, held or [], got)
+        return []
 
     def _take_new(self, port: Obj, spec: Obj, held: list[int], got: list[int]) -> None:
         """The entries of one port (TCP and UDP) share a number; no others may have the same."""
@@ -233,18 +239,19 @@ class ServiceStrategy(Strategy):
             self.allocators.ports.reserve(own)
             got.append(own)
 
-    def _take_health_port(self, spec: Obj, held: list[int], got: list[int]) -> list[FieldError]:
+    def _take_health_port(self, spec: Obj, held: list[int], got: list[int]) -> None:
+        """Raises InternalError: upstream has no finding for this port."""
         ports, health = self.allocators.ports, spec.get("healthCheckNodePort")
         try:
             if not health:
-                spec["healthCheckNodePort"] = health = ports.next()
-                got.append(health)
+                spec["healthCheckNodePort"] = taken = ports.next()
+                got.append(taken)
             elif health not in held:
                 ports.reserve(health)
                 got.append(health)
         except AllocationError as error:
-            return [FieldError.invalid("spec.healthCheckNodePort", health or 0, str(error))]
-        return []
+            which = f"requested HealthCheck NodePort {health}" if health else "a HealthCheck NodePort 0"
+            raise InternalError.of(f"failed to allocate {which}: {error}") from error
 
 
 def _same_port(one: Obj, other: Obj) -> bool:

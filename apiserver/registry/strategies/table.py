@@ -193,7 +193,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ),
     ("scheduling.k8s.io", "priorityclasses"): Rules(
         generation=True,
-        desired_state=(),
+        desired_state=("status",),  # which it has not: upstream starts to count and never goes on
         default=core_defaults.default_priority_class,
         validate=core.validate_priority_class,
         validate_update=core.validate_priority_class_update,

@@ -74,7 +74,7 @@ def _validate_hook(hook: Obj, path: str, effects: tuple[str, ...]) -> list[Field
         errors += validate_rule(rule, f"{path}.rules[{index}]")
     errors += check_enum(f"{path}.failurePolicy", hook.get("failurePolicy"), ("Fail", "Ignore"))
     errors += check_enum(f"{path}.matchPolicy", hook.get("matchPolicy"), ("Equivalent", "Exact"))
-    if not hook.get("sideEffects"):
+    if hook.get("sideEffects") is None:
         errors.append(FieldError.required(f"{path}.sideEffects", f"must specify one of {', '.join(effects)}"))
     else:
         errors += check_enum(f"{path}.sideEffects", hook["sideEffects"], effects)

@@ -37,8 +37,11 @@ def duplicate(path: str, value: Any, detail: str) -> FieldError:
 
 
 def check_enum(path: str, value: Any, valid: Sequence[str], *, required: bool = False) -> list[FieldError]:
-    """The value is one of `valid`; absent values are `required` or fine."""
-    if value is None or value == "":
+    """The value is one of `valid`; absent values are `required` or fine.
+
+    Empty text is a value: where it stands for an absent one, the canonical form has dropped it.
+    """
+    if value is None or (required and value == ""):
         return [FieldError.required(path)] if required else []
     return [] if value in valid else [unsupported(path, value, valid)]
 

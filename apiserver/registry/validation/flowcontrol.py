@@ -261,7 +261,7 @@ def _queuing(queuing: Obj, path: str) -> list[FieldError]:
             errors.append(FieldError.invalid(f"{path}.{field}", value, "must be positive"))
     if queues > _MAX_QUEUES:
         errors.append(FieldError.invalid(f"{path}.queues", queues, f"must not be greater than {_MAX_QUEUES}"))
-    if hand > queues:
+    if hand > max(queues, 0):
         detail = f"should not be greater than queues ({queues})"
         errors.append(FieldError.invalid(f"{path}.handSize", hand, detail))
     elif hand > 0 and math.ceil(math.log2(queues) * hand) > _HASH_BITS:

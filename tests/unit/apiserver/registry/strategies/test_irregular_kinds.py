@@ -337,3 +337,11 @@ def test_what_stays(plural: str, group: str, old: Obj, new: Obj, findings: list[
         rules.default(obj)
     rules.prepare_update(ctx(), after, before)
     assert [str(finding) for finding in rules.validate_update(ctx(), after, before)] == findings
+
+
+def test_a_priority_class_is_of_one_generation() -> None:
+    rules = strategy("priorityclasses", "scheduling.k8s.io")
+    old = created(rules, {"metadata": {"name": "high"}, "value": 5})
+    new = {**copied(old), "description": "told", "globalDefault": True}
+    rules.prepare_update(ctx(), new, old)
+    assert (old["metadata"]["generation"], new["metadata"]["generation"]) == (1, 1)

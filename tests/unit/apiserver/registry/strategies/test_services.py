@@ -17,7 +17,7 @@ from apiserver.registry.store import DeleteOptions, Registry, RequestContext
 from apiserver.registry.strategies.services import ServiceStrategy, connect_allocators
 from apiserver.storage.memory import MemoryStore
 from machinery.clock import RealClock
-from machinery.errors import Invalid
+from machinery.errors import InternalError, Invalid
 
 Obj = dict[str, Any]
 MERGE = "application/merge-patch+json"
@@ -195,3 +195,13 @@ async def test_a_connected_allocator_knows_the_stored_services(registry: Registr
     await services.create(ctx(), "default", service("d", clusterIP="10.50.0.11"))
     await services.delete(ctx(), "default", "a", DeleteOptions())
     await services.create(ctx(), "default", service("e", clusterIP="10.50.0.10"))
+
+
+def test_a_health_check_port_that_is_taken_is_no_finding(rules: ServiceStrategy) -> None:
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30500}
+    create(rules, service("one", **local))
+    wanted = service("two", **local, ports=[{"port": 80, "nodePort": 30501}])
+    why = "failed to allocate requested HealthCheck NodePort 30500: provided port is already allocated"
+    with pytest.raises(InternalError, match=why):
+        create(rules, wanted)
+    create(rules, service("three", type="NodePort", ports=[{"port": 80, "nodePort": 30501}]))  # it was given back
