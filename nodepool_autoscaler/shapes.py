@@ -54,19 +54,25 @@ def requirements_of(pool: Pool) -> dict[str, Requirement]:
 
 
 def usable(pool: Pool, offerings: Iterable[Offering]) -> list[Offering]:
-    """Those that the pool's requirements allow."""
-    wanted = requirements_of(pool)
+    """Those that the pool's requirements allow; what one of them bears as a label is demanded of all."""
+    listed = list(offerings)
+    decided = {key for each in listed for key in each.labels}
+    labels = of_labels({**pool.labels, names.NODE_POOL: pool.name})
     return [
         each
-        for each in offerings
-        if all(demand.allows(each.labels[key]) for key, demand in wanted.items() if key in each.labels)
+        for each in listed
+        if all(demand.allows(each.labels.get(demand.key)) for demand in pool.requirements if demand.key in decided)
+        and all(label.allows(each.labels[label.key]) for label in labels if label.key in each.labels)
     ]
 
 
 def choices(pool: Pool, offerings: Sequence[Offering], pods: Iterable[PodInfo]) -> list[dict[str, str]]:
-    """Values of labels that the pool leaves open and no offering decides: what pods ask for, and what they do not."""
+    """Values of labels that the pool leaves open and no offering decides: what pods ask for, and what they do not.
+    None at all when the pool contradicts itself: its nodes would count as drifted from the start."""
     decided = {key for each in offerings for key in each.labels}
     fixed: dict[str, str] = {names.NODE_POOL: pool.name, **pool.labels}
+    if not all(each.allows(fixed[each.key]) for each in pool.requirements if each.key in fixed):
+        return []
     open_keys: dict[str, list[str | None]] = {}
     asked: dict[str, set[str]] = {}
     for info in pods:
@@ -81,9 +87,11 @@ def choices(pool: Pool, offerings: Sequence[Offering], pods: Iterable[PodInfo]) 
             fixed[key] = next(iter(demand.values))
             continue
         wanted = sorted(value for value in asked.get(key, ()) if demand.allows(value))
-        # A label that must be there gets a value even if no pod cares: without it the node would count as drifted.
+        # A label that must be there gets a value even if no pod cares.
         needed = any(not each.allows(None) for each in pool.requirements if each.key == key)
         default = demand.example() if needed else None
+        if needed and default is None:
+            return []
         open_keys[key] = [default, *(value for value in wanted if value != default)]
     found = []
     for values in itertools.islice(itertools.product(*open_keys.values()), MOST_CHOICES):

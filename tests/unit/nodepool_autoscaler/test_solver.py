@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -261,6 +262,33 @@ def test_nobody_has_to_ask_for_the_label_that_a_pool_demands(demands: list[Requi
     (claim,) = outcome.claims
     assert all(each.allows(claim.labels.get("team")) for each in demands)
     assert all(each.allows(claim.labels.get(each.key)) for each in claim.requirements if each.key == "team")
+
+
+@pytest.mark.parametrize(
+    ("demands", "labels"),
+    [
+        pytest.param([demand("team", "In", "red"), demand("team", "In", "blue")], {}, id="no-value-is-left"),
+        pytest.param([demand("team", "Gt", "5"), demand("team", "Lt", "3")], {}, id="no-number-is-left"),
+        pytest.param([demand("team", "In", "red")], {"team": "blue"}, id="its-own-label-is-refused"),
+        pytest.param([demand("team", "DoesNotExist")], {"team": "blue"}, id="its-own-label-must-not-be"),
+    ],
+)
+def test_a_pool_that_contradicts_itself_launches_nothing(demands: list[Requirement], labels: dict[str, str]) -> None:
+    """Every node of it would have drifted from the start."""
+    pool = Pool("default", node_class="real", requirements=tuple(demands), labels=labels)
+    scene = Scene(pool)
+    outcome = scene.solve(scene.pod("a"))
+    assert not outcome.claims
+    assert "no instance type met all requirements" in outcome.errors["a"]
+
+
+def test_a_label_that_only_some_offerings_bear_is_demanded_of_all() -> None:
+    marked = offering(2, 4)
+    marked = replace(marked, labels={**marked.labels, "disk": "fast"})
+    pool = Pool("default", node_class="real", requirements=(demand("disk", "Exists"),))
+    scene = Scene(pool, offers=[offering(1, 2), marked])
+    (claim,) = scene.solve(scene.pod("a", "100m")).claims
+    assert claim.offerings == (marked,)
 
 
 def test_daemons_take_their_share() -> None:
