@@ -54,6 +54,12 @@ def drop_node_configuration(obj: Obj) -> None:
     obj["spec"].pop("configSource", None)
 
 
+def trim_secret_references(obj: Obj) -> None:
+    """Secrets of an account are named, nothing else."""
+    if secrets := obj.get("secrets"):
+        obj["secrets"] = [{"name": each["name"]} if each.get("name") else {} for each in secrets]
+
+
 def default_endpoints(obj: Obj) -> None:
     """Ports are TCP."""
     for subset in obj.get("subsets") or ():

@@ -142,7 +142,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         validate_update=core.validate_secret_update,
         fields={"type": lambda obj: str(obj.get("type") or "")},
     ),
-    ("", "serviceaccounts"): Rules(passes=Passes(2, 1)),
+    ("", "serviceaccounts"): Rules(passes=Passes(2, 1), prepare=core_defaults.trim_secret_references),
     ("", "nodes"): Rules(
         passes=Passes(2, 1),
         has_status=True,

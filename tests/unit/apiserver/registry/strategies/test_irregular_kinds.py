@@ -345,3 +345,32 @@ def test_a_priority_class_is_of_one_generation() -> None:
     new = {**copied(old), "description": "told", "globalDefault": True}
     rules.prepare_update(ctx(), new, old)
     assert (old["metadata"]["generation"], new["metadata"]["generation"]) == (1, 1)
+
+
+def test_an_account_names_its_secrets_and_no_more() -> None:
+    secrets = [{"name": "token", "namespace": "other", "kind": "Secret"}]
+    made = created(strategy("serviceaccounts"), {"metadata": {"name": "bot", "namespace": "ns"}, "secrets": secrets})
+    assert made["secrets"] == [{"name": "token"}]
+
+
+@pytest.mark.parametrize(
+    ("group", "plural", "obj"),
+    [
+        ("storage.k8s.io", "volumeattachments", {
+            "spec": {"attacher": "a.example", "nodeName": "n", "source": {"persistentVolumeName": "v"}}
+        }),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas", {
+            "spec": {"priorityLevelConfiguration": {"name": "exempt"}, "rules": []}
+        }),
+        ("networking.k8s.io", "servicecidrs", {"spec": {"cidrs": ["10.9.0.0/24"]}}),
+    ],
+)  # fmt: skip
+def test_a_status_write_leaves_the_metadata(group: str, plural: str, obj: Obj) -> None:
+    rules = strategy(plural, group)
+    old = created(rules, {"metadata": {"name": "one", "labels": {"a": "1"}}, **obj})
+    new = copied(old)
+    new["metadata"]["labels"] = {"a": "2"}
+    new["metadata"]["annotations"] = {"b": "1"}
+    rules.for_subresource("status").prepare_update(ctx(), new, old)
+    assert new["metadata"]["labels"] == {"a": "1"}
+    assert "annotations" not in new["metadata"]
