@@ -25,7 +25,7 @@ from cloud.model import (
     Outage,
     SingleOrder,
 )
-from cloud.requests import LABEL_KEY, LABEL_VALUE
+from cloud.requests import LABEL_KEY, LABEL_VALUE, MAX_SIZE
 from machinery.errors import BadRequest, NotFound
 
 PREFIX = "machine"
@@ -103,10 +103,12 @@ class Orders:
                 return known, []
         self._check(order, wanted)
         refused: list[Wanted] = []
-        real = sum(one.exists or one.counts for one in self._core.state.instances.values() if not one.hollow)
+        instances = self._core.state.instances.values()
+        there = sum(one.exists or one.counts for one in instances if one.hollow == hollow)
+        room = there < (MAX_SIZE if hollow else MAX_REAL)
         for each in wanted:
             offer = self._offer(self._core.state.types[each.type], each.zone, each.capacity_type, now)
-            if offer.available and (hollow or real < MAX_REAL) and not self._out_of_capacity():
+            if offer.available and room and not self._out_of_capacity():
                 return self._create(order, offer, hollow, now, taken), refused
             refused.append(each)
         return None, refused

@@ -1,8 +1,21 @@
 import pytest
 
 from cloud.core import Core
-from cloud.model import MACHINES, ON_DEMAND, SPOT, Fault, Health, Outage, SingleOrder, State, standard_types
+from cloud.model import (
+    MACHINES,
+    MAX_REAL,
+    ON_DEMAND,
+    SPOT,
+    Fault,
+    Health,
+    Instance,
+    Outage,
+    SingleOrder,
+    State,
+    standard_types,
+)
 from cloud.orders import Orders, Wanted
+from cloud.requests import MAX_SIZE
 from machinery.errors import BadRequest, NotFound
 
 SMALL = Wanted("standard-1x1", "local-a", ON_DEMAND)
@@ -53,6 +66,19 @@ def test_names_that_exist_are_not_given_again() -> None:
     made = orders()
     machine, _ = made.launch(SingleOrder("a"), [SMALL], hollow=False, now=0.0, taken={"machine-1"})
     assert machine is not None and machine.name == "machine-2"
+
+
+@pytest.mark.parametrize(("hollow", "most"), [(False, MAX_REAL), (True, MAX_SIZE)])
+def test_a_cloud_is_finite(hollow: bool, most: int) -> None:
+    """Hollow machines are cheap, yet who orders them without a limit must hear an end."""
+    made = orders()
+    for number in range(most):
+        core_of(made).state.instances[f"x-{number}"] = Instance(
+            f"x-{number}", "x", "standard-1x1", "local-a", 0, 0, "running"
+        )
+        core_of(made).state.instances[f"x-{number}"].hollow = hollow
+    assert made.launch(SingleOrder("a"), [SMALL, LARGE], hollow=hollow, now=0.0) == (None, [SMALL, LARGE])
+    assert made.launch(SingleOrder("a"), [SMALL], hollow=not hollow, now=0.0)[0] is not None
 
 
 @pytest.mark.parametrize(
