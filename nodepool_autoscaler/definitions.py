@@ -20,19 +20,6 @@ QUANTITY: Final[Obj] = {
     r"(\.[0-9]+))))?$",
     "x-kubernetes-int-or-string": True,
 }
-_KUBERNETES: Final = [
-    "beta.kubernetes.io/instance-type",
-    "failure-domain.beta.kubernetes.io/region",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-    "failure-domain.beta.kubernetes.io/zone",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "node.kubernetes.io/instance-type",
-    "kubernetes.io/arch",
-    "kubernetes.io/os",
-    "node.kubernetes.io/windows-build",
-]
 _VALUE: Final = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 _KEY: Final = (
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(\/))?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$"
@@ -181,7 +168,7 @@ def _domain(value: str) -> str:
 
 def _label_rules(value: str, wrap: str) -> tuple[tuple[str, str], ...]:
     """Labels that only the kubelet, the cloud or we may set. `wrap`: around a rule about one key."""
-    domain, known = _domain(value), str(_KUBERNETES).replace("'", '"')
+    domain, known = _domain(value), str(list(names.KUBERNETES)).replace("'", '"')
     kubernetes = (
         f'{value} in {known} || {domain}.endsWith("node.kubernetes.io") || '
         f'{domain}.endsWith("node-restriction.kubernetes.io") || !{domain}.endsWith("kubernetes.io")'

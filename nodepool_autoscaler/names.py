@@ -34,6 +34,33 @@ NORMALIZED: Final = {
 }
 """Older names of labels, and what they mean."""
 
+KUBERNETES: Final = (
+    "beta.kubernetes.io/instance-type",
+    "failure-domain.beta.kubernetes.io/region",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "failure-domain.beta.kubernetes.io/zone",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "node.kubernetes.io/windows-build",
+)
+"""Labels of Kubernetes' own domain that pools and claims may have requirements about."""
+
+
+def restricted(label: str) -> bool:
+    """Whether pools and claims may have no requirement about a label; the rules of the definitions say the same."""
+    domain = label.partition("/")[0]
+    if domain.endswith("kubernetes.io"):
+        ours = label in KUBERNETES or domain.endswith(("node.kubernetes.io", "node-restriction.kubernetes.io"))
+        return not ours or label == HOSTNAME
+    if domain.endswith("k8s.io"):
+        return not domain.endswith("kops.k8s.io")
+    return domain.endswith("karpenter.sh") and label not in (CAPACITY_TYPE, NODE_POOL)
+
+
 SPOT, ON_DEMAND = "spot", "on-demand"
 
 # Taints

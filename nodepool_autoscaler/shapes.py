@@ -127,6 +127,6 @@ def demands(
     for info in pods:
         terms = required_terms(info)
         if len(terms) == 1:
-            found = merged(found.values(), (each for each in terms[0] if each.key != names.HOSTNAME))
+            found = merged(found.values(), (each for each in terms[0] if not names.restricted(each.key)))
     chosen = {key: value for key, value in labels.items() if key in found and key not in shapes[0].offering.labels}
     return tuple(sorted(merged(found.values(), of_labels(chosen)).values(), key=lambda each: each.key))

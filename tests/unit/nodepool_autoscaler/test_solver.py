@@ -291,6 +291,20 @@ def test_a_label_that_only_some_offerings_bear_is_demanded_of_all() -> None:
     assert claim.offerings == (marked,)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["node-role.kubernetes.io/control-plane", "kubernetes.io/hostname", "example.k8s.io/a", "karpenter.sh/initialized"],
+)
+def test_what_a_claim_may_not_demand_is_left_to_the_filters(key: str) -> None:
+    """The API server would refuse the claim, and with it the room of every other pod on it."""
+    scene = Scene()
+    keeps_off = affinity(required=[term(expression(key, "NotIn", "x"), expression("team", "DoesNotExist"))])
+    (claim,) = scene.solve(scene.pod("a", affinity=keeps_off), scene.pod("b")).claims
+    assert len(claim.pods) == 2
+    told = {each.key for each in claim.requirements}
+    assert "team" in told and not any(map(names.restricted, told))
+
+
 def test_daemons_take_their_share() -> None:
     scene = Scene()
     spec = core_v1.PodSpec(containers=[container(requests={"cpu": "500m"})])
