@@ -8,9 +8,9 @@ from machinery.decisions import facts, table
 from nodepool_autoscaler import names
 from nodepool_autoscaler.cluster import Cluster
 from nodepool_autoscaler.disruption.memory import Memory
-from nodepool_autoscaler.model import NODES, Offering, PlannedClaim, Pool, World
+from nodepool_autoscaler.model import NODES, Amounts, Offering, PlannedClaim, Pool, World
 from nodepool_autoscaler.provisioner import Made, Provisioner
-from nodepool_autoscaler.refusals import listed
+from nodepool_autoscaler.refusals import listed, listed_amounts
 from nodepool_autoscaler.shapes import requirements_of, usable
 from proto.explain.v1 import explain_pb2 as pb
 
@@ -133,9 +133,7 @@ class Explainer:
             "halted": self._cluster.catalog.trouble,
             "weight": pool.weight or "",
             "nodes": f"{len(nodes)}, ${sum(each.price for each in nodes):.4f} per hour",
-            "limits": ", ".join(
-                f"{listed({name: used[name]})} of {listed({name: most})}" for name, most in pool.limits.items()
-            ),
+            "limits": limits_told(used, pool.limits),
             "requirements": "; ".join(str(each) for each in requirements_of(pool).values()),
             "offerings": f"{len(offered)} of {len(world.offerings.get(pool.node_class, ()))}",
         }
@@ -163,6 +161,12 @@ class Explainer:
     def node(self, namespace: str, name: str) -> pb.Decision | None:
         """Why a node stays or goes."""
         return self._memory.node(name)
+
+
+def limits_told(used: Amounts, limits: Amounts) -> str:
+    """`cpu 0 of 16, nodes 1 of 4`."""
+    there, most = listed_amounts(used), listed_amounts(limits)
+    return ", ".join(f"{name} {there[name]} of {most[name]}" for name in limits)
 
 
 def offering_rows(pool: Pool, offerings: Sequence[Offering], planned: PlannedClaim) -> list[list[object]]:

@@ -14,6 +14,7 @@ from nodepool_autoscaler.batcher import Batcher
 from nodepool_autoscaler.catalog import UNAVAILABLE_FOR, Catalog
 from nodepool_autoscaler.conditions import Conditions
 from nodepool_autoscaler.definitions import definitions
+from nodepool_autoscaler.explain import limits_told
 from nodepool_autoscaler.lifecycle import kubelet_labels, uninitialized
 from nodepool_autoscaler.objects import ClassSpec, ConditionStatus, NodeClaim, NodeClass, seconds
 from nodepool_autoscaler.provider import FakeProvider, ProviderError
@@ -229,6 +230,11 @@ def test_an_absurd_duration_still_ends_at_some_instant(text: str) -> None:
 def test_amounts_in_words() -> None:
     told = listed({"memory": 128 << 20, "cpu": 1500, "pods": 2, "ephemeral-storage": 1 << 30})
     assert told == '{"cpu":"1500m","ephemeral-storage":"1Gi","memory":"128Mi","pods":"2"}'
+
+
+def test_limits_in_words() -> None:
+    """None used, and nothing allowed, is told too."""
+    assert limits_told({"cpu": 0, "nodes": 1}, {"cpu": 16000, "nodes": 0}) == "cpu 0 of 16, nodes 1 of 0"
 
 
 def test_labels_that_a_kubelet_may_not_set_wait_for_registration() -> None:
