@@ -119,10 +119,12 @@ async def is_bound(cluster: Cluster, name: str) -> bool:
     return bool(await cluster.node_of(name))
 
 
-async def refused(cluster: Cluster, name: str) -> str:
+async def refused(cluster: Cluster, name: str, saying: str = "") -> str:
+    """Wait until the pod is told so; the scheduler may have tried before it had seen all that a test has just done."""
+
     async def told() -> bool:
         condition = await cluster.condition(name)
-        return condition is not None and condition.reason == "Unschedulable"
+        return condition is not None and condition.reason == "Unschedulable" and saying in (condition.message or "")
 
     await until(told)
     condition = await cluster.condition(name)

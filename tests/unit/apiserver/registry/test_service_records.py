@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -251,16 +251,17 @@ def record(owner: str, *, age: float = 0.0, address: str = "10.50.0.9") -> bytes
 @pytest.mark.parametrize(
     ("stored", "given"),
     [
-        pytest.param(record("gone", age=120), True, id="of a Service that is gone"),
-        pytest.param(record("gone"), False, id="of one that may be coming"),
-        pytest.param(record("web"), True, id="our own"),
-        pytest.param(b'{"kind":"IPAddress","metadata":{"name":"10.50.0.9"}}', False, id="a user's"),
-        pytest.param(b"nonsense", False, id="unreadable"),
+        pytest.param(lambda: record("gone", age=120), True, id="of a Service that is gone"),
+        pytest.param(lambda: record("gone"), False, id="of one that may be coming"),
+        pytest.param(lambda: record("web"), True, id="our own"),
+        pytest.param(lambda: b'{"kind":"IPAddress","metadata":{"name":"10.50.0.9"}}', False, id="a user's"),
+        pytest.param(lambda: b"nonsense", False, id="unreadable"),
     ],
 )
-async def test_records_of_nobody(stored: bytes, *, given: bool) -> None:
+async def test_records_of_nobody(stored: Callable[[], bytes], *, given: bool) -> None:
+    """Ages count from now: tests are collected long before they run."""
     async with servers(1) as (one,):
-        await one.store.create(record_key("10.50.0.9"), stored)
+        await one.store.create(record_key("10.50.0.9"), stored())
         try:
             await one.create("web", clusterIP="10.50.0.9")
         except Invalid as error:
