@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cli import tools
+from cli.block_volumes import FILESYSTEMS
 from cli.errors import CommandError
 
 Say = Callable[[str], None]
@@ -41,7 +42,7 @@ def run(arguments: Sequence[str], say: Say) -> int:
     """All gates and suites, or pytest with `arguments`; returns the exit code of what failed first."""
     tools.require_root()
     development_dependencies(say)
-    tools.install_packages(tools.missing_packages(workers=True), say)
+    tools.install_packages(tools.missing_packages(workers=True, more=dict(FILESYSTEMS.values())), say)
     tools.etcd(say)
     tools.kubectl(say)
     tools.registry(say)
