@@ -47,7 +47,7 @@ KNOWN: tuple[tuple[int, str, str], ...] = (
     (500, "does not contain declared merge key", "recorded: an untyped error of strategic merge"),
     (500, "strconv.ParseUint: parsing", "a resourceVersion that is no number, in a patched object"),
     (500, "resourceVersion: Invalid value", "an error of the storage layer that lists do not translate"),
-    (500, "target.name: Required value", "a binding's findings are passed on as a plain error"),
+    (500, "target.", "a binding's findings are passed on as a plain error"),
     (500, "the spec replicas field", "a read of the scale of an object that says no replicas"),
     (503, "has not reported the address of its kubelet", "proxies: there is no kubelet"),
     (503, "no endpoints available", "proxies: there is nobody behind the Service"),
