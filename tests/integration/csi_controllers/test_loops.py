@@ -1,4 +1,7 @@
-"""Claims, attachments and growth: a real API server, the volume controllers, and the block driver over a cloud."""
+"""Claims, attachments and growth: a real API server, the volume controllers, and the block driver over a cloud.
+
+Over 500 lines because the three loops share one scene: API server, controllers, driver and cloud.
+"""
 
 from __future__ import annotations
 

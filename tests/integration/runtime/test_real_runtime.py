@@ -1,4 +1,7 @@
-"""The real runtime from inside: what containers see, how streams behave, what survives which death."""
+"""The real runtime from inside: what containers see, how streams behave, what survives which death.
+
+Over 500 lines because one runtime, which takes its time to start, serves all tests of the module.
+"""
 
 from __future__ import annotations
 

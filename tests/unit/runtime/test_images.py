@@ -1,4 +1,7 @@
-"""Image names, layers, archives, the store, the node's table and the registry client."""
+"""Image names, layers, archives, the store, the node's table and the registry client.
+
+Over 500 lines because an image passes through all of them: archives made for one are read by the next.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The pod machine: tables for what must happen, and a simulated node where anything may happen in any order."""
+"""The pod machine: tables for what must happen, and a simulated node where anything may happen in any order.
+
+Over 500 lines because the tables and the state machine share one simulated node, whose rules are a third of it.
+"""
 
 from __future__ import annotations
 
