@@ -55,13 +55,19 @@ def connect_allocators(registry: Registry, service_range: str) -> ServiceAllocat
     stored = _StoredServices(registry, store.cache)
     ranges = registry.resource("networking.k8s.io", "v1", "servicecidrs").cache
 
+    known: tuple[int, dict[str, bool]] = (-1, {})
+
     def ready() -> dict[str, bool]:
-        found: dict[str, bool] = {}
-        for entry in ranges.select(Selection()):
-            each = entry.decoded()
-            for cidr in each["spec"]["cidrs"]:
-                found[cidr] = found.get(cidr, False) or _is_ready(each)
-        return found
+        """Asked for at every write of a Service, read again when a range has changed."""
+        nonlocal known
+        if known[0] != ranges.modified:
+            found: dict[str, bool] = {}
+            for entry in ranges.select(Selection()):
+                each = entry.decoded()
+                for cidr in each["spec"]["cidrs"]:
+                    found[cidr] = found.get(cidr, False) or _is_ready(each)
+            known = ranges.modified, found
+        return known[1]
 
     strategy.allocators = ServiceAllocators(service_range, services=stored, ranges=ready)
     return strategy.allocators
