@@ -8,6 +8,7 @@ is what a kubelet does that comes after one that was killed. Called by PodVolume
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,16 @@ from kubelet.volumes.objects import ObjectReader
 from kubelet.volumes.ownership import give_to_pod
 from kubelet.volumes.payload import VolumeError, VolumeLimit, VolumeWait
 from linux import mount
+from machinery import log
 from machinery.clock import Clock
 from machinery.errors import StatusError
+from machinery.log import kv
 from proto.csi.v1 import csi_pb2 as csi
 
 LOOK_SECONDS: Final = 10.0
 """Cluster seconds between looks whether volumes in use have grown."""
 _CSI: Final = "kubernetes.io/csi: "
+_log = log.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,18 @@ class PodCsi:
         """Follow volumes that grow, until cancelled."""
         while True:
             await self._clock.sleep(LOOK_SECONDS)
-            for use in tuple(self._uses.values()):
-                if use.claim:
-                    async with self._devices.turn(use.volume.unique):
-                        await self._expansion.follow(use.pod, use.volume, use.claim, use.path, use.staging)
+            async with asyncio.TaskGroup() as looks:
+                for use in tuple(self._uses.values()):
+                    if use.claim:
+                        looks.create_task(self._follow(use))
+
+    async def _follow(self, use: Use) -> None:
+        """Side by side with others: a driver that hangs holds up its own volume."""
+        try:
+            async with self._devices.turn(use.volume.unique):
+                await self._expansion.follow(use.pod, use.volume, use.claim, use.path, use.staging)
+        except Exception:  # noqa: BLE001  a defect about one volume must not end the kubelet
+            _log.exception("Failed to follow a volume", extra=kv(volume=use.volume.unique))
 
     # ---- set up ----
 
